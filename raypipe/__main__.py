@@ -1,0 +1,5 @@
+"""`python -m raypipe` is `raypipe`."""
+
+from raypipe.cli.main import main
+
+main()

@@ -1,0 +1,156 @@
+"""Every error raypipe raises on purpose.
+
+    RaypipeError                     exit  meaning
+    ├── SpecError                    2     the pipeline file or a command's words are wrong
+    │   └── ResourceError            2     the file asks for more than the cluster can ever place
+    ├── DataError                    3     the data does not hold what the file promises
+    │   └── GateError                3     the model did not pass its gates; nothing was registered
+    ├── ModelError                   2     a model cannot be built, or does not fit the data
+    │   └── ArtifactError            1     a packaged model is damaged or not loadable here
+    ├── TrainingError                1     training failed
+    │   ├── NonFiniteLossError       3     the loss became NaN or infinite
+    │   └── CheckpointError          1     a checkpoint is damaged or missing
+    ├── StoreError                   4     storage did not answer; the same call may go through later
+    │   ├── StoreAccessError         2     wrong address, bucket or credentials: waiting does not help
+    │   ├── ObjectMissing            1     an object that must exist is not there
+    │   ├── ObjectExists             1     write-if-absent lost: somebody was first
+    │   ├── ObjectChanged            1     write-if-unchanged lost: the object moved on
+    │   └── DigestMismatch           1     bytes read back are not the bytes written
+    ├── RegistryError                2     no such model, version or alias
+    │   └── AliasMoved               4     the alias moved since it was read
+    ├── ClusterError                 4     the cluster did not answer or did not start in time
+    ├── ServeError                   1     the endpoint did not come up
+    │   └── PortInUseError           2     another program listens on the port
+    └── RequestError                 2     a client's request is wrong (HTTP 4xx); carries the status
+
+Each carries a message (where, what was found, what must hold) and a hint (what
+to do next).  An error is rebuilt from its arguments, so that it keeps its type
+across a Ray process.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RaypipeError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: where, what was found, what must hold; never a secret.
+        hint: what to do next, one line.
+    """
+
+    exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+    """Whether the same call may succeed later with nothing changed."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\ntry: {self.hint}" if self.hint else self.message
+
+
+class SpecError(RaypipeError):
+    exit_code = 2
+
+
+class ResourceError(SpecError):
+    pass
+
+
+class DataError(RaypipeError):
+    exit_code = 3
+
+
+class GateError(DataError):
+    pass
+
+
+class ModelError(RaypipeError):
+    exit_code = 2
+
+
+class ArtifactError(ModelError):
+    exit_code = 1
+
+
+class TrainingError(RaypipeError):
+    pass
+
+
+class NonFiniteLossError(TrainingError):
+    exit_code = 3
+
+
+class CheckpointError(TrainingError):
+    pass
+
+
+class StoreError(RaypipeError):
+    exit_code = 4
+    transient = True
+
+
+class StoreAccessError(StoreError):
+    exit_code = 2
+    transient = False
+
+
+class ObjectMissing(StoreError):
+    exit_code = 1
+    transient = False
+
+
+class ObjectExists(StoreError):
+    exit_code = 1
+    transient = False
+
+
+class ObjectChanged(StoreError):
+    exit_code = 1
+    transient = False
+
+
+class DigestMismatch(StoreError):
+    exit_code = 1
+    transient = False
+
+
+class RegistryError(RaypipeError):
+    exit_code = 2
+
+
+class AliasMoved(RegistryError):
+    exit_code = 4
+
+
+class ClusterError(RaypipeError):
+    exit_code = 4
+    transient = True
+
+
+class ServeError(RaypipeError):
+    pass
+
+
+class PortInUseError(ServeError):
+    exit_code = 2
+
+
+class RequestError(RaypipeError):
+    """A client's request that cannot be answered.
+
+    Args:
+        status: the HTTP status to answer with, 400 to 499.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "", status: int = 400) -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, status)
+        self.status = status

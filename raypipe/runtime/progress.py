@@ -1,0 +1,131 @@
+"""One event stream -> console lines and events.jsonl.
+
+The driver owns a Progress.  A worker process sends events through Ray's
+key-value store with a Reporter; the driver's Listener picks them up.  That
+costs no extra process, and a lost event costs a line on a screen.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from raypipe.storage import Store, layout
+
+POLL_S = 0.1
+
+
+class Progress:
+    """What happens in a run, told as it happens.
+
+    Args:
+        run_id: shown on every line.
+        stream: where lines go; None is silent.
+    """
+
+    def __init__(self, run_id: str, stream: TextIO | None = sys.stderr) -> None:
+        self.run_id = run_id
+        self._stream = stream
+        self._events: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self.seconds: dict[str, float] = {}
+        """Wall seconds of each finished stage."""
+
+    def say(self, stage: str, text: str, **fields: Any) -> None:
+        """One line for people and the same as one event for programs."""
+        now = time.time()
+        with self._lock:
+            self._events.append({"time": round(now, 3), "run": self.run_id, "stage": stage, "text": text, **fields})
+            if self._stream is not None:
+                clock = time.strftime("%H:%M:%S", time.localtime(now))
+                print(f"{clock} {self.run_id} {stage:<9} {text}", file=self._stream, flush=True)
+
+    @contextmanager
+    def stage(self, stage: str, why: str = "") -> Iterator[None]:
+        """Time a stage; its end is told, its failure too."""
+        start = time.monotonic()
+        self.say(stage, f"starts: {why}" if why else "starts")
+        try:
+            yield
+        except BaseException:
+            self.say(stage, f"failed after {time.monotonic() - start:.1f}s", failed=True)
+            raise
+        self.seconds[stage] = time.monotonic() - start
+        self.say(stage, f"done in {self.seconds[stage]:.1f}s", seconds=round(self.seconds[stage], 3))
+
+    def save(self, store: Store) -> None:
+        """Keep the events with the run, after those an earlier attempt left."""
+        with self._lock:
+            lines = "".join(json.dumps(event, default=str) + "\n" for event in self._events)
+            self._events.clear()
+        key = layout.events(self.run_id)
+        before = store.read(key) if store.exists(key) else b""
+        store.write(key, before + lines.encode())
+
+
+class Reporter:
+    """Sends events from any process of the cluster to the driver's Listener.
+
+    Args:
+        channel: the Listener's name.
+        every_s: events between two that count are dropped (`force=True` always goes through).
+    """
+
+    def __init__(self, channel: str, every_s: float = 2.0) -> None:
+        self._channel = channel
+        self._every_s = every_s
+        self._last = 0.0
+        self._count = 0
+        self._sender = f"{time.time_ns():x}"
+
+    @property
+    def due(self) -> bool:
+        """Whether a `send` now would go through."""
+        return time.monotonic() - self._last >= self._every_s
+
+    def send(self, event: dict[str, Any], *, force: bool = False) -> None:
+        from ray.experimental import internal_kv
+
+        if not (force or self.due):
+            return
+        self._last = time.monotonic()
+        self._count += 1
+        key = f"{self._channel}/{self._sender}/{self._count:08d}"
+        internal_kv._internal_kv_put(key, json.dumps(event), overwrite=True)
+
+
+class Listener:
+    """Hands events of a channel to `on_event`, in the driver, while the `with` block runs."""
+
+    def __init__(self, channel: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._channel = channel
+        self._on_event = on_event
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="raypipe-progress", daemon=True)
+
+    def __enter__(self) -> Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._drain()
+
+    def _poll(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self._drain()
+
+    def _drain(self) -> None:
+        from ray.experimental import internal_kv
+
+        for key in sorted(internal_kv._internal_kv_list(f"{self._channel}/") or []):
+            value = internal_kv._internal_kv_get(key)
+            internal_kv._internal_kv_del(key)
+            if value is not None:
+                self._on_event(json.loads(value))

@@ -1,0 +1,91 @@
+"""Spec resources -> Ray options: the only translation, and the check that they can fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raypipe.errors import ResourceError
+from raypipe.spec.resources import ResourceSpec
+
+MAX_OVERSUBSCRIPTION = 4
+"""A local Ray gets at most this many logical CPUs a core: enough to run a small pipeline on a laptop."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`count` processes that must run at the same time."""
+
+    what: str
+    count: int
+    resources: ResourceSpec
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a command needs: each group runs at once, groups run one after another, Ray Data needs one CPU beside."""
+
+    groups: tuple[tuple[Bundle, ...], ...] = ()
+    data_cpus: float = field(default=1.0)
+
+    @property
+    def num_cpus(self) -> float:
+        peak = max((sum(b.count * b.resources.num_cpus for b in group) for group in self.groups), default=0.0)
+        return peak + self.data_cpus
+
+
+def ray_options(resources: ResourceSpec) -> dict[str, Any]:
+    """Options of a Ray task or actor."""
+    options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+    if resources.memory_bytes is not None:
+        options["memory"] = resources.memory_bytes
+    return options
+
+
+def ray_bundle(resources: ResourceSpec) -> dict[str, float]:
+    """One placement-group bundle, as Ray Train writes it."""
+    bundle = {"CPU": resources.num_cpus}
+    if resources.num_gpus:
+        bundle["GPU"] = resources.num_gpus
+    if resources.memory_bytes is not None:
+        bundle["memory"] = float(resources.memory_bytes)
+    return bundle
+
+
+def check_fits(demand: Demand, nodes: Iterable[dict[str, float]]) -> None:
+    """Refuse what these nodes can never place together.
+
+    Args:
+        nodes: resources of each node, Ray's names (CPU, GPU, memory).
+    Raises:
+        ResourceError: with what was asked for and what there is.
+    """
+    sizes = list(nodes)
+    for group in demand.groups:
+        for bundle in group:
+            _check_bundle(bundle, sizes)
+        for kind, attribute in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+            wanted = sum(b.count * getattr(b.resources, attribute) for b in group)
+            there = sum(size.get(kind, 0.0) for size in sizes)
+            if wanted > there + 1e-6:
+                asked = ", ".join(f"{b.count} x {getattr(b.resources, attribute):g} for {b.what}" for b in group)
+                raise ResourceError(
+                    f"the file asks for {wanted:g} {kind}s at once ({asked}), but the cluster has {there:g} in all",
+                    "lower the worker count or the resources of one worker, or add nodes",
+                )
+
+
+def _check_bundle(bundle: Bundle, nodes: list[dict[str, float]]) -> None:
+    need = ray_bundle(bundle.resources)
+    if any(all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in need.items()) for node in nodes):
+        return
+    largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in need}
+    raise ResourceError(
+        f"one process for {bundle.what} needs {_show(need)}, but no node has that; the largest have {_show(largest)}",
+        f"lower {bundle.what}.resources, or add a larger node",
+    )
+
+
+def _show(amounts: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {amount:g}" for kind, amount in amounts.items())

@@ -1,0 +1,1 @@
+"""What a user writes: pydantic models only, never ray or torch."""

@@ -1,0 +1,21 @@
+"""Batch inference: rows in, the same rows with predictions out."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from raypipe.spec.base import Spec
+from raypipe.spec.data import Source
+from raypipe.spec.resources import ResourceSpec
+
+
+class BatchSpec(Spec):
+    """One batch inference."""
+
+    source: Source
+    output: str
+    """Folder or `s3://` prefix for Parquet shards."""
+    num_workers: int = Field(1, ge=1, le=4096)
+    resources: ResourceSpec = ResourceSpec(num_cpus=0.5)
+    worker_batch_size: int = Field(1024, ge=1)
+    """Rows per model call."""

@@ -1,0 +1,300 @@
+"""YAML plus `key=value` overrides -> PipelineSpec; every error names file, line and field."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raypipe.errors import SpecError
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
+
+FieldPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A checked pipeline file.
+
+    Attributes:
+        spec: the whole tree, `data.root` made absolute.
+        path: the file it came from.
+        code_dir: folder that `model.kind: import` paths start from.
+    """
+
+    spec: PipelineSpec
+    path: Path
+    code_dir: Path
+
+
+def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> PipelineFile:
+    """Read, override and check a pipeline file.
+
+    Args:
+        path: the YAML file.
+        overrides: `field.path=value` texts; values are parsed as YAML.
+    Raises:
+        SpecError: with file, line and field of every problem found.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file", "raypipe init DIR makes a runnable project") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    spec = parse_pipeline(text, name=str(path), overrides=overrides)
+    code_dir = path.resolve().parent
+    root = spec.data.root
+    if root is None or "://" not in root:
+        root = str(code_dir / os.path.expanduser(root or ""))
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"root": root})})
+    return PipelineFile(spec=spec, path=path, code_dir=code_dir)
+
+
+def parse_pipeline(text: str, *, name: str = "<text>", overrides: Iterable[str] = ()) -> PipelineSpec:
+    """Check the text of a pipeline file; see `load_pipeline`."""
+    raw, lines = _parse_yaml(text, name)
+    for override in overrides:
+        path, value = _parse_override(override)
+        _set(raw, path, value, f"--set {override}")
+        lines[path] = f"--set {override}"
+    try:
+        spec = PipelineSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_explain(error, raw, lines, name)) from None
+    _check_space(spec, lines, name)
+    return spec
+
+
+def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
+    """The same pipeline with some fields replaced, e.g. one point of a search space.
+
+    Raises:
+        SpecError: a field does not exist or does not take the value.
+    """
+    raw = spec.model_dump(mode="json")
+    for key, value in values.items():
+        _set(raw, tuple(int(p) if p.isdigit() else p for p in key.split(".")), value, key)
+    try:
+        return PipelineSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_explain(error, raw, {}, ", ".join(f"{k}={v}" for k, v in values.items()))) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a pipeline file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PipelineSpec.model_json_schema()}
+
+
+# ---- YAML with lines
+
+
+def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[FieldPath, str]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise SpecError(f"{name}: nested too deeply to be a pipeline file") from None
+    if not isinstance(raw, dict):
+        found = "nothing" if raw is None else f"a {type(raw).__name__}"
+        raise SpecError(f"{name}: found {found}; a pipeline file is a mapping with name, data and model")
+    lines: dict[FieldPath, str] = {}
+    _collect_lines(node, (), lines, name)
+    return raw, lines
+
+
+def _collect_lines(node: Any, path: FieldPath, lines: dict[FieldPath, str], name: str) -> None:
+    lines[path] = f"{name}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                raise SpecError(f"{name}:{key.start_mark.line + 1}: {_dotted(here)} appears twice; keep one")
+            _collect_lines(value, here, lines, name)
+            lines[here] = f"{name}:{key.start_mark.line + 1}"
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _collect_lines(value, (*path, index), lines, name)
+
+
+def _parse_override(override: str) -> tuple[FieldPath, Any]:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise SpecError(f"--set {override}: must be field=value", "for example --set train.epochs=3")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        raise SpecError(f"--set {override}: the value is not valid YAML") from None
+    return tuple(int(part) if part.isdigit() else part for part in key.split(".")), value
+
+
+def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
+    here = raw
+    for depth, part in enumerate(path[:-1]):
+        if isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif isinstance(here, dict):
+            if here.get(part) is None:
+                here[part] = {}
+            here = here[part]
+        else:
+            raise SpecError(f"{origin}: {_dotted(path[: depth + 1])} is not a mapping, so it has no '{path[depth + 1]}'")
+    last = path[-1]
+    if isinstance(here, list) and isinstance(last, int) and last < len(here):
+        here[last] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise SpecError(f"{origin}: {_dotted(path[:-1])} is not a mapping, so it has no '{last}'")
+
+
+def _dotted(path: FieldPath) -> str:
+    return ".".join(str(part) for part in path)
+
+
+# ---- errors
+
+
+def _explain(error: ValidationError, raw: Any, lines: Mapping[FieldPath, str], name: str) -> str:
+    messages: list[str] = []
+    for problem in error.errors(include_url=False):
+        path = _written_path(problem["loc"], raw)
+        where = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), name)
+        messages.append(f"{where}: {_dotted(path) or 'the file'}: {_rule(problem, path)}")
+    return "\n".join(dict.fromkeys(messages))
+
+
+def _written_path(loc: tuple[str | int, ...], raw: Any) -> FieldPath:
+    """pydantic's location without the tags of unions, which the user never wrote."""
+    path: list[str | int] = []
+    here = raw
+    for index, part in enumerate(loc):
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+        elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif index < len(loc) - 1 or not isinstance(here, dict) or _is_tag(part, here):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _is_tag(part: str | int, here: Mapping[str, Any]) -> bool:
+    return part in (here.get("kind"), here.get("format"))
+
+
+def _rule(problem: Any, path: FieldPath) -> str:
+    kind, ctx, found = problem["type"], problem.get("ctx", {}), problem.get("input")
+    if kind == "missing":
+        return "is missing; it must be given"
+    if kind == "extra_forbidden":
+        known = _fields_at(problem["loc"][:-1])
+        return f"unknown field{_did_you_mean(str(path[-1]), known)}; known here: {', '.join(known)}"
+    if kind == "union_tag_invalid":
+        tag = str(ctx.get("tag"))
+        options = [t.strip(" '") for t in str(ctx.get("expected_tags", "")).split(",")]
+        key = str(ctx.get("discriminator", "")).strip("'")
+        return f"{key} is '{tag}'{_did_you_mean(tag, options)}; must be one of {', '.join(options)}"
+    if kind == "union_tag_not_found":
+        return f"found {_show(found)}; must be a mapping with {str(ctx.get('discriminator', 'kind'))}"
+    if kind == "literal_error":
+        options = [t.strip(" '") for t in str(ctx.get("expected", "")).replace(" or ", ", ").split(",")]
+        return f"found {_show(found)}{_did_you_mean(str(found), options)}; must be one of {', '.join(options)}"
+    if kind == "string_pattern_mismatch":
+        return f"found {_show(found)}; must match {ctx.get('pattern')}"
+    if kind == "value_error":
+        return str(ctx.get("error", problem["msg"]))
+    message = problem["msg"]
+    return f"found {_show(found)}; {message[0].lower()}{message[1:]}"
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+    kind: Any = PipelineSpec
+    for part in loc:
+        kind = _step(kind, part)
+    models = [m for m in _flatten(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
+    return sorted({field for m in models for field in m.model_fields})
+
+
+def _step(kind: Any, part: str | int) -> Any:
+    for option in _flatten(kind):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            if part in option.model_fields:
+                return option.model_fields[str(part)].annotation
+            if _tag(option) == part:
+                return option
+        elif typing.get_origin(option) is list:
+            return typing.get_args(option)[0]
+        elif typing.get_origin(option) is dict:
+            return typing.get_args(option)[1]
+    return kind
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    for name in ("kind", "format"):
+        if name in model.model_fields:
+            args = typing.get_args(model.model_fields[name].annotation)
+            return args[0] if args else None
+    fields = list(model.model_fields)
+    return fields[0] if len(fields) == 1 else None
+
+
+def _flatten(kind: Any) -> list[Any]:
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _flatten(typing.get_args(kind)[0])
+    if origin in (Union, types.UnionType):
+        return [leaf for option in typing.get_args(kind) for leaf in _flatten(option)]
+    if origin is Literal:
+        return []
+    return [kind]
+
+
+# ---- search spaces
+
+
+def _check_space(spec: PipelineSpec, lines: Mapping[FieldPath, str], name: str) -> None:
+    for key, values in (spec.tune.space if spec.tune else {}).items():
+        where = lines.get(("tune", "space", key), name)
+        if key.split(".")[0] not in ("data", "model", "train", "seed"):
+            raise SpecError(f"{where}: tune.space.{key}: only fields under data, model, train, and seed can be searched")
+        for value in _corners(values):
+            try:
+                with_values(spec, {key: value})
+            except SpecError as error:
+                raise SpecError(f"{where}: tune.space.{key}: {error.message}") from None
+
+
+def _corners(values: UniformRange | LogUniformRange | IntRange | Choice) -> tuple[Any, ...]:
+    if isinstance(values, UniformRange):
+        return values.uniform
+    if isinstance(values, LogUniformRange):
+        return values.log_uniform
+    if isinstance(values, IntRange):
+        return values.int_uniform
+    return tuple(values.choice)

@@ -1,0 +1,53 @@
+"""Which network; its input shape and output width come from the data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raypipe.spec.base import Spec
+
+Activation = Literal["relu", "gelu", "silu", "tanh"]
+
+
+class LinearModel(Spec):
+    """One affine layer on the flattened features: logistic or linear regression."""
+
+    kind: Literal["linear"]
+
+
+class MlpModel(Spec):
+    """Fully connected layers with dropout between them; inputs are flattened."""
+
+    kind: Literal["mlp"]
+    hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field([128], min_length=1, max_length=64)
+    """Width of each hidden layer."""
+    activation: Activation = "relu"
+    dropout_frac: float = Field(0.0, ge=0, lt=1)
+    """Share of hidden units zeroed while training."""
+
+
+class CnnModel(Spec):
+    """Small convolutional network for images [H, W] or [C, H, W]: conv-norm-activation-pool blocks, then a linear head."""
+
+    kind: Literal["cnn"]
+    channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field([16, 32], min_length=1, max_length=8)
+    """Output channels of each block; every block halves height and width."""
+    activation: Activation = "relu"
+    dropout_frac: float = Field(0.0, ge=0, lt=1)
+    """Share of head inputs zeroed while training."""
+
+
+class ImportModel(Spec):
+    """Your own network: a function that returns an `nn.Module`."""
+
+    kind: Literal["import"]
+    path: str = Field(pattern=r"^[\w./-]+:[A-Za-z_]\w*$")
+    """`model.py:build` (relative to the pipeline file) or `package.module:build`."""
+    args: dict[str, Any] = {}
+    """Keyword arguments for the function. It also receives `input_shape` (without the rows) and `num_outputs`
+    where its signature names them."""
+
+
+Model = Annotated[LinearModel | MlpModel | CnnModel | ImportModel, Field(discriminator="kind")]

@@ -1,0 +1,82 @@
+"""The whole file: one tree, and the rules that span rooms."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from raypipe.spec.base import Name, Spec
+from raypipe.spec.data import DataSpec
+from raypipe.spec.evaluate import EvaluateSpec
+from raypipe.spec.model import CnnModel, Model
+from raypipe.spec.registry import RegistrySpec
+from raypipe.spec.serve import ServeSpec
+from raypipe.spec.train import TrainSpec
+from raypipe.spec.tune import TuneSpec
+
+CLASSIFICATION_METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+REGRESSION_METRICS = ("mae", "rmse", "r2")
+HIGHER_IS_BETTER = frozenset((*CLASSIFICATION_METRICS, "r2"))
+
+
+class PipelineSpec(Spec):
+    """From a dataset to a live endpoint."""
+
+    name: Name
+    """The pipeline's name; also the model's, unless `registry.model` says otherwise."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """One seed for initial weights, shuffling, dropout and search."""
+    store: str | None = None
+    """Where records, shards, checkpoints and models are kept: a folder (relative to where the command runs) or
+    `s3://bucket/prefix`. Unset: $RAYPIPE_STORE, else `.raypipe`."""
+
+    data: DataSpec
+    model: Model
+    train: TrainSpec = TrainSpec()
+    tune: TuneSpec | None = None
+    """Present: search first; the best trial becomes the model."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    registry: RegistrySpec = RegistrySpec()
+    serve: ServeSpec | None = None
+    """Present: the pipeline ends in a live endpoint."""
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model in the registry."""
+        return self.registry.model or self.name
+
+    @model_validator(mode="after")
+    def metrics_fit_the_task(self) -> Self:
+        known = CLASSIFICATION_METRICS if self.data.task == "classification" else REGRESSION_METRICS
+        watched = [("evaluate.gates", gate.metric, known) for gate in self.evaluate.gates]
+        val_known = ("val_loss", *(f"val_{name}" for name in known))
+        if self.train.early_stopping is not None:
+            watched.append(("train.early_stopping.metric", self.train.early_stopping.metric, val_known))
+        if self.tune is not None:
+            watched.append(("tune.metric", self.tune.metric, val_known))
+        for where, metric, allowed in watched:
+            if metric not in allowed:
+                raise ValueError(f"{where}: '{metric}' is not a metric of {self.data.task}; use one of {list(allowed)}")
+        return self
+
+    @model_validator(mode="after")
+    def validation_rows_exist(self) -> Self:
+        needs = "tune" if self.tune is not None else "train.early_stopping" if self.train.early_stopping else None
+        if needs and self.data.split.val_frac == 0:
+            raise ValueError(f"{needs} compares on validation rows, but data.split.val_frac is 0; set it above 0")
+        return self
+
+    @model_validator(mode="after")
+    def loss_fits_the_task(self) -> Self:
+        classifies = self.data.task == "classification"
+        if self.train.loss != "auto" and (self.train.loss == "cross_entropy") != classifies:
+            raise ValueError(f"train.loss: '{self.train.loss}' does not fit data.task: {self.data.task}; leave it 'auto'")
+        if self.train.label_smoothing_frac and not classifies:
+            raise ValueError("train.label_smoothing_frac needs data.task: classification")
+        return self
+
+    @model_validator(mode="after")
+    def images_for_cnn(self) -> Self:
+        if isinstance(self.model, CnnModel) and self.data.features and len(self.data.features) != 1:
+            raise ValueError(f"model.kind: cnn reads one image column, but data.features has {len(self.data.features)}")
+        return self

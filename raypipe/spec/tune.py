@@ -1,0 +1,123 @@
+"""Which fields to search, how, and what counts as better."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from typing_extensions import Self
+
+from raypipe.spec.base import Spec
+
+
+class UniformRange(Spec):
+    """A float, evenly between two bounds."""
+
+    uniform: tuple[float, float]
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        _check_order(self.uniform)
+        return self
+
+
+class LogUniformRange(Spec):
+    """A float, evenly in its logarithm: learning rates, weight decay."""
+
+    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        _check_order(self.log_uniform)
+        return self
+
+
+class IntRange(Spec):
+    """A whole number, both bounds included."""
+
+    int_uniform: tuple[int, int]
+
+    @model_validator(mode="after")
+    def ordered(self) -> Self:
+        _check_order(self.int_uniform)
+        return self
+
+
+class Choice(Spec):
+    """One of the listed values."""
+
+    choice: list[Any] = Field(min_length=1)
+
+
+def _check_order(bounds: tuple[float, float]) -> None:
+    if bounds[0] >= bounds[1]:
+        raise ValueError(f"lower bound {bounds[0]} must be under upper bound {bounds[1]}")
+
+
+def _kind_of_range(value: Any) -> str | None:
+    keys = list(value) if isinstance(value, dict) else list(getattr(value, "model_fields_set", ()))
+    return keys[0] if len(keys) == 1 else None
+
+
+Range = Annotated[
+    Annotated[UniformRange, Tag("uniform")]
+    | Annotated[LogUniformRange, Tag("log_uniform")]
+    | Annotated[IntRange, Tag("int_uniform")]
+    | Annotated[Choice, Tag("choice")],
+    Discriminator(
+        _kind_of_range,
+        custom_error_type="range_kind",
+        custom_error_message="must be one of {uniform: [a, b]}, {log_uniform: [a, b]}, {int_uniform: [a, b]}, "
+        "{choice: [..]}",
+    ),
+]
+
+
+class RandomSearch(Spec):
+    """Independent draws."""
+
+    kind: Literal["random"] = "random"
+
+
+class OptunaSearch(Spec):
+    """Optuna's tree-structured Parzen estimator: later trials learn from earlier ones."""
+
+    kind: Literal["optuna"]
+
+
+Search = Annotated[RandomSearch | OptunaSearch, Field(discriminator="kind")]
+
+
+class AshaScheduler(Spec):
+    """Asynchronous successive halving (Li et al. 2020): trials that fall behind stop early."""
+
+    kind: Literal["asha"]
+    grace_epochs: int = Field(1, ge=1)
+    """Epochs every trial may run."""
+    reduction_factor: int = Field(3, ge=2)
+    """One in so many goes on at each rung."""
+
+
+class NoScheduler(Spec):
+    """Every trial runs to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+Scheduler = Annotated[NoScheduler | AshaScheduler, Field(discriminator="kind")]
+
+
+class TuneSpec(Spec):
+    """A search over fields of the file; the best trial becomes the model."""
+
+    space: dict[str, Range] = Field(min_length=1)
+    """Field path to range: `train.optimizer.lr: {log_uniform: [0.0001, 0.1]}`."""
+    num_trials: int = Field(10, ge=1, le=100_000)
+    search: Search = RandomSearch()
+    scheduler: Scheduler = NoScheduler()
+    metric: str = "val_loss"
+    """What the trials are compared by: `val_loss`, or `val_` and a metric of the task."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """`auto`: max for accuracy, precision, recall, f1 and r2, else min."""
+    max_concurrent_trials: int | None = Field(None, ge=1)
+    """Trials at one time; unset: as many as fit the cluster."""

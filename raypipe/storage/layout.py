@@ -1,0 +1,108 @@
+"""The only file that spells an object key."""
+
+from __future__ import annotations
+
+import re
+
+from raypipe.errors import SpecError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def name(text: str, what: str = "name") -> str:
+    """`text` if it may be part of a key.
+
+    Raises:
+        SpecError: it might leave its folder or is not portable.
+    """
+    if not _NAME.fullmatch(text) or ".." in text:
+        raise SpecError(
+            f"{what} {text[:80]!r} must be 1 to 63 of a-z 0-9 . _ - , start with a letter or digit, and not hold '..'"
+        )
+    return text
+
+
+def dataset(dataset_name: str, version: str) -> str:
+    """Prefix of one dataset version."""
+    return f"datasets/{name(dataset_name)}/{name(version)}"
+
+
+def dataset_record(dataset_name: str, version: str) -> str:
+    """The record written last: its presence makes the version complete."""
+    return f"{dataset(dataset_name, version)}/record.json"
+
+
+def shard(dataset_name: str, version: str, split: str, index: int) -> str:
+    return f"{dataset(dataset_name, version)}/{name(split)}/{index:05d}.arrow"
+
+
+def bad_rows(dataset_name: str, version: str) -> str:
+    return f"{dataset(dataset_name, version)}/bad_rows.jsonl"
+
+
+def run(run_id: str) -> str:
+    return f"runs/{name(run_id, 'run id')}"
+
+
+def run_spec(run_id: str) -> str:
+    return f"{run(run_id)}/spec.json"
+
+
+def events(run_id: str) -> str:
+    return f"{run(run_id)}/events.jsonl"
+
+
+def record(run_id: str, stage: str) -> str:
+    return f"{run(run_id)}/{name(stage)}/record.json"
+
+
+def artifact(run_id: str, stage: str) -> str:
+    """Prefix of the artifact a stage packages."""
+    return f"{run(run_id)}/{stage}/artifact"
+
+
+def checkpoints(run_id: str) -> str:
+    return f"{run(run_id)}/train/checkpoints"
+
+
+def checkpoint(run_id: str, step: int) -> str:
+    return f"{checkpoints(run_id)}/step-{step:08d}"
+
+
+def trial(run_id: str, trial_id: str) -> str:
+    return f"{run(run_id)}/tune/trials/{name(trial_id)}"
+
+
+def fingerprint(stage: str, value: str) -> str:
+    """Where a stage's outcome is found again by the hash of its inputs."""
+    return f"stages/{name(stage)}/{name(value)}.json"
+
+
+def models() -> str:
+    return "models"
+
+
+def model(model_name: str) -> str:
+    return f"models/{name(model_name, 'model name')}"
+
+
+def model_artifact(model_name: str, digest: str) -> str:
+    """Parts of a version, addressed by content."""
+    return f"{model(model_name)}/artifacts/{name(digest[:32])}"
+
+
+def versions(model_name: str) -> str:
+    return f"{model(model_name)}/versions"
+
+
+def version(model_name: str, number: int) -> str:
+    """The record whose presence makes a version exist."""
+    return f"{versions(model_name)}/{number}/version.json"
+
+
+def aliases(model_name: str) -> str:
+    return f"{model(model_name)}/aliases"
+
+
+def alias(model_name: str, alias_name: str) -> str:
+    return f"{aliases(model_name)}/{name(alias_name, 'alias')}.json"

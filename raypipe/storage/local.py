@@ -1,0 +1,46 @@
+"""A folder with exactly the layout it would have in S3."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from pathlib import Path
+
+from obstore.store import LocalStore
+
+from raypipe.errors import ObjectChanged, ObjectMissing, RaypipeError, StoreAccessError
+from raypipe.storage.objects import ObjectStore
+
+
+class LocalFolder(ObjectStore):
+    """Store in a local (or network-mounted) folder."""
+
+    def __init__(self, path: str) -> None:
+        root = Path(path).expanduser().absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreAccessError(f"store {root}: the folder cannot be made: {error.strerror}") from None
+        self._root = root
+        super().__init__(str(root), LocalStore(str(root)))
+
+    def write_if_unchanged(self, key: str, data: bytes, etag: str) -> None:
+        # A folder has no conditional replace; writers of one key take turns on a lock file beside it.
+        lock = self._root / f"{key}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                _, found = self.read_with_etag(key)
+            except ObjectMissing:
+                found = None
+            if found != etag:
+                raise ObjectChanged(f"{self.uri}/{key} changed since it was read")
+            self.write(key, data)
+
+    def _unanswered(self, where: str, reason: str, details: str) -> RaypipeError:
+        if f"os error {errno.ENOSPC}" in details or f"os error {errno.EDQUOT}" in details:
+            return StoreAccessError(f"{where}: no space left on the disk", "free some space, then run it again")
+        if f"os error {errno.EROFS}" in details or f"os error {errno.ENOTDIR}" in details:
+            return StoreAccessError(f"{where}: cannot be written: {reason}", "name another store: --store DIR")
+        return super()._unanswered(where, reason, details)

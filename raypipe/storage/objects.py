@@ -1,0 +1,107 @@
+"""What every obstore backend shares: calls translated to the Store contract, errors to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import obstore
+from obstore import exceptions as failed
+
+from raypipe.errors import (
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    RaypipeError,
+    StoreAccessError,
+    StoreError,
+)
+from raypipe.retry import Retry
+from raypipe.storage.store import ObjectInfo, Store
+
+T = TypeVar("T")
+
+_RETRY = Retry(max_attempts=3, deadline_s=20.0)
+
+
+class ObjectStore(Store):
+    """A Store over one obstore backend."""
+
+    def __init__(self, uri: str, backend: Any) -> None:
+        self.uri = uri
+        self._backend = backend
+
+    def check(self) -> None:
+        key = f"probe/{uuid4().hex}"
+        self.write(key, b"raypipe")
+        try:
+            if self.read(key) != b"raypipe":
+                raise StoreAccessError(f"{self.uri}: an object read back differs from what was written")
+        finally:
+            self.delete(key)
+
+    def read(self, key: str) -> bytes:
+        return self.read_with_etag(key)[0]
+
+    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+        def get() -> tuple[bytes, str]:
+            answer = obstore.get(self._backend, key)
+            return bytes(answer.bytes()), str(answer.meta["e_tag"])
+
+        return self._call(get, key)
+
+    def write(self, key: str, data: bytes) -> None:
+        self._call(lambda: obstore.put(self._backend, key, data), key)
+
+    def write_if_absent(self, key: str, data: bytes) -> None:
+        # One try: after a lost answer a second PUT would find our own object and call it somebody else's.
+        self._call(lambda: obstore.put(self._backend, key, data, mode="create", use_multipart=False), key, Retry(1))
+
+    def write_if_unchanged(self, key: str, data: bytes, etag: str) -> None:
+        self._call(
+            lambda: obstore.put(self._backend, key, data, mode={"e_tag": etag}, use_multipart=False), key, Retry(1)
+        )
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        def collect() -> list[ObjectInfo]:
+            found = obstore.list(self._backend, prefix=prefix or None)
+            return [ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"])) for page in found for o in page]
+
+        yield from sorted(self._call(collect, prefix), key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        try:
+            self._call(lambda: obstore.delete(self._backend, key), key)
+        except ObjectMissing:
+            return
+
+    def _call(self, action: Callable[[], T], key: str, retry: Retry = _RETRY) -> T:
+        return retry.call(lambda: self._once(action, key))
+
+    def _once(self, action: Callable[[], T], key: str) -> T:
+        try:
+            return action()
+        except (failed.BaseError, OSError, ValueError) as error:
+            raise self._translated(error, key) from None
+
+    def _translated(self, error: Exception, key: str) -> RaypipeError:
+        where = f"{self.uri}/{key}"
+        reason = str(error).split("\n", 1)[0][:300]
+        if isinstance(error, failed.AlreadyExistsError):
+            return ObjectExists(f"{where} exists already")
+        if isinstance(error, failed.PreconditionError | failed.NotModifiedError):
+            return ObjectChanged(f"{where} changed since it was read")
+        if isinstance(error, failed.NotFoundError | FileNotFoundError):
+            return self._missing(where, str(error))
+        if isinstance(error, failed.PermissionDeniedError | failed.UnauthenticatedError | PermissionError):
+            return StoreAccessError(f"{where}: access denied", self.access_hint)
+        return self._unanswered(where, reason, str(error))
+
+    access_hint = "check who owns the folder and its permissions"
+
+    def _missing(self, where: str, details: str) -> RaypipeError:
+        return ObjectMissing(f"{where} does not exist")
+
+    def _unanswered(self, where: str, reason: str, details: str) -> RaypipeError:
+        return StoreError(f"{where}: storage did not do it: {reason}", "run the same command again")
