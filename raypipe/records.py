@@ -1,6 +1,6 @@
 """What stages leave behind: small frozen documents, kept as JSON in the store.
 
-    DatasetVersion -> TrainResult (or TuneResult) -> EvaluationReport -> ModelVersion -> Endpoint, BatchOutput
+DatasetVersion -> TrainResult (or TuneResult) -> EvaluationReport -> ModelVersion -> Endpoint, BatchOutput
 """
 
 from __future__ import annotations

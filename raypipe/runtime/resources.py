@@ -28,9 +28,12 @@ class Demand:
 
     groups: tuple[tuple[Bundle, ...], ...] = ()
     data_cpus: float = field(default=1.0)
+    wanted_cpus: float = 0.0
+    """CPUs a Ray started here gets if the machine may lend them: the largest number of replicas, trials side by side."""
 
     @property
     def num_cpus(self) -> float:
+        """What must be there at once."""
         peak = max((sum(b.count * b.resources.num_cpus for b in group) for group in self.groups), default=0.0)
         return peak + self.data_cpus
 

@@ -15,7 +15,7 @@ class BatchSpec(Spec):
     source: Source
     output: str
     """Folder or `s3://` prefix for Parquet shards."""
-    num_workers: int = Field(1, ge=1, le=4096)
-    resources: ResourceSpec = ResourceSpec(num_cpus=0.5)
-    worker_batch_size: int = Field(1024, ge=1)
+    num_workers: int = Field(default=1, ge=1, le=4096)
+    resources: ResourceSpec = ResourceSpec()
+    worker_batch_size: int = Field(default=1024, ge=1)
     """Rows per model call."""

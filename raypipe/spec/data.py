@@ -15,7 +15,7 @@ Task = Literal["classification", "regression"]
 class SourceSpec(Spec):
     """Fields every source has."""
 
-    columns: list[str] | None = Field(None, min_length=1)
+    columns: list[str] | None = Field(default=None, min_length=1)
     """Columns to read; unset reads all."""
 
 
@@ -28,7 +28,7 @@ class CsvSource(FileSourceSpec):
     """Delimited text with a header line; `.gz` is read too."""
 
     format: Literal["csv"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
     null_values: list[str] = ["", "NA", "NaN", "nan", "null", "?"]
     """Texts that mean 'no value'."""
 
@@ -69,9 +69,9 @@ Source = Annotated[CsvSource | ParquetSource | JsonlSource | IdxSource | Sklearn
 class SplitSpec(Spec):
     """How rows are divided: by a hash of the row, so that the same row lands in the same split forever."""
 
-    val_frac: float = Field(0.1, ge=0, lt=1)
-    test_frac: float = Field(0.2, ge=0, lt=1)
-    key: list[str] | None = Field(None, min_length=1)
+    val_frac: float = Field(default=0.1, ge=0, lt=1)
+    test_frac: float = Field(default=0.2, ge=0, lt=1)
+    key: list[str] | None = Field(default=None, min_length=1)
     """Columns that identify a row (rows with equal keys stay together); unset uses the whole row."""
     salt: str = ""
     """Change it to get another division of the same rows."""
@@ -144,7 +144,7 @@ Transform = Annotated[
 class BadRowsSpec(Spec):
     """What happens to rows that break the schema (null or NaN without `impute`, infinite, wrong shape, no target)."""
 
-    max_frac: float = Field(0.0, ge=0, le=1)
+    max_frac: float = Field(default=0.0, ge=0, le=1)
     """Bad rows up to this share of all rows are written aside with the reason; more stop the run. 0 allows none."""
 
 
@@ -161,16 +161,16 @@ class DataSpec(Spec):
     target: str
     """The column to predict."""
     task: Task = "classification"
-    features: list[str] | None = Field(None, min_length=1)
+    features: list[str] | None = Field(default=None, min_length=1)
     """Columns the model sees, in this order; unset: all but the target and the split key."""
 
     split: SplitSpec = SplitSpec()
     transforms: list[Transform] = []
     """Applied in this order; fitted on the train split only."""
     bad_rows: BadRowsSpec = BadRowsSpec()
-    rows_per_shard: int = Field(100_000, ge=1)
+    rows_per_shard: int = Field(default=100_000, ge=1)
     """Rows a stored shard holds at most."""
-    read_parallelism: int | None = Field(None, ge=1)
+    read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
 
     @model_validator(mode="before")
@@ -196,5 +196,3 @@ class DataSpec(Spec):
             if stray:
                 raise ValueError(f"transforms name {stray}, which are not among the features {self.features}")
         return self
-
-

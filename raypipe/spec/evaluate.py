@@ -31,7 +31,7 @@ class GateSpec(Spec):
 class EvaluateSpec(Spec):
     """Scoring of the test split."""
 
-    num_workers: int = Field(1, ge=1, le=4096)
+    num_workers: int = Field(default=1, ge=1, le=4096)
     """Scoring processes; never changes a metric."""
-    resources: ResourceSpec = ResourceSpec(num_cpus=0.5)
+    resources: ResourceSpec = ResourceSpec()
     gates: list[GateSpec] = []

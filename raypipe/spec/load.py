@@ -8,9 +8,9 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -30,11 +30,19 @@ class PipelineFile:
         spec: the whole tree, `data.root` made absolute.
         path: the file it came from.
         code_dir: folder that `model.kind: import` paths start from.
+        overrides: the `field=value` texts laid over it.
+        lines: where each field was written.
     """
 
     spec: PipelineSpec
     path: Path
     code_dir: Path
+    overrides: tuple[str, ...] = ()
+    lines: Mapping[FieldPath, str] = field(default_factory=dict, repr=False)
+
+    def where(self, *path: str | int) -> str:
+        """`pipeline.yaml:12` or `--set ...`: where a field, or the nearest thing around it, was written."""
+        return _where(path, self.lines, str(self.path))
 
 
 def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> PipelineFile:
@@ -53,17 +61,22 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> PipelineFi
         raise SpecError(f"{path}: no such file", "raypipe init DIR makes a runnable project") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    spec = parse_pipeline(text, name=str(path), overrides=overrides)
+    overrides = tuple(overrides)
+    spec, lines = _parse(text, str(path), overrides)
     code_dir = path.resolve().parent
     root = spec.data.root
     if root is None or "://" not in root:
         root = str(code_dir / os.path.expanduser(root or ""))
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"root": root})})
-    return PipelineFile(spec=spec, path=path, code_dir=code_dir)
+    return PipelineFile(spec=spec, path=path, code_dir=code_dir, overrides=overrides, lines=lines)
 
 
 def parse_pipeline(text: str, *, name: str = "<text>", overrides: Iterable[str] = ()) -> PipelineSpec:
     """Check the text of a pipeline file; see `load_pipeline`."""
+    return _parse(text, name, overrides)[0]
+
+
+def _parse(text: str, name: str, overrides: Iterable[str]) -> tuple[PipelineSpec, dict[FieldPath, str]]:
     raw, lines = _parse_yaml(text, name)
     for override in overrides:
         path, value = _parse_override(override)
@@ -74,7 +87,7 @@ def parse_pipeline(text: str, *, name: str = "<text>", overrides: Iterable[str] 
     except ValidationError as error:
         raise SpecError(_explain(error, raw, lines, name)) from None
     _check_space(spec, lines, name)
-    return spec
+    return spec, lines
 
 
 def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
@@ -104,6 +117,8 @@ def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[FieldPath, s
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
+    except ValueError as error:  # a text that looks like a date or a number but is none, e.g. 2024-99-99
+        raise SpecError(f"{name}: not valid YAML: {error}", "put the value in quotes") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -138,29 +153,34 @@ def _parse_override(override: str) -> tuple[FieldPath, Any]:
         raise SpecError(f"--set {override}: must be field=value", "for example --set train.epochs=3")
     try:
         value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise SpecError(f"--set {override}: the value is not valid YAML") from None
     return tuple(int(part) if part.isdigit() else part for part in key.split(".")), value
 
 
 def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
     here = raw
-    for depth, part in enumerate(path[:-1]):
-        if isinstance(here, list) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif isinstance(here, dict):
-            if here.get(part) is None:
-                here[part] = {}
-            here = here[part]
-        else:
-            raise SpecError(f"{origin}: {_dotted(path[: depth + 1])} is not a mapping, so it has no '{path[depth + 1]}'")
-    last = path[-1]
-    if isinstance(here, list) and isinstance(last, int) and last < len(here):
-        here[last] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise SpecError(f"{origin}: {_dotted(path[:-1])} is not a mapping, so it has no '{last}'")
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if not _can_hold(here, part):
+            raise SpecError(f"{origin}: {_dotted(path[:depth])} is not a mapping, so it has no '{part}'")
+        if last:
+            here[part] = value
+        elif not _has(here, part) or here[part] is None:
+            here[part] = {}
+        here = here[part]
+
+
+def _has(here: Any, part: str | int) -> bool:
+    """Whether a mapping or list has this key or index."""
+    return part in here if isinstance(here, dict) else _can_hold(here, part)
+
+
+def _can_hold(here: Any, part: str | int) -> bool:
+    """Whether `here[part]` can be set: any key of a mapping, an existing index of a list."""
+    if isinstance(here, list):
+        return isinstance(part, int) and part < len(cast("list[Any]", here))
+    return isinstance(here, dict)
 
 
 def _dotted(path: FieldPath) -> str:
@@ -174,9 +194,13 @@ def _explain(error: ValidationError, raw: Any, lines: Mapping[FieldPath, str], n
     messages: list[str] = []
     for problem in error.errors(include_url=False):
         path = _written_path(problem["loc"], raw)
-        where = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), name)
+        where = _where(path, lines, name)
         messages.append(f"{where}: {_dotted(path) or 'the file'}: {_rule(problem, path)}")
     return "\n".join(dict.fromkeys(messages))
+
+
+def _where(path: FieldPath, lines: Mapping[FieldPath, str], name: str) -> str:
+    return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), name)
 
 
 def _written_path(loc: tuple[str | int, ...], raw: Any) -> FieldPath:
@@ -184,18 +208,12 @@ def _written_path(loc: tuple[str | int, ...], raw: Any) -> FieldPath:
     path: list[str | int] = []
     here = raw
     for index, part in enumerate(loc):
-        if isinstance(here, dict) and part in here:
+        if _has(here, part):
             here = here[part]
-        elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif index < len(loc) - 1 or not isinstance(here, dict) or _is_tag(part, here):
+        elif index < len(loc) - 1 or not _can_hold(here, part) or part in (here.get("kind"), here.get("format")):
             continue
         path.append(part)
     return tuple(path)
-
-
-def _is_tag(part: str | int, here: Mapping[str, Any]) -> bool:
-    return part in (here.get("kind"), here.get("format"))
 
 
 def _rule(problem: Any, path: FieldPath) -> str:
@@ -211,7 +229,7 @@ def _rule(problem: Any, path: FieldPath) -> str:
         key = str(ctx.get("discriminator", "")).strip("'")
         return f"{key} is '{tag}'{_did_you_mean(tag, options)}; must be one of {', '.join(options)}"
     if kind == "union_tag_not_found":
-        return f"found {_show(found)}; must be a mapping with {str(ctx.get('discriminator', 'kind'))}"
+        return f"found {_show(found)}; must be a mapping with {ctx.get('discriminator', 'kind')!s}"
     if kind == "literal_error":
         options = [t.strip(" '") for t in str(ctx.get("expected", "")).replace(" or ", ", ").split(",")]
         return f"found {_show(found)}{_did_you_mean(str(found), options)}; must be one of {', '.join(options)}"
@@ -282,7 +300,9 @@ def _check_space(spec: PipelineSpec, lines: Mapping[FieldPath, str], name: str) 
     for key, values in (spec.tune.space if spec.tune else {}).items():
         where = lines.get(("tune", "space", key), name)
         if key.split(".")[0] not in ("data", "model", "train", "seed"):
-            raise SpecError(f"{where}: tune.space.{key}: only fields under data, model, train, and seed can be searched")
+            raise SpecError(
+                f"{where}: tune.space.{key}: only fields under data, model, train, and seed can be searched"
+            )
         for value in _corners(values):
             try:
                 with_values(spec, {key: value})

@@ -24,18 +24,18 @@ class MlpModel(Spec):
     hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field([128], min_length=1, max_length=64)
     """Width of each hidden layer."""
     activation: Activation = "relu"
-    dropout_frac: float = Field(0.0, ge=0, lt=1)
+    dropout_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden units zeroed while training."""
 
 
 class CnnModel(Spec):
-    """Small convolutional network for images [H, W] or [C, H, W]: conv-norm-activation-pool blocks, then a linear head."""
+    """Small convolutional network for images [H, W] or [C, H, W]: conv-norm-activation-pool blocks, a linear head."""
 
     kind: Literal["cnn"]
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field([16, 32], min_length=1, max_length=8)
     """Output channels of each block; every block halves height and width."""
     activation: Activation = "relu"
-    dropout_frac: float = Field(0.0, ge=0, lt=1)
+    dropout_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of head inputs zeroed while training."""
 
 

@@ -24,7 +24,7 @@ class PipelineSpec(Spec):
 
     name: Name
     """The pipeline's name; also the model's, unless `registry.model` says otherwise."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """One seed for initial weights, shuffling, dropout and search."""
     store: str | None = None
     """Where records, shards, checkpoints and models are kept: a folder (relative to where the command runs) or
@@ -48,7 +48,9 @@ class PipelineSpec(Spec):
     @model_validator(mode="after")
     def metrics_fit_the_task(self) -> Self:
         known = CLASSIFICATION_METRICS if self.data.task == "classification" else REGRESSION_METRICS
-        watched = [("evaluate.gates", gate.metric, known) for gate in self.evaluate.gates]
+        watched: list[tuple[str, str, tuple[str, ...]]] = [
+            ("evaluate.gates", gate.metric, known) for gate in self.evaluate.gates
+        ]
         val_known = ("val_loss", *(f"val_{name}" for name in known))
         if self.train.early_stopping is not None:
             watched.append(("train.early_stopping.metric", self.train.early_stopping.metric, val_known))
@@ -70,7 +72,9 @@ class PipelineSpec(Spec):
     def loss_fits_the_task(self) -> Self:
         classifies = self.data.task == "classification"
         if self.train.loss != "auto" and (self.train.loss == "cross_entropy") != classifies:
-            raise ValueError(f"train.loss: '{self.train.loss}' does not fit data.task: {self.data.task}; leave it 'auto'")
+            raise ValueError(
+                f"train.loss: '{self.train.loss}' does not fit data.task: {self.data.task}; leave it 'auto'"
+            )
         if self.train.label_smoothing_frac and not classifies:
             raise ValueError("train.label_smoothing_frac needs data.task: classification")
         return self

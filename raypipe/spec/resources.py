@@ -10,11 +10,11 @@ from raypipe.spec.base import Spec
 class ResourceSpec(Spec):
     """What one process of a stage occupies on a cluster (Ray's logical resources)."""
 
-    num_cpus: float = Field(1.0, gt=0, le=1024)
+    num_cpus: float = Field(default=1.0, gt=0, le=1024)
     """Logical CPUs; fractions share a core."""
 
-    num_gpus: float = Field(0.0, ge=0, le=64)
+    num_gpus: float = Field(default=0.0, ge=0, le=64)
     """GPUs; 0 runs on the CPU."""
 
-    memory_bytes: int | None = Field(None, ge=1)
+    memory_bytes: int | None = Field(default=None, ge=1)
     """Memory Ray reserves for scheduling; unset reserves none."""

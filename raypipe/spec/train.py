@@ -15,10 +15,10 @@ class SgdSpec(Spec):
     """Stochastic gradient descent, with momentum if asked for."""
 
     kind: Literal["sgd"]
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
@@ -31,17 +31,17 @@ class AdamSpec(Spec):
     """Adam (Kingma and Ba 2015); weight decay is added to the gradient."""
 
     kind: Literal["adam"]
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 class AdamWSpec(AdamSpec):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     kind: Literal["adamw"]  # pyright: ignore[reportIncompatibleVariableOverride]
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
 
 
 Optimizer = Annotated[SgdSpec | AdamSpec | AdamWSpec, Field(discriminator="kind")]
@@ -51,7 +51,7 @@ class ConstantSchedule(Spec):
     """The optimizer's learning rate throughout, after warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """Optimizer steps over which the rate climbs linearly from 0."""
 
 
@@ -59,8 +59,8 @@ class CosineSchedule(Spec):
     """Half a cosine from the full rate down to `final_frac` of it at the last step."""
 
     kind: Literal["cosine"]
-    warmup_steps: int = Field(0, ge=0)
-    final_frac: float = Field(0.0, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    final_frac: float = Field(default=0.0, ge=0, le=1)
     """Share of the full rate that is left at the end."""
 
 
@@ -68,9 +68,9 @@ class StepSchedule(Spec):
     """Multiply the rate by `gamma` every `every_epochs` epochs."""
 
     kind: Literal["step"]
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     every_epochs: int = Field(ge=1)
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
 
 
 Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="kind")]
@@ -81,44 +81,44 @@ class EarlyStoppingSpec(Spec):
 
     metric: str = "val_loss"
     """`val_loss`, or `val_` and a metric of the task: val_accuracy, val_mae, ..."""
-    patience_epochs: int = Field(3, ge=1)
-    min_delta: float = Field(0.0, ge=0)
+    patience_epochs: int = Field(default=3, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
     """Smaller changes do not count as better."""
 
 
 class CheckpointSpec(Spec):
     """How much work a lost worker may cost."""
 
-    every_steps: int | None = Field(None, ge=1)
+    every_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps between checkpoints; unset: at the end of each epoch."""
-    num_to_keep: int = Field(2, ge=1)
+    num_to_keep: int = Field(default=2, ge=1)
     """Complete checkpoints kept; older ones are deleted."""
 
 
 class TrainSpec(Spec):
     """How one model is trained; a tuning trial may override any field."""
 
-    num_workers: int = Field(1, ge=1, le=4096)
+    num_workers: int = Field(default=1, ge=1, le=4096)
     """Data-parallel processes (DDP); each reads its own share of the rows."""
-    resources: ResourceSpec = ResourceSpec(num_cpus=0.5)
+    resources: ResourceSpec = ResourceSpec()
     """What one worker occupies. `num_gpus: 1` trains on GPUs over NCCL."""
-    epochs: int = Field(5, ge=1)
+    epochs: int = Field(default=5, ge=1)
     """Passes over the train split."""
-    global_batch_size: int = Field(128, ge=1)
+    global_batch_size: int = Field(default=128, ge=1)
     """Rows per optimizer step, summed over workers."""
     optimizer: Optimizer = AdamWSpec(kind="adamw")
     schedule: Schedule = ConstantSchedule()
     loss: Literal["auto", "cross_entropy", "mse", "mae", "huber"] = "auto"
     """`auto`: cross_entropy for classification, mse for regression."""
-    label_smoothing_frac: float = Field(0.0, ge=0, lt=1)
+    label_smoothing_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability spread over all classes; classification only."""
-    clip_grad_norm: float | None = Field(None, gt=0)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
     """Largest L2 norm of the whole gradient; unset does not clip."""
     early_stopping: EarlyStoppingSpec | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()
-    max_failures: int = Field(3, ge=0)
+    max_failures: int = Field(default=3, ge=0)
     """Times a lost worker group is started again from the newest checkpoint."""
-    start_timeout_s: float = Field(600.0, gt=0)
+    start_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for all workers to be placed, where a cluster may still grow."""
 
     @model_validator(mode="after")

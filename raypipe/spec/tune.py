@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
@@ -55,7 +55,8 @@ def _check_order(bounds: tuple[float, float]) -> None:
 
 
 def _kind_of_range(value: Any) -> str | None:
-    keys = list(value) if isinstance(value, dict) else list(getattr(value, "model_fields_set", ()))
+    written: Any = cast("dict[str, Any]", value) if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    keys: list[str] = list(written)
     return keys[0] if len(keys) == 1 else None
 
 
@@ -92,9 +93,9 @@ class AshaScheduler(Spec):
     """Asynchronous successive halving (Li et al. 2020): trials that fall behind stop early."""
 
     kind: Literal["asha"]
-    grace_epochs: int = Field(1, ge=1)
+    grace_epochs: int = Field(default=1, ge=1)
     """Epochs every trial may run."""
-    reduction_factor: int = Field(3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2)
     """One in so many goes on at each rung."""
 
 
@@ -112,12 +113,12 @@ class TuneSpec(Spec):
 
     space: dict[str, Range] = Field(min_length=1)
     """Field path to range: `train.optimizer.lr: {log_uniform: [0.0001, 0.1]}`."""
-    num_trials: int = Field(10, ge=1, le=100_000)
+    num_trials: int = Field(default=10, ge=1, le=100_000)
     search: Search = RandomSearch()
     scheduler: Scheduler = NoScheduler()
     metric: str = "val_loss"
     """What the trials are compared by: `val_loss`, or `val_` and a metric of the task."""
     mode: Literal["auto", "min", "max"] = "auto"
     """`auto`: max for accuracy, precision, recall, f1 and r2, else min."""
-    max_concurrent_trials: int | None = Field(None, ge=1)
+    max_concurrent_trials: int | None = Field(default=None, ge=1)
     """Trials at one time; unset: as many as fit the cluster."""

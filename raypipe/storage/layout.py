@@ -56,9 +56,24 @@ def record(run_id: str, stage: str) -> str:
     return f"{run(run_id)}/{name(stage)}/record.json"
 
 
+def inputs(run_id: str, stage: str) -> str:
+    """What a stage of a run was asked to do; written before it starts."""
+    return f"{run(run_id)}/{name(stage)}/inputs.json"
+
+
+def last_run(pipeline: str, stage: str) -> str:
+    """Which run of a pipeline did a stage last, and from which inputs: what a plan compares with."""
+    return f"pipelines/{name(pipeline)}/{name(stage)}.json"
+
+
 def artifact(run_id: str, stage: str) -> str:
     """Prefix of the artifact a stage packages."""
     return f"{run(run_id)}/{stage}/artifact"
+
+
+def evaluation_text(run_id: str) -> str:
+    """The evaluation as Markdown, for people."""
+    return f"{run(run_id)}/evaluate/report.md"
 
 
 def checkpoints(run_id: str) -> str:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from obstore.store import LocalStore
 
 from raypipe.errors import ObjectChanged, ObjectMissing, RaypipeError, StoreAccessError
 from raypipe.storage.objects import ObjectStore
+from raypipe.storage.store import ObjectInfo
+
+LOCKS = ".locks"
+"""Folder of lock files; no object lives there."""
 
 
 class LocalFolder(ObjectStore):
@@ -24,12 +31,13 @@ class LocalFolder(ObjectStore):
         self._root = root
         super().__init__(str(root), LocalStore(str(root)))
 
+    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+        # Not the backend's tag: inode, time and size can all come back when a file is replaced twice in one tick.
+        data, _ = super().read_with_etag(key)
+        return data, hashlib.sha256(data).hexdigest()
+
     def write_if_unchanged(self, key: str, data: bytes, etag: str) -> None:
-        # A folder has no conditional replace; writers of one key take turns on a lock file beside it.
-        lock = self._root / f"{key}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with self._turn(key):
             try:
                 _, found = self.read_with_etag(key)
             except ObjectMissing:
@@ -37,6 +45,22 @@ class LocalFolder(ObjectStore):
             if found != etag:
                 raise ObjectChanged(f"{self.uri}/{key} changed since it was read")
             self.write(key, data)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return (info for info in super().list(prefix) if not info.key.startswith(f"{LOCKS}/"))
+
+    @contextmanager
+    def _turn(self, key: str) -> Iterator[None]:
+        """A folder has no conditional replace: writers of one key take turns on a lock file."""
+        path = self._root / LOCKS / hashlib.sha256(key.encode()).hexdigest()[:32]
+        try:
+            path.parent.mkdir(exist_ok=True)
+            handle = path.open("w")
+        except OSError as error:
+            raise self._translated(error, key) from None
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def _unanswered(self, where: str, reason: str, details: str) -> RaypipeError:
         if f"os error {errno.ENOSPC}" in details or f"os error {errno.EDQUOT}" in details:

@@ -22,7 +22,11 @@ from raypipe.storage.store import ObjectInfo, Store
 
 T = TypeVar("T")
 
-_RETRY = Retry(max_attempts=3, deadline_s=20.0)
+_RETRY = Retry(max_attempts=5, first_delay_s=0.2, deadline_s=12.0)
+"""Around the backend's own retries: a store that is away is told after 25 s at most, a short absence is not noticed."""
+
+_MAX_KEY_BYTES = 1024
+_NO_KEY_PARTS = ("", ".", "..")
 
 
 class ObjectStore(Store):
@@ -52,16 +56,24 @@ class ObjectStore(Store):
         return self._call(get, key)
 
     def write(self, key: str, data: bytes) -> None:
-        self._call(lambda: obstore.put(self._backend, key, data), key)
+        # Few parts at a time: each must arrive within the read timeout, on a slow line too.
+        self._call(lambda: obstore.put(self._backend, key, data, max_concurrency=4), key)
 
     def write_if_absent(self, key: str, data: bytes) -> None:
-        # One try: after a lost answer a second PUT would find our own object and call it somebody else's.
+        # One try: after a lost answer a second PUT could find our own object; only the caller can tell whose it is.
         self._call(lambda: obstore.put(self._backend, key, data, mode="create", use_multipart=False), key, Retry(1))
 
     def write_if_unchanged(self, key: str, data: bytes, etag: str) -> None:
         self._call(
             lambda: obstore.put(self._backend, key, data, mode={"e_tag": etag}, use_multipart=False), key, Retry(1)
         )
+
+    def exists(self, key: str) -> bool:
+        try:
+            self._call(lambda: obstore.head(self._backend, key), key)
+        except ObjectMissing:
+            return False
+        return True
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         def collect() -> list[ObjectInfo]:
@@ -77,7 +89,17 @@ class ObjectStore(Store):
             return
 
     def _call(self, action: Callable[[], T], key: str, retry: Retry = _RETRY) -> T:
+        if key:  # '' is the whole store, in list()
+            self._check_key(key)
         return retry.call(lambda: self._once(action, key))
+
+    def _check_key(self, key: str) -> None:
+        parts = key.split("/")
+        if any(part in _NO_KEY_PARTS for part in parts) or not key.isprintable() or len(key.encode()) > _MAX_KEY_BYTES:
+            raise StoreAccessError(
+                f"{self.uri}: {key[:80]!r} cannot be a key: parts between single '/', none of them '.' or '..', "
+                f"printable, at most {_MAX_KEY_BYTES} bytes"
+            )
 
     def _once(self, action: Callable[[], T], key: str) -> T:
         try:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from raypipe.errors import DigestMismatch
+from pydantic import ValidationError
+
+from raypipe.errors import DigestMismatch, ObjectMissing
 from raypipe.records import Record, digest_of
 from raypipe.storage.store import Store
 
 MANIFEST = "manifest.json"
+
+RESTORE = "restore the object from a backup or an older bucket version, or make it again"
 
 
 class FileDigest(Record):
@@ -41,8 +45,16 @@ def publish(store: Store, prefix: str, files: Mapping[str, bytes]) -> Manifest:
 
 
 def read_manifest(store: Store, prefix: str) -> Manifest:
-    """The manifest of a published prefix. Raises ObjectMissing when nothing complete is there."""
-    return Manifest.model_validate_json(store.read(f"{prefix}/{MANIFEST}"))
+    """The manifest of a published prefix.
+
+    Raises:
+        ObjectMissing: nothing complete is there.
+        DigestMismatch: what is there is not a manifest.
+    """
+    try:
+        return Manifest.model_validate_json(store.read(f"{prefix}/{MANIFEST}"))
+    except ValidationError:
+        raise DigestMismatch(f"{store.uri}/{prefix}/{MANIFEST} is damaged: not a readable manifest", RESTORE) from None
 
 
 def read_published(
@@ -59,8 +71,10 @@ def read_published(
     """
     manifest = read_manifest(store, prefix)
     if digest is not None and manifest.digest != digest:
-        raise DigestMismatch(f"{store.uri}/{prefix} holds other files than the record that names it")
+        raise DigestMismatch(f"{store.uri}/{prefix} holds other files than the record that names it", RESTORE)
     wanted = list(manifest.files) if names is None else list(names)
+    if unknown := [name for name in wanted if name not in manifest.files]:
+        raise ObjectMissing(f"{store.uri}/{prefix} has no file '{unknown[0]}'; it has {', '.join(manifest.files)}")
     return {name: _verified(store, f"{prefix}/{name}", manifest.files[name]) for name in wanted}
 
 
@@ -79,6 +93,6 @@ def _verified(store: Store, key: str, expected: FileDigest) -> bytes:
         raise DigestMismatch(
             f"{store.uri}/{key} is damaged: found {len(data)} bytes, SHA-256 {sha256(data)[:12]}; "
             f"written were {expected.size_bytes} bytes, SHA-256 {expected.sha256[:12]}",
-            "restore the object from a backup or an older bucket version, or make it again",
+            RESTORE,
         )
     return data

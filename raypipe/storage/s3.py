@@ -39,11 +39,20 @@ class S3Bucket(ObjectStore):
             region=session.region_name or "us-east-1",
             endpoint=None if is_aws else endpoint,
             virtual_hosted_style_request=is_aws,
-            client_options={"allow_http": endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "60s"},
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": timedelta(seconds=25),  # silence, not the whole transfer: weights may be large
+                "timeout": timedelta(hours=1),
+            },
             retry_config={
                 "max_retries": 3,
-                "retry_timeout": timedelta(seconds=20),
-                "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+                "retry_timeout": timedelta(seconds=10),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=2),
+                    "base": 2,
+                },
             },
             credential_provider=credentials,
         )
@@ -60,4 +69,6 @@ class S3Bucket(ObjectStore):
         for code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken"):
             if code in details:
                 return StoreAccessError(f"{where}: access denied ({code})", self.access_hint)
-        return StoreError(f"{where}: S3 did not answer: {reason}", "check AWS_ENDPOINT_URL and the network, then run again")
+        return StoreError(
+            f"{where}: S3 did not answer: {reason}", "check AWS_ENDPOINT_URL and the network, then run again"
+        )

@@ -12,6 +12,7 @@ class ObjectInfo:
     key: str
     size_bytes: int
     etag: str
+    """Changes when the object does; not always the tag that `read_with_etag` gives."""
 
 
 class Store(ABC):
@@ -42,11 +43,18 @@ class Store(ABC):
 
     @abstractmethod
     def write_if_absent(self, key: str, data: bytes) -> None:
-        """Write a new object. Raises ObjectExists."""
+        """Write a new object. Raises ObjectExists.
+
+        After an answer that got lost on the way the object that exists may be the caller's own: read it to know.
+        """
 
     @abstractmethod
     def write_if_unchanged(self, key: str, data: bytes, etag: str) -> None:
-        """Replace the object that had `etag`. Raises ObjectChanged (also when it is gone)."""
+        """Replace the object that had `etag`. Raises ObjectChanged (also when it is gone).
+
+        As with `write_if_absent`, the change may be the caller's own. Bodies of one key should never repeat (put a
+        nonce in), because tags may be made from content.
+        """
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

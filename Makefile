@@ -1,0 +1,96 @@
+# `make` alone lists the targets. Everything runs from .venv, which the first target that needs it creates.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+RUN := .venv/.installed
+DEV := .venv/.installed-dev
+BENCH := .venv/.installed-bench
+PINS := pyproject.toml constraints.txt
+DEMO := examples/01_digits/pipeline.yaml
+
+.PHONY: help install install-dev demo serve check test unit integration chaos bench examples fix clean
+
+help: ## list these targets
+	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# --- installing: a stamp is newer than what it was made from, so a second run installs nothing -------------------------
+
+install: $(RUN) ## what running needs, into .venv
+install-dev: $(DEV) ## the same plus test servers, linters and type checker
+
+$(BIN)/python:
+	@python=""; \
+	for name in python3 python3.13 python3.12 python3.11 python3.10; do \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then python="$$name"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "raypipe needs Python 3.10 or newer; none was found on PATH" >&2; exit 1; fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  package="$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "$$python cannot create a virtual environment; installing $$package"; \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$$package"; \
+	  else \
+	    echo "$$python cannot create a virtual environment. Run this, then make again:" >&2; \
+	    echo "  sudo apt-get update && sudo apt-get install -y $$package" >&2; exit 1; \
+	  fi; \
+	fi; \
+	"$$python" -m venv .venv
+
+$(RUN): $(PINS) | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(DEV): $(PINS) | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $(RUN) $@
+
+$(BENCH): $(PINS) | $(BIN)/python
+	$(PIP) -e '.[dev,bench,keras]'
+	@touch $(RUN) $(DEV) $@
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+demo: $(RUN) ## train, judge, register and serve handwritten digits, then stop
+	$(BIN)/raypipe run $(DEMO) --no-wait
+
+serve: $(RUN) ## the same, and keep the endpoint up until Ctrl-C
+	$(BIN)/raypipe run $(DEMO)
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (90 s)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+unit: $(DEV) ## unit tests only
+	$(BIN)/python -m pytest tests/unit
+
+integration: $(DEV) ## stories on real Ray and a real S3 server, loopback only
+	$(BIN)/python -m pytest tests/integration
+
+test: check integration ## check, then integration
+
+chaos: $(DEV) ## a fault goes in, a promise is checked
+	$(BIN)/python -m pytest tests/chaos
+
+bench: $(BENCH) ## numbers with units as JSON lines; the machine should be idle
+	@for file in tests/bench/bench_*.py; do echo "# $$file" >&2; $(BIN)/python "$$file"; done
+
+examples: $(DEV) ## run every example's run.sh
+	@for file in examples/*/run.sh; do echo "# $$file" >&2; PATH="$(CURDIR)/$(BIN):$$PATH" bash "$$file"; done
+
+fix: $(DEV) ## format, and repair what lint can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and every cache (local runs in .raypipe stay)
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What is true in training and in serving alike."""

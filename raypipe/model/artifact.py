@@ -1,0 +1,106 @@
+"""The packaged model: weights, spec, transform state, signature, digests; JSON and safetensors, never pickle."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from raypipe.errors import ArtifactError, NonFiniteLossError
+from raypipe.model.build import build_model
+from raypipe.model.zoo import imported
+from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature
+from raypipe.spec.model import ImportModel, Model
+from raypipe.storage import Store
+from raypipe.storage.publish import publish, read_published
+
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "artifact.json"
+
+_MODEL: TypeAdapter[Model] = TypeAdapter(Model)
+
+
+class Artifact(Record):
+    """artifact.json: all that is needed beside the weights to turn raw rows into predictions."""
+
+    format: Literal[1] = 1
+    model: dict[str, Any]
+    """The model's part of the pipeline file."""
+    signature: Signature
+    transforms: tuple[dict[str, Any], ...]
+    feature_shape: tuple[int, ...]
+    dataset: str
+    code_sha256: str | None = None
+    """`kind: import`: digest of the module's source, which is not in the artifact."""
+    versions: dict[str, str]
+
+
+def write_artifact(
+    store: Store, key: str, module: nn.Module, spec: Model, dataset: DatasetVersion, *, code_dir: Path | None = None
+) -> ArtifactRef:
+    """Package a trained module under `key`.
+
+    Raises:
+        NonFiniteLossError: a weight is NaN or infinite; such a model is never written.
+    """
+    tensors = {name: _stored(name, tensor) for name, tensor in module.state_dict().items()}
+    artifact = Artifact(
+        model=spec.model_dump(mode="json"),
+        signature=dataset.signature,
+        transforms=dataset.transforms,
+        feature_shape=dataset.feature_shape,
+        dataset=dataset.version,
+        code_sha256=imported.source_digest(spec.path, code_dir) if isinstance(spec, ImportModel) else None,
+        versions={"torch": torch.__version__, "python": platform.python_version()},
+    )
+    files = {DESCRIPTION: artifact.to_json(), WEIGHTS: safetensors.torch.save(tensors)}
+    return ArtifactRef(key=key, digest=publish(store, key, files).digest)
+
+
+def read_artifact(store: Store, ref: ArtifactRef, *, code_dir: Path | None = None) -> tuple[Artifact, nn.Module]:
+    """The description and the module with its weights, every byte checked.
+
+    Raises:
+        DigestMismatch: bytes changed since they were written.
+        ArtifactError: written by another format, or the user's code changed since.
+    """
+    files = read_published(store, ref.key, digest=ref.digest)
+    try:
+        artifact = Artifact.model_validate_json(files[DESCRIPTION])
+        spec = _MODEL.validate_python(artifact.model)
+    except (ValidationError, KeyError) as error:
+        raise ArtifactError(f"{store.uri}/{ref.key} is not an artifact this raypipe reads: {error}") from None
+    if isinstance(spec, ImportModel):
+        _check_code(artifact, spec, code_dir)
+    module = build_model(spec, artifact.signature, artifact.feature_shape, code_dir)
+    try:
+        module.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
+    except (RuntimeError, SafetensorError, KeyError) as error:
+        raise ArtifactError(f"{store.uri}/{ref.key}: the weights do not fit the model: {error}") from None
+    return artifact, module.eval()
+
+
+def _stored(name: str, tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise ArtifactError(f"model state '{name}' is a {type(tensor).__name__}; only tensors can be packaged")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteLossError(
+            f"weight '{name}' holds NaN or infinite values; the model is not written", "lower train.optimizer.lr"
+        )
+    return tensor.detach().cpu().contiguous().clone()  # tied weights share memory, which safetensors refuses
+
+
+def _check_code(artifact: Artifact, spec: ImportModel, code_dir: Path | None) -> None:
+    found = imported.source_digest(spec.path, code_dir)
+    if found != artifact.code_sha256:
+        raise ArtifactError(
+            f"model.path: {spec.path} is not the source this model was trained with "
+            f"(SHA-256 {found[:12]}, trained with {str(artifact.code_sha256)[:12]})",
+            "check out the source of that training, or train again",
+        )

@@ -1,0 +1,59 @@
+"""Model spec -> nn.Module that provably fits the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from raypipe.errors import ModelError
+from raypipe.model.zoo import ZOO, imported
+from raypipe.records import Signature
+from raypipe.spec.model import ImportModel, Model
+
+
+def num_outputs(signature: Signature) -> int:
+    """Width of the model's output: one a class, or 1 for regression."""
+    return len(signature.classes) if signature.classes is not None else 1
+
+
+def build_model(spec: Model, signature: Signature, feature_shape: tuple[int, ...], code_dir: Path | None) -> nn.Module:
+    """Build the network and run two rows of zeros through it.
+
+    Args:
+        feature_shape: shape of one row after the transforms.
+        code_dir: folder that `kind: import` paths start from.
+    Returns:
+        A module reading float32 [B, *feature_shape] and giving [B, num_outputs].
+    Raises:
+        ModelError: it cannot be built, or its output does not fit the target.
+    """
+    if isinstance(spec, ImportModel):
+        imported.import_module(spec.path, code_dir)
+    width = num_outputs(signature)
+    module = ZOO[spec.kind](spec, feature_shape, width)
+    _check_output(module, spec, feature_shape, width, signature)
+    return module
+
+
+def _check_output(
+    module: nn.Module, spec: Model, feature_shape: tuple[int, ...], width: int, signature: Signature
+) -> None:
+    what = f"{len(signature.classes)} classes" if signature.classes is not None else "one number"
+    module.eval()
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(2, *feature_shape))
+    except Exception as error:  # the user's forward may raise anything
+        raise ModelError(
+            f"model.kind: {spec.kind} cannot read rows of shape {list(feature_shape)}: {type(error).__name__}: {error}",
+            "fit its first layer to the data's features",
+        ) from error
+    shape = tuple(getattr(output, "shape", ()))
+    if shape != (2, width) and not (width == 1 and shape == (2,)):
+        raise ModelError(
+            f"model.kind: {spec.kind} answers {list(shape)} for 2 rows, but the target '{signature.target}' is {what}, "
+            f"so it must answer [2, {width}]",
+            "make its last layer num_outputs wide",
+        )

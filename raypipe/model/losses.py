@@ -1,0 +1,52 @@
+"""Losses as pure functions over tensors, one value a row, so that uneven batches can be weighted exactly.
+
+Shape letters: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from raypipe.spec.data import Task
+from raypipe.spec.train import TrainSpec
+
+RowLoss = Callable[[Tensor, Tensor], Tensor]
+"""(output, target) -> loss of each row, float32 [B]."""
+
+
+def cross_entropy(output_BK: Tensor, target_B: Tensor, *, label_smoothing_frac: float = 0.0) -> Tensor:
+    """Negative log-likelihood of the true class [B], from logits."""
+    return F.cross_entropy(output_BK.float(), target_B, reduction="none", label_smoothing=label_smoothing_frac)
+
+
+def squared_error(output_B1: Tensor, target_B: Tensor) -> Tensor:
+    return F.mse_loss(output_B1.float().reshape(-1), target_B, reduction="none")
+
+
+def absolute_error(output_B1: Tensor, target_B: Tensor) -> Tensor:
+    return F.l1_loss(output_B1.float().reshape(-1), target_B, reduction="none")
+
+
+def huber(output_B1: Tensor, target_B: Tensor) -> Tensor:
+    """Quadratic up to 1, linear beyond (Huber 1964)."""
+    return F.huber_loss(output_B1.float().reshape(-1), target_B, reduction="none")
+
+
+LOSSES: dict[str, RowLoss] = {
+    "cross_entropy": cross_entropy,
+    "mse": squared_error,
+    "mae": absolute_error,
+    "huber": huber,
+}
+
+
+def build_loss(spec: TrainSpec, task: Task) -> RowLoss:
+    """The loss the file names; `auto` is cross_entropy for classification, mse for regression."""
+    kind = spec.loss if spec.loss != "auto" else "cross_entropy" if task == "classification" else "mse"
+    if kind == "cross_entropy":
+        return partial(cross_entropy, label_smoothing_frac=spec.label_smoothing_frac)
+    return LOSSES[kind]

@@ -1,0 +1,97 @@
+"""Artifact -> rows in, predictions out: the only inference path.
+
+Evaluation, batch and serving all come through here, so the same row gets the same answer everywhere.
+Shape letters: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from raypipe.data.transforms import FittedTransforms
+from raypipe.model.artifact import Artifact, read_artifact
+from raypipe.records import ArtifactRef, Signature, Value
+from raypipe.storage import Store
+
+MAX_CALL_ROWS = 8192
+"""Rows of one model call; more are cut, so that memory stays bounded."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers for B rows.
+
+    Attributes:
+        classes: label of each output; None for regression.
+        values: float32; probabilities [B, K], or predicted numbers [B].
+    """
+
+    classes: tuple[Value, ...] | None
+    values: NDArray[np.float32]
+
+    def labels(self) -> NDArray[np.int64]:
+        """Index of the most probable class [B]."""
+        return self.values.argmax(axis=1)
+
+    def rows(self) -> list[Any]:
+        """One JSON-able answer a row: a number, or label, its probability, and all probabilities in class order."""
+        if self.classes is None:
+            return self.values.tolist()
+        return [
+            {"label": self.classes[best], "probability": row[best], "probabilities": row}
+            for best, row in zip(self.labels().tolist(), self.values.tolist(), strict=True)
+        ]
+
+
+class Predictor:
+    """A model ready to answer.
+
+    Args:
+        artifact: its description.
+        module: reads float32 [B, *feature_shape]; in eval mode, on `device`.
+    """
+
+    def __init__(self, ref: ArtifactRef, artifact: Artifact, module: nn.Module, device: str = "cpu") -> None:
+        self.ref = ref
+        self.signature: Signature = artifact.signature
+        self._transforms = FittedTransforms.from_state(artifact.transforms)
+        self._module = module.to(device).eval()
+        self._device = device
+
+    @classmethod
+    def load(cls, store: Store, ref: ArtifactRef, *, code_dir: Path | None = None, device: str = "cpu") -> Predictor:
+        """Read and check an artifact.
+
+        Raises:
+            DigestMismatch, ArtifactError, ModelError: it is damaged, or its code is not here.
+        """
+        artifact, module = read_artifact(store, ref, code_dir=code_dir)
+        return cls(ref, artifact, module, device)
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> Predictions:
+        """Answer raw rows.
+
+        Args:
+            columns: each input of the signature: [B, *shape]; strings as object arrays, missing values NaN or None.
+        Raises:
+            DataError: a value the model cannot take.
+        """
+        features = self._transforms.apply(columns, self.signature.inputs)
+        outputs = [self._call(features[i : i + MAX_CALL_ROWS]) for i in range(0, len(features), MAX_CALL_ROWS)]
+        if not outputs:
+            outputs = [self._call(features)]
+        return Predictions(self.signature.classes, outputs[0] if len(outputs) == 1 else np.concatenate(outputs))
+
+    @torch.inference_mode()
+    def _call(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        output = self._module(torch.from_numpy(features).to(self._device)).float()
+        answer = output.reshape(-1) if self.signature.classes is None else output.softmax(dim=1)
+        return answer.cpu().numpy()

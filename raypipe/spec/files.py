@@ -1,0 +1,89 @@
+"""What a pipeline file points at on this machine: the source files and the user's module. Only looks, never reads."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from raypipe.errors import SpecError
+from raypipe.spec.data import FileSourceSpec, IdxSource, Source
+from raypipe.spec.load import FieldPath, PipelineFile
+from raypipe.spec.model import ImportModel
+
+
+def check_files(file: PipelineFile) -> None:
+    """Refuse a pipeline file that names local files which are not there; remote ones are left to the data stage.
+
+    Raises:
+        SpecError: with file, line and field of every missing one.
+    """
+    problems = [*_missing_sources(file), *_missing_module(file)]
+    if problems:
+        raise SpecError("\n".join(problems), "relative paths start from data.root, or else from the file's own folder")
+
+
+def module_file(path: str, code_dir: Path) -> Path | None:
+    """The source file of `model.py:build` or `package.module:build`; None when there is none. Imports nothing."""
+    source = path.partition(":")[0]
+    if source.endswith(".py"):
+        file = code_dir / source
+        return file if file.is_file() else None
+    where: list[str] | None = [str(code_dir), *(entry or os.curdir for entry in sys.path)]
+    found = None
+    parts = source.replace("/", ".").split(".")
+    for depth in range(len(parts)):
+        found = PathFinder.find_spec(".".join(parts[: depth + 1]), where)
+        if found is None:
+            return None
+        where = list(found.submodule_search_locations or [])
+    return Path(found.origin) if found is not None and found.origin else None
+
+
+def _missing_module(file: PipelineFile) -> Iterator[str]:
+    model = file.spec.model
+    if isinstance(model, ImportModel) and module_file(model.path, file.code_dir) is None:
+        source = model.path.partition(":")[0]
+        sought = file.code_dir / source if source.endswith(".py") else f"{source} (a module)"
+        yield f"{file.where('model', 'path')}: model.path: {sought} does not exist"
+
+
+def _missing_sources(file: PipelineFile) -> Iterator[str]:
+    data = file.spec.data
+    for name, source in (("source", data.source), ("test_source", data.test_source)):
+        for path, value in _paths(source):
+            full = _full_path(data.root or "", value)
+            if full is not None and not _is_there(full):
+                where = file.where("data", name, *path)
+                field = ".".join(str(part) for part in ("data", name, *path))
+                yield f"{where}: {field}: {full} does not exist"
+
+
+def _paths(source: Source | None) -> Iterator[tuple[FieldPath, str]]:
+    if isinstance(source, IdxSource):
+        yield ("images",), source.images
+        yield ("labels",), source.labels
+    elif isinstance(source, FileSourceSpec):
+        if isinstance(source.path, str):
+            yield ("path",), source.path
+        else:
+            yield from ((("path", index), value) for index, value in enumerate(source.path))
+
+
+def _full_path(root: str, value: str) -> str | None:
+    """Where a path leads on this machine; None when it leads elsewhere."""
+    value = value.removeprefix("file://")
+    if "://" in value:
+        return None
+    expanded = os.path.expanduser(value)
+    if os.path.isabs(expanded):
+        return expanded
+    root = root.removeprefix("file://")
+    return None if "://" in root else os.path.join(root, expanded)
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path) or (glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None)

@@ -1,0 +1,1 @@
+"""DatasetVersion -> TrainResult; start reading in stage.py, the loop is in loop.py."""

@@ -1,0 +1,406 @@
+"""The loop each worker runs, top to bottom.
+
+The same loop runs inside Ray Train's workers (DDP, one process a rank) and, alone, inside a tuning trial.
+Shape letters: B rows, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from raypipe.data.shards import encode_target, load_rows, share
+from raypipe.data.transforms import FittedTransforms
+from raypipe.errors import DataError, NonFiniteLossError, RaypipeError
+from raypipe.model.artifact import write_artifact
+from raypipe.model.build import build_model
+from raypipe.model.losses import build_loss
+from raypipe.model.metrics import classification_metrics, regression_metrics
+from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TrainResult
+from raypipe.runtime import seeds
+from raypipe.spec.base import fingerprint
+from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
+from raypipe.storage import open_store
+from raypipe.train import checkpoint, optim
+from raypipe.train.checkpoint import TrainState
+
+VALIDATION_ROWS = 4096
+"""Rows of one validation call."""
+SAY_EVERY_S = 2.0
+GPU_CHECK_STEPS = 16
+"""On a GPU, asking whether the gradient is finite waits for the device; so it is asked this often."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What a worker is told; plain values, so that it travels to any process.
+
+    Attributes:
+        checkpoints: keep checkpoints under the run, and continue from the newest.
+    """
+
+    spec: PipelineSpec
+    dataset: DatasetVersion
+    store_uri: str
+    run_id: str
+    artifact_key: str
+    code_dir: Path | None = None
+    checkpoints: bool = True
+
+    def fingerprint(self) -> str:
+        """Of all that shapes the weights; what only moves or bounds the work is left out."""
+        shaping = self.spec.train.model_dump(
+            mode="json", exclude={"epochs", "resources", "checkpoint", "max_failures", "start_timeout_s"}
+        )
+        return fingerprint(shaping, self.spec.model.model_dump(mode="json"), self.dataset.version, self.spec.seed)
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker among the others."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Share:
+    """This worker's rows of a split, on its device: features float32 [B, *shape], target int64 or float32 [B]."""
+
+    features: Tensor
+    target: Tensor
+    num_rows_all: int
+
+
+Report = Callable[[dict[str, Any]], None]
+"""Told what happens: {"event": "start" | "step" | "epoch", ...}; called by every rank."""
+
+
+def run(job: TrainJob, world: World, report: Report) -> TrainResult:
+    """Train to the end and package the model; every rank returns the same result.
+
+    Raises:
+        NonFiniteLossError: the gradient became NaN or infinite, at the same step on every rank.
+        DataError, ModelError: data or model do not allow training.
+    """
+    torch.manual_seed(seeds.derive(job.spec.seed, "weights"))  # the same first weights on every rank
+    trainer = _agreed(lambda: Trainer(job, world, report), world)
+    trainer.connect()
+    report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps})
+    while trainer.state.epoch <= job.spec.train.epochs and not trainer.stops_early():
+        trainer.train_epoch()
+        trainer.finish_epoch()
+    return trainer.package()
+
+
+def _agreed(setup: Callable[[], Trainer], world: World) -> Trainer:
+    """Set up on every rank, or fail with the same error on every rank: none may wait for one that gave up."""
+    trainer, failure = None, None
+    try:
+        trainer = setup()
+    except RaypipeError as error:
+        failure = error
+    failures = [failure] * world.size
+    if world.size > 1:
+        dist.all_gather_object(failures, failure)
+    first = next((f for f in failures if f is not None), None)
+    if first is not None:
+        raise first
+    assert trainer is not None
+    return trainer
+
+
+class Trainer:
+    """One worker's model, optimizer, rows and progress."""
+
+    def __init__(self, job: TrainJob, world: World, report: Report) -> None:
+        self.job, self.world, self.report = job, world, report
+        self.spec = job.spec.train
+        self.store = open_store(job.store_uri)
+        signature = job.dataset.signature
+        module = build_model(job.spec.model, signature, job.dataset.feature_shape, job.code_dir)
+        self.module: nn.Module = module.to(world.device)
+        self.parallel = self.module
+        self.row_loss = build_loss(self.spec, signature.task)
+        self.optimizer = optim.build_optimizer(self.spec.optimizer, self.module.parameters())
+        self.train_rows = self._load_share("train")
+        self.val_rows = self._load_share("val") if job.dataset.splits["val"].num_rows else None
+        self.worker_batch_size = self.spec.global_batch_size // world.size
+        largest_share = -(-self.train_rows.num_rows_all // world.size)
+        self.steps_per_epoch = -(-largest_share // self.worker_batch_size)
+        self.total_steps = self.steps_per_epoch * self.spec.epochs
+        self.state = TrainState(fingerprint=job.fingerprint())
+        self.best_weights: dict[str, Tensor] = {}
+        self.step_seconds: list[float] = []
+        """Of each epoch this process trained, seconds a step."""
+        self.first_bad_step = torch.zeros((), dtype=torch.int64, device=world.device)
+        self.restore()
+
+    def connect(self) -> None:
+        """Join the other ranks: from here on gradients are averaged over all."""
+        if self.world.size > 1:
+            devices = [self.world.device] if self.world.device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.module, device_ids=devices)
+
+    # ---- one epoch
+
+    def train_epoch(self) -> None:
+        """Every row of the share once, in an order given by (seed, epoch, rank)."""
+        self.parallel.train()
+        self._reseed()
+        start = said = time.perf_counter()
+        first_step = self.state.epoch_step
+        loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
+        for rows, weight, num_rows in self._batches(first_step):
+            loss = self.train_step(rows, weight)
+            loss_sum += loss.detach() * num_rows
+            self.state.step += 1
+            self.state.epoch_step += 1
+            self.state.rows += num_rows
+            every = self.spec.checkpoint.every_steps
+            if every and self.state.step % every == 0 and self.state.epoch_step < self.steps_per_epoch:
+                self.state.loss_sum = float(loss_sum)
+                self.save()
+                self._reseed()
+            if time.perf_counter() - said > SAY_EVERY_S:
+                said = time.perf_counter()
+                self._say_step(float(loss), (said - start) / (self.state.epoch_step - first_step))
+        self.state.loss_sum = float(loss_sum)
+        self.step_seconds.append((time.perf_counter() - start) / max(1, self.steps_per_epoch - first_step))
+
+    def train_step(self, rows: Tensor, weight: float) -> Tensor:
+        """One optimizer step; returns the mean loss over this worker's rows.
+
+        Args:
+            rows: indices into the share.
+            weight: this worker's part in the global mean, times the world size (DDP averages over workers).
+        """
+        lr = self.spec.optimizer.lr * optim.lr_factor(
+            self.spec.schedule, self.state.step, self.steps_per_epoch, self.total_steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        output = self.parallel(self.train_rows.features[rows])
+        loss = self.row_loss(output, self.train_rows.target[rows]).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss if weight == 1.0 else loss * weight).backward()
+        self._check_finite(self._clip())
+        self.optimizer.step()
+        return loss
+
+    def finish_epoch(self) -> None:
+        """Validate, note the epoch, remember the best, save."""
+        totals = torch.tensor([self.state.loss_sum, self.state.rows], dtype=torch.float64, device=self.world.device)
+        if self.world.size > 1:
+            dist.all_reduce(totals)
+        metrics = {"train_loss": float(totals[0] / totals[1])}
+        if self.val_rows is not None:
+            metrics |= self.validate(self.val_rows)
+        if not all(np.isfinite(value) for value in metrics.values()):
+            raise self._non_finite(self.state.step)
+        rows_per_s = self.train_rows.num_rows_all / (self.step_seconds[-1] * self.steps_per_epoch)
+        finished = EpochMetrics(epoch=self.state.epoch, step=self.state.step, metrics=metrics)
+        self.state.history.append({**finished.model_dump(), "rows_per_s": rows_per_s})
+        if self._is_best():
+            self.state.best_epoch = self.state.epoch
+            if self.spec.early_stopping:
+                self.best_weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.state.epoch, self.state.epoch_step = self.state.epoch + 1, 0
+        self.state.loss_sum, self.state.rows = 0.0, 0
+        self.save()
+        self.report({"event": "epoch", **self.state.history[-1], "seconds_left": self._seconds_left()})
+
+    @torch.inference_mode()
+    def validate(self, rows: Share) -> dict[str, float]:
+        """Loss and metrics over the whole validation split, the same numbers on every rank."""
+        self.module.eval()
+        parts = []
+        for start in range(0, len(rows.target), VALIDATION_ROWS):
+            target = rows.target[start : start + VALIDATION_ROWS]
+            output = self.module(rows.features[start : start + VALIDATION_ROWS])
+            answer = output.argmax(dim=1) if self.job.dataset.signature.classes is not None else output.reshape(-1)
+            parts.append(torch.stack([target.double(), answer.double(), self.row_loss(output, target).double()], dim=1))
+        mine = torch.cat(parts) if parts else torch.zeros(0, 3, dtype=torch.float64, device=self.world.device)
+        target_B, answer_B, loss_B = self._gather(mine, rows.num_rows_all).T.cpu().numpy()
+        classes = self.job.dataset.signature.classes
+        if classes is None:
+            metrics = regression_metrics(target_B, answer_B)
+        else:
+            metrics, _, _ = classification_metrics(target_B.astype(np.int64), answer_B.astype(np.int64), len(classes))
+        return {"val_loss": float(loss_B.mean()), **{f"val_{name}": value for name, value in metrics.items()}}
+
+    # ---- where it stands
+
+    def restore(self) -> None:
+        """Continue from the run's newest complete checkpoint, if there is one."""
+        found = checkpoint.newest(self.store, self.job.run_id, self.state.fingerprint) if self.job.checkpoints else None
+        if found is None:
+            return
+        self.state, tensors = found
+        weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+        self.module.load_state_dict(weights)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(tensors, groups))
+        self.best_weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
+
+    def save(self) -> None:
+        """Rank 0 saves for all: DDP keeps every rank's model and optimizer equal."""
+        if int(self.first_bad_step):
+            raise self._non_finite(int(self.first_bad_step))
+        if not self.job.checkpoints or self.world.rank != 0:
+            return
+        tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
+        checkpoint.save(self.store, self.job.run_id, self.state, tensors, num_to_keep=self.spec.checkpoint.num_to_keep)
+
+    def stops_early(self) -> bool:
+        """Whether the watched metric has not improved for `patience_epochs`."""
+        early = self.spec.early_stopping
+        return early is not None and self.state.epoch - 1 - self.state.best_epoch >= early.patience_epochs
+
+    def package(self) -> TrainResult:
+        """Rank 0 writes the artifact: the best epoch's weights under early stopping, else the last epoch's."""
+        if self.best_weights:
+            self.module.load_state_dict(self.best_weights)
+        ref = ArtifactRef(key=self.job.artifact_key, digest="")
+        if self.world.rank == 0:
+            ref = write_artifact(
+                self.store,
+                self.job.artifact_key,
+                self.module,
+                self.job.spec.model,
+                self.job.dataset,
+                code_dir=self.job.code_dir,
+            )
+        rates = [entry["rows_per_s"] for entry in self.state.history]
+        history = [{k: v for k, v in entry.items() if k != "rows_per_s"} for entry in self.state.history]
+        return TrainResult(
+            run_id=self.job.run_id,
+            dataset=self.job.dataset.version,
+            artifact=ref,
+            history=tuple(EpochMetrics.model_validate(entry) for entry in history),
+            best_epoch=self.state.best_epoch if self.spec.early_stopping else len(history),
+            num_steps=self.state.step,
+            num_parameters=sum(p.numel() for p in self.module.parameters()),
+            num_workers=self.world.size,
+            stopped_early=self.state.epoch <= self.spec.epochs,
+            rows_per_s=float(np.median(rates[1:] or rates)),
+        )
+
+    # ---- parts
+
+    def _load_share(self, split: str) -> Share:
+        dataset, num_rows = self.job.dataset, self.job.dataset.splits[split].num_rows
+        if split == "train" and num_rows < self.world.size:
+            raise DataError(
+                f"{self.world.size} workers cannot share {num_rows} training rows; each needs at least one",
+                "lower train.num_workers",
+            )
+        start, stop = share(num_rows, self.world.rank, self.world.size)
+        rows = load_rows(self.store, dataset, split, start=start, stop=stop)
+        features = FittedTransforms.from_state(dataset.transforms).apply(rows.columns, dataset.signature.inputs)
+        target = encode_target(rows.target, dataset.signature)
+        return Share(
+            torch.from_numpy(features).to(self.world.device), torch.from_numpy(target).to(self.world.device), num_rows
+        )
+
+    def _batches(self, first_step: int) -> Iterator[tuple[Tensor, float, int]]:
+        """(row indices, weight of the mean loss, rows) of each remaining step of the epoch.
+
+        Shares differ by one row at most; where this worker has no row left in the last step, it takes part with a row
+        of weight 0, so that no rank waits for another and every row counts exactly once.
+        """
+        size, share_rows = self.worker_batch_size, len(self.train_rows.target)
+        seed = seeds.derive(self.job.spec.seed, "shuffle", self.state.epoch, self.world.rank)
+        order = torch.randperm(share_rows, generator=torch.Generator().manual_seed(seed)).to(self.world.device)
+        for index in range(first_step, self.steps_per_epoch):
+            rows = order[index * size : (index + 1) * size]
+            everyone = self._rows_of_all(index)
+            weight = len(rows) * self.world.size / everyone
+            yield (rows if len(rows) else order[:1]), weight, len(rows)
+
+    def _rows_of_all(self, index: int) -> int:
+        size = self.worker_batch_size
+        bounds = (share(self.train_rows.num_rows_all, rank, self.world.size) for rank in range(self.world.size))
+        return sum(min(size, max(0, stop - start - index * size)) for start, stop in bounds)
+
+    def _reseed(self) -> None:
+        # Dropout after a checkpoint depends on the step alone, so a resumed run draws what the lost one would have.
+        torch.manual_seed(seeds.derive(self.job.spec.seed, "dropout", self.state.step, self.world.rank))
+
+    def _clip(self) -> Tensor:
+        limit = self.spec.clip_grad_norm
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        if limit is None:
+            return nn.utils.get_total_norm(gradients)
+        return nn.utils.clip_grad_norm_(self.module.parameters(), limit)
+
+    def _check_finite(self, norm: Tensor) -> None:
+        """Stop before a gradient that is not finite reaches the weights (on a GPU: before it is saved or published).
+
+        The gradient is the same on every rank after DDP's all-reduce, so all ranks stop at the same step.
+        """
+        step = self.state.step + 1
+        if self.world.device.type == "cpu":
+            if not math.isfinite(float(norm)):
+                raise self._non_finite(step)
+            return
+        self.first_bad_step += (~torch.isfinite(norm) & (self.first_bad_step == 0)) * step
+        if step % GPU_CHECK_STEPS == 0 and int(self.first_bad_step):
+            raise self._non_finite(int(self.first_bad_step))
+
+    def _say_step(self, loss: float, step_s: float) -> None:
+        rows_per_s = self.spec.global_batch_size / step_s
+        left = step_s * (self.total_steps - self.state.step)
+        self.report(
+            {
+                "event": "step",
+                "epoch": self.state.epoch,
+                "step": self.state.step,
+                "loss": loss,
+                "rows_per_s": rows_per_s,
+                "seconds_left": left,
+            }
+        )
+
+    def _seconds_left(self) -> float:
+        return self.step_seconds[-1] * (self.total_steps - self.state.step)
+
+    def _non_finite(self, step: int) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"training step {step} (epoch {self.state.epoch}): the loss or its gradient is NaN or infinite; "
+            "training stopped and nothing was published",
+            "lower train.optimizer.lr, set train.clip_grad_norm, or standardize the features",
+        )
+
+    def _is_best(self) -> bool:
+        early = self.spec.early_stopping
+        if early is None or self.state.best_epoch == 0:
+            return True
+        sign = 1 if early.metric.removeprefix("val_") in HIGHER_IS_BETTER else -1
+        now, best = (self.state.history[i]["metrics"][early.metric] for i in (-1, self.state.best_epoch - 1))
+        return sign * (now - best) > early.min_delta
+
+    def _gather(self, mine: Tensor, num_rows_all: int) -> Tensor:
+        """Rows of all ranks, in split order [num_rows_all, 3]."""
+        if self.world.size == 1:
+            return mine
+        largest = -(-num_rows_all // self.world.size)
+        padded = torch.full((largest, 3), float("nan"), dtype=torch.float64, device=self.world.device)
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.world.size)]
+        dist.all_gather(parts, padded)
+        bounds = [share(num_rows_all, rank, self.world.size) for rank in range(self.world.size)]
+        return torch.cat([part[: stop - start] for part, (start, stop) in zip(parts, bounds, strict=True)])

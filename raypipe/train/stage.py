@@ -1,0 +1,146 @@
+"""train(): builds the Ray trainer, waits, returns the record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from raypipe.errors import ClusterError, RaypipeError, TrainingError
+from raypipe.records import DatasetVersion, TrainResult
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Listener, Reporter
+from raypipe.runtime.resources import ray_bundle
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import layout
+from raypipe.train.loop import TrainJob, World, run
+from raypipe.train.telling import Teller
+
+
+def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> TrainResult:
+    """Train one model with DDP on `spec.train.num_workers` workers.
+
+    Continues from the run's newest checkpoint. A lost worker group starts again from there, `max_failures` times.
+
+    Raises:
+        NonFiniteLossError, DataError, ModelError: found by the workers; trying again would not help.
+        ClusterError: the workers could not be placed in time.
+        TrainingError: the workers were lost more often than allowed, or the user's code raised.
+    """
+    job = TrainJob(
+        spec=spec,
+        dataset=dataset,
+        store_uri=ctx.store.uri,
+        run_id=ctx.run_id,
+        artifact_key=layout.artifact(ctx.run_id, "train"),
+        code_dir=ctx.code_dir,
+    )
+    channel = f"raypipe/{ctx.run_id}/train"
+    teller = Teller(ctx.progress, spec.train)
+    result = fit(job, channel, teller.tell, ctx)
+    return result.model_copy(update={"attempts": max(1, teller.attempts)})
+
+
+def fit(job: TrainJob, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
+    """Run a job on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
+    with Listener(channel, on_event):
+        outcome = _fit(job, channel, ctx)
+    if isinstance(outcome, RaypipeError):
+        raise outcome
+    return outcome
+
+
+def _fit(job: TrainJob, channel: str, ctx: RunContext) -> TrainResult | RaypipeError:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    spec = job.spec.train
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(spec.start_timeout_s)
+    scratch = _Scratch(ctx)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job, "channel": channel},
+        scaling_config=ScalingConfig(
+            num_workers=spec.num_workers,
+            use_gpu=spec.resources.num_gpus > 0,
+            resources_per_worker=ray_bundle(spec.resources),
+        ),
+        run_config=RunConfig(
+            name=f"{ctx.name}-{ctx.run_id}",
+            storage_path=scratch.path,
+            failure_config=FailureConfig(max_failures=spec.max_failures, controller_failure_limit=0),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        return _outcome(trainer.fit().return_value)
+    except TrainingFailedError as error:
+        raise _explained(error, job) from error
+    finally:
+        scratch.clear()
+
+
+class _Scratch:
+    """Where Ray Train keeps its own notes on a run: beside the run in S3, a temporary folder for a local store."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        self._store, self._prefix = ctx.store, f"{layout.run(ctx.run_id)}/train/ray"
+        self._remote = "://" in ctx.store.uri
+        self.path = f"{ctx.store.uri}/{self._prefix}" if self._remote else tempfile.mkdtemp(prefix="raypipe-train-")
+
+    def clear(self) -> None:
+        if self._remote:
+            self._store.delete_prefix(self._prefix)
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Runs in each Ray Train worker."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    job: TrainJob = config["job"]
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    torch.set_num_threads(max(1, round(job.spec.train.resources.num_cpus)))
+    report = partial(Reporter(config["channel"]).send, force=True) if world.rank == 0 else _silent
+    failure = None
+    result = None
+    try:
+        result = run(job, world, report)
+    except RaypipeError as error:
+        if error.transient:
+            raise  # the worker group starts again
+        failure = error
+    return {"result": result.model_dump(mode="json") if result else None, "failure": failure}
+
+
+def _silent(event: dict[str, Any]) -> None:
+    """Rank 0 speaks for all."""
+
+
+def _outcome(returned: Any) -> TrainResult | RaypipeError:
+    return returned["failure"] or TrainResult.model_validate(returned["result"])
+
+
+def _explained(error: Exception, job: TrainJob) -> RaypipeError:
+    """Ray Train's error in our words, with the cause a worker gave."""
+    resume = f"raypipe run FILE --resume {job.run_id} continues from the newest checkpoint"
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
+    for rank, cause in sorted(failures.items()):
+        original = getattr(cause, "cause", cause)
+        if isinstance(original, RaypipeError):
+            return original
+        last = str(original).strip().splitlines()[-1] if str(original).strip() else type(original).__name__
+        return TrainingError(f"train: worker {rank} of {job.spec.train.num_workers} failed: {last[:500]}", resume)
+    spec = job.spec.train
+    wanted = f"{spec.num_workers} workers of {ray_bundle(spec.resources)}"
+    return ClusterError(
+        f"train: {wanted} were not placed within {spec.start_timeout_s:g}s: {str(error).splitlines()[0][:300]}",
+        f"lower train.num_workers, free the cluster, or wait longer (train.start_timeout_s); {resume}",
+    )

@@ -1,0 +1,71 @@
+"""The loop's events -> lines a person reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raypipe.runtime.progress import Progress
+from raypipe.spec.train import TrainSpec
+
+
+class Teller:
+    """Tells one training: epochs, steps, and what a lost worker cost.
+
+    Attributes:
+        attempts: times the workers were started, from 1.
+    """
+
+    def __init__(self, progress: Progress, spec: TrainSpec, stage: str = "train") -> None:
+        self._progress, self._spec, self._stage = progress, spec, stage
+        self._total_steps = 0
+        self._last_step = 0
+        self.attempts = 0
+
+    def tell(self, event: dict[str, Any]) -> None:
+        getattr(self, f"_{event['event']}")(event)
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self.attempts += 1
+        self._total_steps = event["total_steps"]
+        step = event["step"]
+        if self.attempts > 1:
+            lost = max(0, self._last_step - step)
+            text = f"workers lost; attempt {self.attempts} starts from step {step}, {lost} steps repeated"
+        elif step:
+            text = f"continues from step {step}/{self._total_steps}"
+        else:
+            text = f"{self._spec.num_workers} worker(s) ready, {self._total_steps} steps"
+        self._progress.say(self._stage, text, **event)
+
+    def _step(self, event: dict[str, Any]) -> None:
+        self._last_step = event["step"]
+        self._progress.say(
+            self._stage,
+            f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
+            f"loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['seconds_left'])}",
+            **event,
+        )
+
+    def _epoch(self, event: dict[str, Any]) -> None:
+        self._last_step = event["step"]
+        metrics = event["metrics"]
+        shown = [f"loss {metrics['train_loss']:.4g}"]
+        shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name in _SHOWN]
+        self._progress.say(
+            self._stage,
+            f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
+            f"{'  '.join(shown)}  {_rate(event['rows_per_s'])}  left {_clock(event['seconds_left'])}",
+            **event,
+        )
+
+
+_SHOWN = ("val_loss", "val_accuracy", "val_mae", "val_r2")
+
+
+def _rate(rows_per_s: float) -> str:
+    return f"{rows_per_s / 1000:.1f}k rows/s" if rows_per_s >= 1000 else f"{rows_per_s:.0f} rows/s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,1 @@
+"""DatasetVersion -> TuneResult; start reading in stage.py."""

@@ -1,0 +1,15 @@
+"""Independent draws, seeded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from raypipe.spec.tune import RandomSearch
+
+
+def build(spec: RandomSearch, *, seed: int, metric: str, mode: str) -> Any:
+    """Tune's own generator, with a random state of its own."""
+    return BasicVariantGenerator(random_state=np.random.RandomState(seed % 2**32))

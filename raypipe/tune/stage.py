@@ -1,0 +1,150 @@
+"""tune(): space + search + scheduler -> trials -> best."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from functools import partial
+from typing import Any, Literal
+
+from raypipe.errors import TrainingError
+from raypipe.records import DatasetVersion, TrainResult, Trial, TuneResult
+from raypipe.runtime import seeds
+from raypipe.runtime.context import RunContext
+from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
+from raypipe.spec.tune import TuneSpec
+from raypipe.tune import space
+from raypipe.tune.schedulers import build_scheduler
+from raypipe.tune.search import SEARCHES
+from raypipe.tune.telling import Teller
+from raypipe.tune.trial import TrialBase, read_outcome, run_trial
+
+Mode = Literal["min", "max"]
+NESTED_CPUS = 0.01
+"""A trial that trains on workers of its own only waits for them; Ray refuses 0."""
+
+
+def tune(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> TuneResult:
+    """Search `spec.tune.space`; the best finished trial becomes the model.
+
+    A trial with `train.num_workers: 1` trains in one process, others on a worker group of their own. A trial that
+    fails is counted and shown; the search goes on.
+
+    Raises:
+        TrainingError: no trial finished; carries the first trial's reason.
+    """
+    assert spec.tune is not None, "the plan runs tune only where the file has a tune section"
+    mode = resolved_mode(spec.tune)
+    base = TrialBase(spec, dataset, ctx.store.uri, ctx.run_id, ctx.name, ctx.code_dir)
+    results = _search(base, mode, ctx)
+    outcomes = {trial_id: read_outcome(ctx.store, ctx.run_id, trial_id) for trial_id in (_trial_id(r) for r in results)}
+    trials = tuple(_trial(result, outcomes, spec.tune) for result in results)
+    done = [trial for trial in trials if trial.status == "completed" and trial.metric is not None]
+    if not done:
+        reason = next((trial.error for trial in trials if trial.error), "no trial reported")
+        raise TrainingError(f"tune: none of {len(trials)} trials finished; the first said: {reason}")
+    best = _best(done, mode)
+    outcome = outcomes[best.trial_id]
+    assert outcome is not None
+    return TuneResult(
+        metric=spec.tune.metric,
+        mode=mode,
+        best_trial=best.trial_id,
+        best_values=best.values,
+        dataset=outcome[0],
+        best=outcome[1],
+        trials=trials,
+    )
+
+
+def resolved_mode(spec: TuneSpec) -> Mode:
+    """Whether larger or smaller is better."""
+    if spec.mode != "auto":
+        return spec.mode
+    return "max" if spec.metric.removeprefix("val_") in HIGHER_IS_BETTER else "min"
+
+
+def max_concurrent(spec: PipelineSpec, cluster_cpus: float, cluster_gpus: float) -> int:
+    """Trials at one time: what was asked for, what fits, and one CPU left for Ray Data."""
+    assert spec.tune is not None
+    resources, workers = spec.train.resources, spec.train.num_workers
+    fits = (cluster_cpus - 1) / (resources.num_cpus * workers)
+    if resources.num_gpus:
+        fits = min(fits, cluster_gpus / (resources.num_gpus * workers))
+    return max(1, min(spec.tune.num_trials, spec.tune.max_concurrent_trials or spec.tune.num_trials, math.floor(fits)))
+
+
+def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
+    import ray
+    from ray import tune as ray_tune
+
+    spec = base.spec.tune
+    assert spec is not None
+    # Tune warns in these words about a console and a storage that this run does not use.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    seed = seeds.derive(base.spec.seed, "search")
+    there = ray.cluster_resources()
+    scratch = tempfile.mkdtemp(prefix="raypipe-tune-")
+    try:
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(partial(run_trial, base=base), _resources(base.spec)),
+            param_space=space.domains(spec.space),
+            tune_config=ray_tune.TuneConfig(
+                metric=spec.metric,
+                mode=mode,
+                num_samples=spec.num_trials,
+                search_alg=SEARCHES[spec.search.kind](spec.search, seed=seed, metric=spec.metric, mode=mode),
+                scheduler=build_scheduler(spec.scheduler, max_epochs=base.spec.train.epochs),
+                max_concurrent_trials=max_concurrent(base.spec, there.get("CPU", 1.0), there.get("GPU", 0.0)),
+                reuse_actors=True,
+            ),
+            run_config=ray_tune.RunConfig(
+                name=f"{ctx.name}-{ctx.run_id}",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Teller(ctx.progress, spec, base.spec.train.epochs, mode)],
+            ),
+        )
+        grid = tuner.fit()
+        return [grid[index] for index in range(len(grid))]
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _resources(spec: PipelineSpec) -> dict[str, float]:
+    if spec.train.num_workers > 1:
+        return {"cpu": NESTED_CPUS}
+    return {"cpu": spec.train.resources.num_cpus, "gpu": spec.train.resources.num_gpus}
+
+
+def _trial_id(result: Any) -> str:
+    return str((result.metrics or {}).get("trial_id") or result.path.rstrip("/").split("_")[-1])
+
+
+def _trial(result: Any, outcomes: dict[str, tuple[DatasetVersion, TrainResult] | None], spec: TuneSpec) -> Trial:
+    trial_id, metrics = _trial_id(result), result.metrics or {}
+    outcome = outcomes[trial_id]
+    status = "completed" if outcome else "failed" if result.error else "stopped"
+    value = outcome[1].metrics[spec.metric] if outcome else metrics.get(spec.metric)
+    return Trial(
+        trial_id=trial_id,
+        values=space.values(spec.space, {k: v for k, v in (result.config or {}).items() if k in spec.space}),
+        status=status,
+        metric=None if value is None else float(value),
+        epochs=int(metrics.get("epoch", 0)),
+        error=_reason(result.error) if status == "failed" else None,
+    )
+
+
+def _best(done: list[Trial], mode: Mode) -> Trial:
+    sign = 1 if mode == "max" else -1
+    return max(done, key=lambda trial: sign * (trial.metric or 0.0))
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(cause).__name__

@@ -1,0 +1,58 @@
+"""Tune's callbacks -> lines a person reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+
+from raypipe.runtime.progress import Progress
+from raypipe.spec.tune import TuneSpec
+
+
+class Teller(Callback):
+    """Tells each epoch of each trial, and the best so far; runs in the driver."""
+
+    def __init__(self, progress: Progress, spec: TuneSpec, epochs: int, mode: str) -> None:
+        self._progress, self._spec, self._epochs = progress, spec, epochs
+        self._sign = 1 if mode == "max" else -1
+        self._best: float | None = None
+        self._numbers: dict[str, int] = {}
+        self._ended = 0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One epoch of one trial."""
+        metric = self._spec.metric
+        if metric not in result:
+            return
+        value = float(result[metric])
+        if self._best is None or self._sign * (value - self._best) > 0:
+            self._best = value
+        self._progress.say(
+            "tune",
+            f"trial {self._number(trial)}/{self._spec.num_trials}  epoch {result.get('epoch')}/{self._epochs}  "
+            f"{metric} {value:.4g}  best {self._best:.4g}",
+            trial=trial.trial_id,
+            epoch=result.get("epoch"),
+            metric=value,
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ran to its end or was stopped by the scheduler."""
+        self._end(trial, "ended")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed; the search goes on."""
+        self._end(trial, "failed")
+
+    def _end(self, trial: Any, how: str) -> None:
+        self._ended += 1
+        left = self._spec.num_trials - self._ended
+        self._progress.say(
+            "tune", f"trial {self._number(trial)}/{self._spec.num_trials}  {how}; {left} left", trial=trial.trial_id
+        )
+
+    def _number(self, trial: Any) -> int:
+        return self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)

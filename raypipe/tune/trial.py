@@ -1,0 +1,114 @@
+"""One trial is train() with overrides and a reporter."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raypipe.data.stage import prepare
+from raypipe.records import DatasetVersion, TrainResult
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress
+from raypipe.spec.load import with_values
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import Store, layout, open_store
+from raypipe.train.loop import TrainJob, World, run
+from raypipe.train.stage import fit
+from raypipe.tune import space
+
+
+@dataclass(frozen=True)
+class TrialBase:
+    """What all trials of a search share; plain values, so that it travels to any process."""
+
+    spec: PipelineSpec
+    dataset: DatasetVersion
+    store_uri: str
+    run_id: str
+    name: str
+    code_dir: Path | None
+
+
+def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
+    """Train at one point of the space; runs in a process of its own, called by Tune."""
+    import ray.tune
+
+    trial_id = str(ray.tune.get_context().get_trial_id())
+    store = open_store(base.store_uri)
+    assert base.spec.tune is not None
+    spec = with_values(base.spec, space.values(base.spec.tune.space, drawn))
+    ctx = RunContext(
+        run_id=base.run_id,
+        store=store,
+        progress=Progress(base.run_id, stream=None),
+        name=f"{base.name}-{trial_id}",
+        seed=spec.seed,
+        code_dir=base.code_dir,
+    )
+    dataset = base.dataset if spec.data == base.spec.data else prepare(spec.data, ctx)
+    job = TrainJob(
+        spec=spec,
+        dataset=dataset,
+        store_uri=base.store_uri,
+        run_id=base.run_id,
+        artifact_key=f"{layout.trial(base.run_id, trial_id)}/artifact",
+        code_dir=base.code_dir,
+        checkpoints=False,
+    )
+    result = _alone(job) if spec.train.num_workers == 1 else _distributed(job, trial_id, ctx)
+    write_outcome(store, base.run_id, trial_id, dataset, result)
+
+
+def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:
+    """Leave a finished trial's records; a trial that was stopped early leaves none."""
+    store.write(f"{layout.trial(run_id, trial_id)}/dataset.json", dataset.to_json())
+    store.write(f"{layout.trial(run_id, trial_id)}/record.json", result.to_json())
+
+
+def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersion, TrainResult] | None:
+    """What `write_outcome` left, or None."""
+    prefix = layout.trial(run_id, trial_id)
+    if not store.exists(f"{prefix}/record.json"):
+        return None
+    dataset = DatasetVersion.model_validate_json(store.read(f"{prefix}/dataset.json"))
+    return dataset, TrainResult.model_validate_json(store.read(f"{prefix}/record.json"))
+
+
+def _alone(job: TrainJob) -> TrainResult:
+    """In this process: a later trial that reuses it starts at once."""
+    import torch
+
+    resources = job.spec.train.resources
+    torch.set_num_threads(max(1, round(resources.num_cpus)))
+    device = torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
+    return run(job, World(device=device), _report)
+
+
+def _distributed(job: TrainJob, trial_id: str, ctx: RunContext) -> TrainResult:
+    """On a worker group of its own; this process only passes its reports on to Tune."""
+    events: queue.Queue[dict[str, Any] | TrainResult | BaseException] = queue.Queue()
+
+    def fit_aside() -> None:
+        try:
+            events.put(fit(job, f"raypipe/{job.run_id}/tune/{trial_id}", events.put, ctx))
+        except BaseException as error:  # handed to the trial's own thread, which raises it
+            events.put(error)
+
+    threading.Thread(target=fit_aside, name=f"fit-{trial_id}", daemon=True).start()
+    while True:
+        event = events.get()
+        if isinstance(event, TrainResult):
+            return event
+        if isinstance(event, BaseException):
+            raise event
+        _report(event)
+
+
+def _report(event: dict[str, Any]) -> None:
+    import ray.tune
+
+    if event["event"] == "epoch":
+        ray.tune.report({**event["metrics"], "epoch": event["epoch"]})

@@ -1,0 +1,91 @@
+"""What every test gets without asking: a private home, a private temporary folder, no real credentials."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+FIRST_PORT, LAST_PORT = 20_000, 29_999
+"""Below the ephemeral range, above Ray's worker ports (10002-19999), below Serve's replicas (30000+)."""
+
+CLEARED = ("AWS_", "RAY_", "RAYPIPE_", "SERVE_")
+"""Settings of the person who runs the tests; none of them may change a result."""
+
+FREE_PORT_TRIES = 1_000
+
+
+def pick_ports(count: int, *, twin_offset: int = 0) -> list[int]:
+    """Distinct loopback ports nobody listens on now.
+
+    Args:
+        count: how many.
+        twin_offset: when not 0, `port + twin_offset` must be free as well (SeaweedFS derives gRPC ports so).
+    Raises:
+        RuntimeError: too few free ports between FIRST_PORT and LAST_PORT.
+    """
+    found: list[int] = []
+    draw = random.SystemRandom()
+    for _ in range(FREE_PORT_TRIES):
+        port = draw.randint(FIRST_PORT, LAST_PORT)
+        wanted = {port, port + twin_offset}
+        if port not in found and all(_is_free(number) for number in wanted):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError(f"found {len(found)} of {count} free ports in {FIRST_PORT}-{LAST_PORT}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="session")
+def private_dir() -> Iterator[Path]:
+    """One short folder per session. Short, because a socket path below it must stay under 107 characters."""
+    parent = "/tmp" if os.access("/tmp", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="rp-", dir=parent)).resolve()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_environment(private_dir: Path) -> Iterator[pytest.MonkeyPatch]:
+    """HOME, temporary files and credentials of this session only; yields the patch that later fixtures extend."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(CLEARED):
+                patch.delenv(name)
+        for variable, folder in {"HOME": "home", "TMPDIR": "tmp"}.items():
+            (private_dir / folder).mkdir()
+            patch.setenv(variable, str(private_dir / folder))
+        patch.setattr(tempfile, "tempdir", None)  # forget the folder found before TMPDIR was set
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", str(private_dir / "home" / "no-aws-config"))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(private_dir / "home" / "no-aws-credentials"))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield patch
+
+
+@pytest.fixture
+def free_port() -> int:
+    """One free loopback port."""
+    return pick_ports(1)[0]
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """`free_ports(3)`: that many distinct free loopback ports."""
+    return pick_ports

@@ -1,0 +1,93 @@
+"""What is installed is what was tested: every dependency is pinned, and the pins satisfy what pyproject asks for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]  (pytest brings it to Python 3.10)
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def constraint_lines() -> list[str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def dependencies() -> list[Requirement]:
+    extras = [line for group in PROJECT["optional-dependencies"].values() for line in group]
+    return [Requirement(line) for line in PROJECT["dependencies"] + extras]
+
+
+def marker_environment(python: str) -> dict[str, str]:
+    return {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+
+
+def pins_on(python: str) -> dict[str, list[Version]]:
+    """Package name -> versions pinned for one Python version; more than one is a mistake."""
+    found: dict[str, list[Version]] = {}
+    for line in constraint_lines():
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate(marker_environment(python)):
+            (only,) = pin.specifier
+            found.setdefault(canonicalize_name(pin.name), []).append(Version(only.version))
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_constraints_pin_every_dependency_within_its_range(python: str):
+    pins = pins_on(python)
+    wrong: list[str] = []
+    for need in dependencies():
+        if need.marker is not None and not need.marker.evaluate(marker_environment(python)):
+            continue
+        versions = pins.get(canonicalize_name(need.name), [])
+        if len(versions) != 1 or versions[0] not in need.specifier:
+            wrong.append(f"{need}: pinned to {[str(version) for version in versions] or 'nothing'}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_constraints_pin_no_package_twice(python: str):
+    assert {name for name, versions in pins_on(python).items() if len(versions) > 1} == set()
+
+
+def test_constraints_hold_plain_pins_without_build_tags_or_addresses():
+    plain = re.compile(r'[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*(; python_version (<|>=) "3\.\d+")?')
+    assert [line for line in constraint_lines() if not plain.fullmatch(line)] == []
+
+
+def test_version_agrees_with_the_package():
+    import raypipe
+
+    assert raypipe.__version__ == PROJECT["version"]
+
+
+def test_every_makefile_target_that_others_rely_on_exists_and_has_a_help_line():
+    promised = {
+        "install",
+        "demo",
+        "serve",
+        "check",
+        "test",
+        "integration",
+        "chaos",
+        "bench",
+        "examples",
+        "fix",
+        "clean",
+    }
+    documented = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert promised - documented == set()
