@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -177,11 +177,13 @@ class DataSpec(Spec):
     @classmethod
     def ready_made_test_split(cls, values: Any) -> Any:
         """With `test_source`, `split.test_frac` defaults to 0 instead of 0.2."""
-        if isinstance(values, dict) and values.get("test_source") is not None:
-            split = values.get("split") or {}
-            if isinstance(split, dict) and "test_frac" not in split:
-                return {**values, "split": {**split, "test_frac": 0.0}}
-        return values
+        if not isinstance(values, dict):
+            return values
+        fields = cast("dict[str, Any]", values)
+        split: Any = fields.get("split") or {}
+        if fields.get("test_source") is None or not isinstance(split, dict) or "test_frac" in split:
+            return fields
+        return {**fields, "split": {**cast("dict[str, Any]", split), "test_frac": 0.0}}
 
     @model_validator(mode="after")
     def test_split_once(self) -> Self:

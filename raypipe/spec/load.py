@@ -38,7 +38,7 @@ class PipelineFile:
     path: Path
     code_dir: Path
     overrides: tuple[str, ...] = ()
-    lines: Mapping[FieldPath, str] = field(default_factory=dict, repr=False)
+    lines: Mapping[FieldPath, str] = field(default_factory=lambda: dict[FieldPath, str](), repr=False)
 
     def where(self, *path: str | int) -> str:
         """`pipeline.yaml:12` or `--set ...`: where a field, or the nearest thing around it, was written."""
@@ -130,7 +130,7 @@ def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[FieldPath, s
         raise SpecError(f"{name}: found {found}; a pipeline file is a mapping with name, data and model")
     lines: dict[FieldPath, str] = {}
     _collect_lines(node, (), lines, name)
-    return raw, lines
+    return cast("dict[str, Any]", raw), lines
 
 
 def _collect_lines(node: Any, path: FieldPath, lines: dict[FieldPath, str], name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class LocalFolder(ObjectStore):
         return (info for info in super().list(prefix) if not info.key.startswith(f"{LOCKS}/"))
 
     @contextmanager
-    def _turn(self, key: str) -> Iterator[None]:
+    def _turn(self, key: str) -> Generator[None, None, None]:
         """A folder has no conditional replace: writers of one key take turns on a lock file."""
         path = self._root / LOCKS / hashlib.sha256(key.encode()).hexdigest()[:32]
         try:

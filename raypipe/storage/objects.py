@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import obstore
@@ -27,6 +28,8 @@ _RETRY = Retry(max_attempts=5, first_delay_s=0.2, deadline_s=12.0)
 
 _MAX_KEY_BYTES = 1024
 _NO_KEY_PARTS = ("", ".", "..")
+_UPLOADING = re.compile(r"#\d+$")
+"""How a folder's backend names a file that is still being written."""
 
 
 class ObjectStore(Store):
@@ -77,7 +80,7 @@ class ObjectStore(Store):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         def collect() -> list[ObjectInfo]:
-            found = obstore.list(self._backend, prefix=prefix or None)
+            found: Any = cast(Any, obstore).list(self._backend, prefix=prefix or None)
             return [ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"])) for page in found for o in page]
 
         yield from sorted(self._call(collect, prefix), key=lambda info: info.key)
@@ -94,8 +97,8 @@ class ObjectStore(Store):
         return retry.call(lambda: self._once(action, key))
 
     def _check_key(self, key: str) -> None:
-        parts = key.split("/")
-        if any(part in _NO_KEY_PARTS for part in parts) or not key.isprintable() or len(key.encode()) > _MAX_KEY_BYTES:
+        bad_part = any(part in _NO_KEY_PARTS or _UPLOADING.search(part) for part in key.split("/"))
+        if bad_part or not key.isprintable() or len(key.encode()) > _MAX_KEY_BYTES:
             raise StoreAccessError(
                 f"{self.uri}: {key[:80]!r} cannot be a key: parts between single '/', none of them '.' or '..', "
                 f"printable, at most {_MAX_KEY_BYTES} bytes"
@@ -114,7 +117,7 @@ class ObjectStore(Store):
             return ObjectExists(f"{where} exists already")
         if isinstance(error, failed.PreconditionError | failed.NotModifiedError):
             return ObjectChanged(f"{where} changed since it was read")
-        if isinstance(error, failed.NotFoundError | FileNotFoundError):
+        if isinstance(error, FileNotFoundError):
             return self._missing(where, str(error))
         if isinstance(error, failed.PermissionDeniedError | failed.UnauthenticatedError | PermissionError):
             return StoreAccessError(f"{where}: access denied", self.access_hint)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
+from typing import Any
 from urllib.parse import urlparse
 
 import boto3
@@ -24,9 +26,11 @@ class S3Bucket(ObjectStore):
         if not parsed.netloc:
             raise StoreAccessError(f"store {uri}: names no bucket", "s3://bucket/prefix")
         self._bucket = parsed.netloc
-        session = boto3.Session()
+        session: Any = boto3.Session()  # its typed overloads know only services whose stubs are installed
         try:
-            endpoint = session.client("s3", region_name=session.region_name or "us-east-1").meta.endpoint_url
+            client: Any = session.client("s3", region_name=session.region_name or "us-east-1")
+            endpoint = str(client.meta.endpoint_url)
+            client.close()
             if session.get_credentials() is None:
                 raise StoreAccessError(f"store {uri}: no AWS credentials found", self.access_hint)
             credentials = Boto3CredentialProvider(session)
