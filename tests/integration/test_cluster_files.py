@@ -84,7 +84,7 @@ def processes_mentioning(text: str) -> list[str]:
             except OSError:
                 continue
             if text in line:
-                found.append(f"{entry.name} {line[:120]}")
+                found.append(f"{entry.name} {line}")
     return found
 
 
@@ -147,7 +147,7 @@ def launch(aws: dict[str, str], region: str) -> tuple[dict[str, Any], dict[str, 
     return described, answer["resources"], ec2
 
 
-def client(service: str, env: dict[str, str], region: str = "us-east-1") -> Any:
+def client(service: Any, env: dict[str, str], region: str = "us-east-1") -> Any:
     return boto3.client(
         service, region_name=region, endpoint_url=env["AWS_ENDPOINT_URL"], aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"], config=Config(s3={"addressing_style": "path"}),
@@ -350,6 +350,9 @@ def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
         assert private.stat().st_mode & 0o077 == 0
         assert (private / "identities.json").stat().st_mode & 0o077 == 0
         running = processes_mentioning(str(private))
+        grpc = [int(port) + 10000 for port in re.findall(r"-(?:master|volume|filer|s3)\.port=(\d+)", running[0])]
+        sockets = [path for port in grpc for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+        assert len(grpc) == 4 and sockets
         assert running and not any(exported["AWS_SECRET_ACCESS_KEY"] in line for line in running)
     finally:
         server.send_signal(signal.SIGINT)  # Ctrl-C, to the script alone
@@ -357,7 +360,7 @@ def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
     assert server.returncode == 130
     assert err.endswith("object store stopped\n") and exported["AWS_SECRET_ACCESS_KEY"] not in err + out
     assert processes_mentioning(str(private)) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and not any(path.exists() for path in sockets)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def replace(path: str, old: str, new: str) -> Callable[[Config], None]:
 
 
 T, HEAD, WORKER = "available_node_types", "head_start_ray_commands/1", "worker_start_ray_commands/1"
-BROKEN: dict[str, Callable[[Config], None]] = {
+BROKEN: dict[str, Callable[[Config], object]] = {
     "unknown key": edit("autoscaling_mode", "fast"),
     "node_config missing": edit(f"{T}/cpu/node_config", drop=True),
     "resources missing": edit(f"{T}/cpu/resources", drop=True),
@@ -241,7 +241,7 @@ BROKEN: dict[str, Callable[[Config], None]] = {
     "negative min": edit(f"{T}/cpu/min_workers", -1),
     "type above ceiling": edit(f"{T}/cpu/max_workers", 9),
     "spot machine promised": edit(f"{T}/gpu_spot/min_workers", 1),
-    "no worker possible": lambda c: [edit(f"{T}/{n}/max_workers", 0)(c) for n in ("cpu", "gpu", "gpu_spot")] and None,
+    "no worker possible": lambda c: [edit(f"{T}/{n}/max_workers", 0)(c) for n in ("cpu", "gpu", "gpu_spot")],
     "other provider": edit("provider/type", "gcp"),
     "provider missing": edit("provider", drop=True),
     "region missing": edit("provider/region", drop=True),
