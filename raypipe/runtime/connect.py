@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import raypipe
 from raypipe.errors import ClusterError, ResourceError
+from raypipe.runtime.local import announced
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, check_fits
 
 ANY_ENV = {
@@ -30,13 +31,16 @@ LOCAL_ENV = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AUTH_MODE": "token",
 }
 """Set as well before a local Ray starts: workers prestarted for nothing slow a laptop down. Measured to halve the
-start of a small run."""
+start of a small run. RAY_AUTH_MODE is not among them: a local Ray asks for a token by itself, and setting it once ray
+is imported makes the server want a token that was never made."""
 
 NODE_GROUP = "ray.io/node-group"
 """Label of nodes that `ray up` or KubeRay started: only there can an autoscaler add more."""
+
+PACKAGE = Path(__file__).parent.parent
+"""This raypipe, as a cluster gets it."""
 
 UPLOAD_EXCLUDES = [".git/", ".venv/", "__pycache__/", ".raypipe/"]
 
@@ -73,27 +77,34 @@ def connect(
         demand: what will run at once; checked before anything starts.
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
-        env: variables for a Ray started here (e.g. what Ray Serve reads when its controller starts).
+        env: variables of this process, and of a Ray started here (e.g. what Ray Serve reads when it starts).
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer.
     """
     import ray
 
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    hush()
     if ray.is_initialized():
         yield _joined(demand, started_here=False)
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and address != "local":
-        _join(address, code_dir, env or {})
-    else:
-        _start(demand, code_dir, env or {})
-    try:
-        yield _joined(demand, started_here=not address or address == "local")
-    finally:
-        ray.shutdown()
+    started_here = not address or address == "local"
+    with ExitStack() as leave:
+        if started_here:
+            _start(demand, code_dir, env or {})
+        else:
+            _join(str(address), demand, code_dir, env or {})
+        leave.callback(ray.shutdown)
+        if started_here:
+            leave.enter_context(announced(ray.get_runtime_context().gcs_address))
+        yield _joined(demand, started_here=started_here)
+
+
+def hush() -> None:
+    """Keep Ray's own log lines off the screen; Serve turns its own on again when it is imported."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> None:
@@ -109,6 +120,8 @@ def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> Non
         )
     for name, value in {**ANY_ENV, **LOCAL_ENV, **env}.items():
         os.environ.setdefault(name, value)
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token":
+        _ensure_token()
     if code_dir is not None:
         _put_on_path(code_dir)
     try:
@@ -123,24 +136,23 @@ def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> Non
         )
     except (RuntimeError, OSError, ValueError, ConnectionError, TimeoutError) as error:
         raise ClusterError(
-            f"Ray did not start on this machine: {first_line(error)}", "run it again; see the logs in /tmp/ray"
+            f"Ray did not start on this machine: {first_line(error)}",
+            f"run it again; its logs are under {os.environ.get('RAY_TMPDIR', '/tmp')}/ray",
         ) from None
 
 
-def _join(address: str, code_dir: Path | None, env: Mapping[str, str]) -> None:
+def _join(address: str, demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> None:
     import ray
 
     use_token_if_any()
-    for name, value in ANY_ENV.items():
+    for name, value in {**ANY_ENV, **env}.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
         sys.path.insert(0, str(code_dir))
-    # Serve's controller reads these when it starts, on whatever node that is. Names that are set here were set by
-    # the job's own runtime_env, or by the user.
-    runtime_env: dict[str, Any] = {"env_vars": {k: v for k, v in env.items() if k not in os.environ}}
-    if not in_job():
+    runtime_env: dict[str, Any] = {}
+    if demand.num_cpus > 0 and not in_job():
         # The cluster runs this raypipe and this model code, whatever is installed there. A job brought both along.
-        runtime_env |= {"py_modules": [str(Path(raypipe.__file__).parent)], "excludes": UPLOAD_EXCLUDES}
+        runtime_env = {"py_modules": [str(PACKAGE)], "excludes": UPLOAD_EXCLUDES}
         if code_dir is not None:
             runtime_env["working_dir"] = str(code_dir)
     try:
@@ -158,10 +170,23 @@ def in_job() -> bool:
 
 
 def use_token_if_any() -> None:
-    """Authenticate to a cluster when this machine has a token: clients do not by themselves."""
-    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if has_token or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    """Authenticate to a cluster when this machine has a token; clients do not by themselves."""
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    hush()
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _ensure_token() -> None:
+    """A token for clusters of this user, readable by nobody else; the one Ray makes is readable by everybody."""
+    path = Path.home() / ".ray" / "auth_token"
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
 
 
 def first_line(error: BaseException) -> str:

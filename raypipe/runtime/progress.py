@@ -36,12 +36,12 @@ class Progress:
         self.seconds: dict[str, float] = {}
         """Wall seconds of each finished stage."""
 
-    def say(self, stage: str, text: str, **fields: Any) -> None:
-        """One line for people and the same as one event for programs."""
+    def say(self, stage: str, text: str, *, show: bool = True, **fields: Any) -> None:
+        """One line for people and the same as one event for programs; `show=False` leaves the line out."""
         now = time.time()
         with self._lock:
             self._events.append({"time": round(now, 3), "run": self.run_id, "stage": stage, "text": text, **fields})
-            if self._stream is not None:
+            if show and self._stream is not None:
                 clock = time.strftime("%H:%M:%S", time.localtime(now))
                 print(f"{clock} {self.run_id} {stage:<9} {text}", file=self._stream, flush=True)
 

@@ -29,7 +29,7 @@ class Demand:
     groups: tuple[tuple[Bundle, ...], ...] = ()
     data_cpus: float = field(default=1.0)
     wanted_cpus: float = 0.0
-    """CPUs a Ray started here gets if the machine may lend them: the largest number of replicas, trials side by side."""
+    """CPUs a Ray started here gets if the machine may lend them: for most replicas, for trials side by side."""
 
     @property
     def num_cpus(self) -> float:

@@ -45,6 +45,19 @@ class PipelineSpec(Spec):
         """Name of the model in the registry."""
         return self.registry.model or self.name
 
+    @property
+    def largest_train(self) -> TrainSpec:
+        """`train` with the most epochs, workers and resources that a trial may ask for."""
+        train = self.train
+        for path, values in (self.tune.space if self.tune else {}).items():
+            room, _, name = path.partition(".")
+            if room == "train" and name in ("epochs", "num_workers"):
+                train = train.model_copy(update={name: values.largest})
+            elif room == "train" and name.startswith("resources."):
+                more = train.resources.model_copy(update={name.partition(".")[2]: values.largest})
+                train = train.model_copy(update={"resources": more})
+        return train
+
     @model_validator(mode="after")
     def metrics_fit_the_task(self) -> Self:
         known = CLASSIFICATION_METRICS if self.data.task == "classification" else REGRESSION_METRICS

@@ -20,6 +20,11 @@ class UniformRange(Spec):
         _check_order(self.uniform)
         return self
 
+    @property
+    def largest(self) -> float:
+        """The upper bound."""
+        return self.uniform[1]
+
 
 class LogUniformRange(Spec):
     """A float, evenly in its logarithm: learning rates, weight decay."""
@@ -30,6 +35,11 @@ class LogUniformRange(Spec):
     def ordered(self) -> Self:
         _check_order(self.log_uniform)
         return self
+
+    @property
+    def largest(self) -> float:
+        """The upper bound."""
+        return self.log_uniform[1]
 
 
 class IntRange(Spec):
@@ -42,11 +52,21 @@ class IntRange(Spec):
         _check_order(self.int_uniform)
         return self
 
+    @property
+    def largest(self) -> int:
+        """The upper bound."""
+        return self.int_uniform[1]
+
 
 class Choice(Spec):
     """One of the listed values."""
 
     choice: list[Any] = Field(min_length=1)
+
+    @property
+    def largest(self) -> Any:
+        """The largest of the values; they must be comparable."""
+        return max(self.choice)
 
 
 def _check_order(bounds: tuple[float, float]) -> None:

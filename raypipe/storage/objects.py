@@ -41,6 +41,8 @@ class ObjectStore(Store):
 
     def check(self) -> None:
         key = f"probe/{uuid4().hex}"
+        for _ in self.list("probe"):  # first, because some servers make a misspelt bucket when it is written to
+            break
         self.write(key, b"raypipe")
         try:
             if self.read(key) != b"raypipe":
@@ -83,7 +85,8 @@ class ObjectStore(Store):
             found: Any = cast(Any, obstore).list(self._backend, prefix=prefix or None)
             return [ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"])) for page in found for o in page]
 
-        yield from sorted(self._call(collect, prefix), key=lambda info: info.key)
+        found = self._call(collect, prefix) if prefix else _RETRY.call(lambda: self._once(collect, ""))
+        yield from sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
         try:
@@ -92,8 +95,7 @@ class ObjectStore(Store):
             return
 
     def _call(self, action: Callable[[], T], key: str, retry: Retry = _RETRY) -> T:
-        if key:  # '' is the whole store, in list()
-            self._check_key(key)
+        self._check_key(key)
         return retry.call(lambda: self._once(action, key))
 
     def _check_key(self, key: str) -> None:

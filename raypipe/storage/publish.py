@@ -75,7 +75,7 @@ def read_published(
     wanted = list(manifest.files) if names is None else list(names)
     if unknown := [name for name in wanted if name not in manifest.files]:
         raise ObjectMissing(f"{store.uri}/{prefix} has no file '{unknown[0]}'; it has {', '.join(manifest.files)}")
-    return {name: _verified(store, f"{prefix}/{name}", manifest.files[name]) for name in wanted}
+    return {name: read_verified(store, f"{prefix}/{name}", manifest.files[name]) for name in wanted}
 
 
 def copy_published(store: Store, source: str, target: str, *, digest: str) -> Manifest:
@@ -87,7 +87,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _verified(store: Store, key: str, expected: FileDigest) -> bytes:
+def read_verified(store: Store, key: str, expected: FileDigest) -> bytes:
+    """One object, every byte checked.
+
+    Raises:
+        DigestMismatch: it is not what was written.
+        ObjectMissing: it is not there.
+    """
     data = store.read(key)
     if len(data) != expected.size_bytes or sha256(data) != expected.sha256:
         raise DigestMismatch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from typing import Any
 from urllib.parse import urlparse
 
 import boto3
@@ -46,7 +45,7 @@ class S3Bucket(ObjectStore):
             client_options={
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
-                "read_timeout": timedelta(seconds=25),  # silence, not the whole transfer: weights may be large
+                "read_timeout": timedelta(seconds=20),  # silence, not the whole transfer: weights may be large
                 "timeout": timedelta(hours=1),
             },
             retry_config={

@@ -1,14 +1,22 @@
-"""Fakes at our seams: a store in memory, a clock that only moves when told, a silent run context."""
+"""Fakes at our seams: a store in memory, a clock that only moves when told, a silent run context, a tiny dataset."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from obstore.store import MemoryStore as _Memory
 
+from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
+from raypipe.data.fitting import fit_columns
+from raypipe.records import Column, DatasetVersion, Shard, Signature, Split
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
-from raypipe.storage import Store
+from raypipe.spec.data import Task, Transform
+from raypipe.storage import Store, layout
 from raypipe.storage.objects import ObjectStore
 
 
@@ -35,3 +43,66 @@ class FakeClock:
 def run_context(store: Store, *, run_id: str = "rtest", code_dir: Path | None = None, seed: int = 0) -> RunContext:
     """A context that prints nothing."""
     return RunContext(run_id=run_id, store=store, progress=Progress(run_id, stream=None), code_dir=code_dir, seed=seed)
+
+
+def tiny_dataset(
+    store: Store,
+    columns: Mapping[str, np.ndarray],
+    target: np.ndarray,
+    *,
+    task: Task = "classification",
+    transforms: Sequence[Transform] = (),
+    num_val: int = 0,
+    num_test: int = 0,
+    rows_per_shard: int = 1000,
+    name: str = "tiny",
+) -> DatasetVersion:
+    """A dataset version made from arrays without Ray: the first rows are train, then val, then test.
+
+    Args:
+        columns: raw features [B, *shape]; text as object arrays.
+        target: [B]; labels, or floats for regression.
+        transforms: fitted on the train rows.
+    """
+    inputs = tuple(Column(name=n, dtype=_dtype(values), shape=values.shape[1:]) for n, values in columns.items())
+    num_train = len(target) - num_val - num_test
+    bounds = {"train": (0, num_train), "val": (num_train, num_train + num_val), "test": (num_train + num_val, None)}
+    table = pa.table(
+        {ROW_ID: np.arange(len(target), dtype=np.uint64), **{n: _arrow(v) for n, v in columns.items()}, "y": target}
+    )
+    digest = hashlib.sha256(to_bytes(table)).hexdigest()
+    fitted = fit_columns(transforms, inputs, [{n: values[:num_train] for n, values in columns.items()}])
+    version = hashlib.sha256(f"{digest}{bounds}{rows_per_shard}{fitted.state()}".encode()).hexdigest()[:16]
+    splits: dict[str, Split] = {}
+    for split, (start, stop) in bounds.items():
+        rows = table.slice(start, None if stop is None else stop - start)
+        splits[split] = _write_split(store, layout.dataset(name, version) + f"/{split}", rows, rows_per_shard)
+    classes = tuple(np.unique(target).tolist()) if task == "classification" else None
+    return DatasetVersion(
+        name=name,
+        version=version,
+        signature=Signature(inputs=inputs, task=task, target="y", classes=classes),
+        splits=splits,
+        transforms=fitted.state(),
+        feature_shape=fitted.apply({n: values[:1] for n, values in columns.items()}, inputs).shape[1:],
+        content_fingerprint=digest[:16],
+    )
+
+
+def _write_split(store: Store, prefix: str, rows: pa.Table, rows_per_shard: int) -> Split:
+    shards: list[Shard] = []
+    for start in range(0, len(rows), rows_per_shard):
+        part = rows.slice(start, rows_per_shard)
+        data, key = to_bytes(part), f"{prefix}/{len(shards):05d}.arrow"
+        store.write(key, data)
+        digest = hashlib.sha256(data).hexdigest()
+        shards.append(Shard(key=key, num_rows=len(part), size_bytes=len(data), sha256=digest))
+    return Split(num_rows=len(rows), shards=tuple(shards))
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    return tensor_array(values) if values.ndim > 1 else pa.array(values)
+
+
+def _dtype(values: np.ndarray) -> str:
+    return "string" if values.dtype == object else values.dtype.name

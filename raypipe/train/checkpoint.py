@@ -30,7 +30,7 @@ class TrainState:
         epoch: the epoch under way, from 1.
         epoch_step: optimizer steps done in it.
         step: optimizer steps done in all.
-        loss_sum, rows: of this rank-0 worker in this epoch, for train_loss.
+        loss_sum, rows: of this epoch so far, for train_loss; in a checkpoint, of all workers.
         history: EpochMetrics as dicts, one a finished epoch.
         best_epoch: best so far by the watched metric; 0 before the first.
     """

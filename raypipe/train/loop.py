@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +26,17 @@ from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
+from raypipe.model.zoo import imported
 from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TrainResult
 from raypipe.runtime import seeds
 from raypipe.spec.base import fingerprint
+from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.storage import open_store
 from raypipe.train import checkpoint, optim
 from raypipe.train.checkpoint import TrainState
+
+T = TypeVar("T")
 
 VALIDATION_ROWS = 4096
 """Rows of one validation call."""
@@ -59,10 +63,12 @@ class TrainJob:
 
     def fingerprint(self) -> str:
         """Of all that shapes the weights; what only moves or bounds the work is left out."""
+        model = self.spec.model
         shaping = self.spec.train.model_dump(
             mode="json", exclude={"epochs", "resources", "checkpoint", "max_failures", "start_timeout_s"}
         )
-        return fingerprint(shaping, self.spec.model.model_dump(mode="json"), self.dataset.version, self.spec.seed)
+        code = imported.source_digest(model.path, self.code_dir) if isinstance(model, ImportModel) else None
+        return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,14 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def run(job: TrainJob, world: World, report: Report) -> TrainResult:
-    """Train to the end and package the model; every rank returns the same result.
+    """Train to the end and package the model; rank 0's result carries the artifact's digest.
 
     Raises:
         NonFiniteLossError: the gradient became NaN or infinite, at the same step on every rank.
         DataError, ModelError: data or model do not allow training.
     """
     torch.manual_seed(seeds.derive(job.spec.seed, "weights"))  # the same first weights on every rank
-    trainer = _agreed(lambda: Trainer(job, world, report), world)
+    trainer = agreed(lambda: Trainer(job, world, report), world)
     trainer.connect()
     report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps})
     while trainer.state.epoch <= job.spec.train.epochs and not trainer.stops_early():
@@ -104,11 +110,12 @@ def run(job: TrainJob, world: World, report: Report) -> TrainResult:
     return trainer.package()
 
 
-def _agreed(setup: Callable[[], Trainer], world: World) -> Trainer:
-    """Set up on every rank, or fail with the same error on every rank: none may wait for one that gave up."""
-    trainer, failure = None, None
+def agreed(action: Callable[[], T], world: World) -> T:
+    """Act on every rank, or fail with the same error on every rank: none may wait for one that gave up."""
+    outcome: list[T] = []
+    failure = None
     try:
-        trainer = setup()
+        outcome.append(action())
     except RaypipeError as error:
         failure = error
     failures = [failure] * world.size
@@ -117,8 +124,7 @@ def _agreed(setup: Callable[[], Trainer], world: World) -> Trainer:
     first = next((f for f in failures if f is not None), None)
     if first is not None:
         raise first
-    assert trainer is not None
-    return trainer
+    return outcome[0]
 
 
 class Trainer:
@@ -152,6 +158,7 @@ class Trainer:
         if self.world.size > 1:
             devices = [self.world.device] if self.world.device.type == "cuda" else None
             self.parallel = DistributedDataParallel(self.module, device_ids=devices)
+            self._settle()
 
     # ---- one epoch
 
@@ -164,7 +171,7 @@ class Trainer:
         loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
         for rows, weight, num_rows in self._batches(first_step):
             loss = self.train_step(rows, weight)
-            loss_sum += loss.detach() * num_rows
+            loss_sum += loss * num_rows
             self.state.step += 1
             self.state.epoch_step += 1
             self.state.rows += num_rows
@@ -172,6 +179,7 @@ class Trainer:
             if every and self.state.step % every == 0 and self.state.epoch_step < self.steps_per_epoch:
                 self.state.loss_sum = float(loss_sum)
                 self.save()
+                loss_sum.fill_(self.state.loss_sum)
                 self._reseed()
             if time.perf_counter() - said > SAY_EVERY_S:
                 said = time.perf_counter()
@@ -197,14 +205,12 @@ class Trainer:
         (loss if weight == 1.0 else loss * weight).backward()
         self._check_finite(self._clip())
         self.optimizer.step()
-        return loss
+        return loss.detach()
 
     def finish_epoch(self) -> None:
         """Validate, note the epoch, remember the best, save."""
-        totals = torch.tensor([self.state.loss_sum, self.state.rows], dtype=torch.float64, device=self.world.device)
-        if self.world.size > 1:
-            dist.all_reduce(totals)
-        metrics = {"train_loss": float(totals[0] / totals[1])}
+        loss_sum, num_rows = self._loss_of_all()
+        metrics = {"train_loss": loss_sum / num_rows}
         if self.val_rows is not None:
             metrics |= self.validate(self.val_rows)
         if not all(np.isfinite(value) for value in metrics.values()):
@@ -248,6 +254,8 @@ class Trainer:
         if found is None:
             return
         self.state, tensors = found
+        if self.world.rank != 0:
+            self.state.loss_sum, self.state.rows = 0.0, 0  # rank 0 goes on with the sums of all
         weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         self.module.load_state_dict(weights)
         groups = self.optimizer.state_dict()["param_groups"]
@@ -258,7 +266,14 @@ class Trainer:
         """Rank 0 saves for all: DDP keeps every rank's model and optimizer equal."""
         if int(self.first_bad_step):
             raise self._non_finite(int(self.first_bad_step))
-        if not self.job.checkpoints or self.world.rank != 0:
+        if not self.job.checkpoints:
+            return
+        loss_sum, num_rows = self._loss_of_all()
+        self.state.loss_sum, self.state.rows = (loss_sum, num_rows) if self.world.rank == 0 else (0.0, 0)
+        agreed(self._write_checkpoint, self.world)
+
+    def _write_checkpoint(self) -> None:
+        if self.world.rank != 0:
             return
         tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
@@ -301,6 +316,19 @@ class Trainer:
 
     # ---- parts
 
+    def _settle(self) -> None:
+        """One step that changes nothing.
+
+        DDP regroups gradients once, after its first backward pass, and from 3 ranks on the order of a sum shows in its
+        last bits. A resumed run must not have its first step summed in another order than the uninterrupted one.
+        """
+        before = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        rows = torch.arange(min(self.worker_batch_size, len(self.train_rows.target)), device=self.world.device)
+        self.parallel.train()
+        self.row_loss(self.parallel(self.train_rows.features[rows]), self.train_rows.target[rows]).mean().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
+
     def _load_share(self, split: str) -> Share:
         dataset, num_rows = self.job.dataset, self.job.dataset.splits[split].num_rows
         if split == "train" and num_rows < self.world.size:
@@ -330,6 +358,13 @@ class Trainer:
             everyone = self._rows_of_all(index)
             weight = len(rows) * self.world.size / everyone
             yield (rows if len(rows) else order[:1]), weight, len(rows)
+
+    def _loss_of_all(self) -> tuple[float, int]:
+        """Summed loss and rows of this epoch so far, over all ranks."""
+        totals = torch.tensor([self.state.loss_sum, self.state.rows], dtype=torch.float64, device=self.world.device)
+        if self.world.size > 1:
+            dist.all_reduce(totals)
+        return float(totals[0]), int(totals[1])
 
     def _rows_of_all(self, index: int) -> int:
         size = self.worker_batch_size

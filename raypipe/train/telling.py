@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from raypipe.runtime.progress import Progress
 from raypipe.spec.train import TrainSpec
+
+SHOW_EVERY_S = 1.0
+"""Shorter epochs are told to programs, not to people; the last one always."""
 
 
 class Teller:
@@ -19,6 +23,7 @@ class Teller:
         self._progress, self._spec, self._stage = progress, spec, stage
         self._total_steps = 0
         self._last_step = 0
+        self._shown_at = 0.0
         self.attempts = 0
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -49,12 +54,16 @@ class Teller:
     def _epoch(self, event: dict[str, Any]) -> None:
         self._last_step = event["step"]
         metrics = event["metrics"]
+        show = event["epoch"] == self._spec.epochs or time.monotonic() - self._shown_at >= SHOW_EVERY_S
+        if show:
+            self._shown_at = time.monotonic()
         shown = [f"loss {metrics['train_loss']:.4g}"]
         shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name in _SHOWN]
         self._progress.say(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
             f"{'  '.join(shown)}  {_rate(event['rows_per_s'])}  left {_clock(event['seconds_left'])}",
+            show=show,
             **event,
         )
 

@@ -69,7 +69,7 @@ def resolved_mode(spec: TuneSpec) -> Mode:
 def max_concurrent(spec: PipelineSpec, cluster_cpus: float, cluster_gpus: float) -> int:
     """Trials at one time: what was asked for, what fits, and one CPU left for Ray Data."""
     assert spec.tune is not None
-    resources, workers = spec.train.resources, spec.train.num_workers
+    resources, workers = spec.largest_train.resources, spec.largest_train.num_workers
     fits = (cluster_cpus - 1) / (resources.num_cpus * workers)
     if resources.num_gpus:
         fits = min(fits, cluster_gpus / (resources.num_gpus * workers))
@@ -97,9 +97,10 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
                 mode=mode,
                 num_samples=spec.num_trials,
                 search_alg=SEARCHES[spec.search.kind](spec.search, seed=seed, metric=spec.metric, mode=mode),
-                scheduler=build_scheduler(spec.scheduler, max_epochs=base.spec.train.epochs),
+                scheduler=build_scheduler(spec.scheduler, max_epochs=base.spec.largest_train.epochs),
                 max_concurrent_trials=max_concurrent(base.spec, there.get("CPU", 1.0), there.get("GPU", 0.0)),
-                reuse_actors=True,
+                # A later trial then starts at once. Not where a trial's workers live on until its process ends.
+                reuse_actors=base.spec.largest_train.num_workers == 1,
             ),
             run_config=ray_tune.RunConfig(
                 name=f"{ctx.name}-{ctx.run_id}",
@@ -115,9 +116,10 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
 
 
 def _resources(spec: PipelineSpec) -> dict[str, float]:
-    if spec.train.num_workers > 1:
+    train = spec.largest_train
+    if train.num_workers > 1:
         return {"cpu": NESTED_CPUS}
-    return {"cpu": spec.train.resources.num_cpus, "gpu": spec.train.resources.num_gpus}
+    return {"cpu": train.resources.num_cpus, "gpu": train.resources.num_gpus}
 
 
 def _trial_id(result: Any) -> str:

@@ -20,6 +20,9 @@ class Teller(Callback):
         self._numbers: dict[str, int] = {}
         self._ended = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of its callbacks that nothing reads, and a Progress has a lock
+
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:

@@ -58,8 +58,10 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
         code_dir=base.code_dir,
         checkpoints=False,
     )
-    result = _alone(job) if spec.train.num_workers == 1 else _distributed(job, trial_id, ctx)
+    reports = Reports(spec.train.epochs)
+    result = _alone(job, reports) if spec.train.num_workers == 1 else _distributed(job, trial_id, ctx, reports)
     write_outcome(store, base.run_id, trial_id, dataset, result)
+    reports.tell_last()
 
 
 def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:
@@ -77,17 +79,47 @@ def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersi
     return dataset, TrainResult.model_validate_json(store.read(f"{prefix}/record.json"))
 
 
-def _alone(job: TrainJob) -> TrainResult:
+class Reports:
+    """A trial's epochs, told to Tune.
+
+    The last one waits until the outcome is written: a scheduler stops a trial that reports its last epoch at once.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._last: dict[str, Any] | None = None
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Pass on an event of the loop."""
+        import ray.tune
+
+        if event["event"] != "epoch":
+            return
+        metrics = {**event["metrics"], "epoch": event["epoch"]}
+        if event["epoch"] == self._epochs:
+            self._last = metrics
+        else:
+            ray.tune.report(metrics)
+
+    def tell_last(self) -> None:
+        """Pass on what waits."""
+        import ray.tune
+
+        if self._last is not None:
+            ray.tune.report(self._last)
+
+
+def _alone(job: TrainJob, reports: Reports) -> TrainResult:
     """In this process: a later trial that reuses it starts at once."""
     import torch
 
     resources = job.spec.train.resources
     torch.set_num_threads(max(1, round(resources.num_cpus)))
     device = torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
-    return run(job, World(device=device), _report)
+    return run(job, World(device=device), reports.tell)
 
 
-def _distributed(job: TrainJob, trial_id: str, ctx: RunContext) -> TrainResult:
+def _distributed(job: TrainJob, trial_id: str, ctx: RunContext, reports: Reports) -> TrainResult:
     """On a worker group of its own; this process only passes its reports on to Tune."""
     events: queue.Queue[dict[str, Any] | TrainResult | BaseException] = queue.Queue()
 
@@ -104,11 +136,4 @@ def _distributed(job: TrainJob, trial_id: str, ctx: RunContext) -> TrainResult:
             return event
         if isinstance(event, BaseException):
             raise event
-        _report(event)
-
-
-def _report(event: dict[str, Any]) -> None:
-    import ray.tune
-
-    if event["event"] == "epoch":
-        ray.tune.report({**event["metrics"], "epoch": event["epoch"]})
+        reports.tell(event)

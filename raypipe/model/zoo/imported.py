@@ -1,23 +1,35 @@
-"""The user's own network: a function that returns an `nn.Module`."""
+"""The user's own network: a function that returns an `nn.Module`, or a Keras 3 model on the torch backend."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import inspect
+import os
+import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from raypipe.errors import ModelError
 from raypipe.spec.model import ImportModel
 
 
 def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    """Call the function; it may name `input_shape` and `num_outputs`, which come from the data."""
+    """Call the function; it may name `input_shape` and `num_outputs`, which come from the data.
+
+    First weights follow torch's seed, also where the function draws them from Python's or numpy's generator.
+
+    Raises:
+        ModelError: there is no such function, or it returns no network.
+    """
     function = getattr(import_module(spec.path), spec.path.partition(":")[2], None)
     if not callable(function):
         raise ModelError(f"model.path: {spec.path} names no function of that module")
@@ -25,28 +37,94 @@ def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> 
     named = inspect.signature(function).parameters
     arguments = {**{k: v for k, v in offered.items() if k in named}, **spec.args}
     try:
-        module = function(**arguments)
+        inspect.signature(function).bind(**arguments)
     except TypeError as error:
         raise ModelError(
             f"model.path: {spec.path} cannot be called with {sorted(arguments)}: {error}",
             "fit model.args to the function's parameters",
         ) from None
+    try:
+        with _one_seed():
+            module: Any = function(**arguments)
+            if _is_keras(module):
+                module = KerasModule(module, input_shape)
+    except Exception as error:  # the user's function may raise anything
+        raise ModelError(
+            f"model.path: {spec.path} failed with {sorted(arguments)}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"model.path: {spec.path} returned {type(module).__name__}; it must return a torch.nn.Module")
+    _refuse_keras_inside(module, spec.path)
     return module
+
+
+class KerasModule(nn.Module):
+    """A Keras 3 model that behaves as our loop and Predictor expect of any module.
+
+    By itself Keras ignores `train()` and `eval()` (a call says whether it trains, so dropout would never be on),
+    numbers its layers per process (weights saved in one would not load in the next), and takes whatever GPU it finds.
+
+    Args:
+        model: a `keras.Layer` or `keras.Model`; built here if it is not yet.
+        input_shape: shape of one row.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        object.__setattr__(self, "model", model)  # no submodule: its weights are registered once, under names of ours
+        if not model.built:
+            self.eval()(torch.zeros(2, *input_shape))
+        for index, variable in enumerate(model.variables):  # in an order that the model's code alone decides
+            self.register_parameter(f"{index:03d}_{variable.name.replace('.', '_')}", variable.value)
+        self.to("cpu").train()
+
+    def forward(self, features: Tensor) -> Tensor:
+        with sys.modules["keras"].device(str(features.device)):
+            return self.model(features, training=self.training)
+
+
+def _is_keras(module: Any) -> bool:
+    keras = sys.modules.get("keras")  # whoever made a Keras layer has imported it; others need not have it
+    return keras is not None and isinstance(module, keras.Layer) and isinstance(module, nn.Module)
+
+
+def _refuse_keras_inside(module: nn.Module, path: str) -> None:
+    found = next((m for m in module.modules() if _is_keras(m)), None)
+    if found is not None:
+        raise ModelError(
+            f"model.path: {path} returned a torch module with a Keras layer inside ({type(found).__name__}); "
+            "its dropout would stay off in training",
+            "return a Keras model, or use torch layers throughout",
+        )
+
+
+@contextmanager
+def _one_seed() -> Iterator[None]:
+    """Python's and numpy's generators follow torch's seed inside: Keras draws its initializers' seeds from Python's."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(torch.initial_seed())
+    np.random.seed(torch.initial_seed() % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def import_module(path: str, code_dir: Path | None = None) -> ModuleType:
     """Import the module of `model.py:build` or `package.module:build`.
 
     Args:
-        code_dir: put first on sys.path, unless a worker's PYTHONPATH or working_dir has it already.
+        code_dir: searched first, where it exists; a worker's PYTHONPATH or working_dir may hold its files instead.
     Raises:
         ModelError: it cannot be imported; the module's own error is told.
     """
-    if code_dir is not None and str(code_dir) not in sys.path:
-        sys.path.insert(0, str(code_dir))
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # the one backend whose models are torch modules
     name = module_name(path)
+    if code_dir is not None:
+        _look_first_in(code_dir, name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -56,6 +134,19 @@ def import_module(path: str, code_dir: Path | None = None) -> ModuleType:
         ) from None
     except Exception as error:  # the user's module may raise anything while it is imported
         raise ModelError(f"model.path: {path} failed while being imported: {type(error).__name__}: {error}") from error
+
+
+def _look_first_in(code_dir: Path, name: str) -> None:
+    """Every pipeline may have its `model.py`: one that was imported from another folder must not stand in."""
+    folder = str(code_dir.absolute())
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+    top = name.partition(".")[0]
+    source = code_dir.absolute() / f"{name.replace('.', '/')}.py"
+    known: Any = sys.modules.get(name)
+    if known is not None and source.is_file() and not source.samefile(known.__file__):
+        for module in [m for m in sys.modules if m == top or m.startswith(f"{top}.")]:
+            del sys.modules[module]
 
 
 def module_name(path: str) -> str:

@@ -1,0 +1,22 @@
+"""Ray job: predict whole files with a registered model.
+
+ray job submit --address URL --working-dir . -- python jobs/predict.py --model digits --input s3://b/in --output s3://b/out
+"""
+
+import argparse
+
+from raypipe.cli.output import exit_codes, show
+from raypipe.cli.serving import predict_files
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--model", required=True, help="MODEL, MODEL@ALIAS or MODEL@VERSION")
+parser.add_argument("--input", required=True, help="file, folder, glob or s3:// prefix")
+parser.add_argument("--format", help="csv, parquet or jsonl; unset: by the input's ending")
+parser.add_argument("--output", required=True, help="folder or s3:// prefix")
+parser.add_argument("--workers", type=int, default=1, help="scoring processes")
+parser.add_argument("--store", help="folder or s3://bucket/prefix")
+args = parser.parse_args()
+
+with exit_codes():
+    written = predict_files(args.model, args.input, args.output, args.format, args.workers, store=args.store)
+    show(written.model_dump_json())

@@ -1,0 +1,21 @@
+"""Ray job: bring the endpoint up; it stays when the job ends.
+
+ray job submit --address URL --working-dir . -- python jobs/serve.py --config pipeline.yaml --store s3://bucket/prefix
+"""
+
+import argparse
+
+from raypipe import Pipeline
+from raypipe.cli.output import exit_codes, show
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--config", required=True, help="pipeline file")
+parser.add_argument("--set", dest="sets", action="append", default=[], help="field=value; repeatable")
+parser.add_argument("--store", help="folder or s3://bucket/prefix")
+parser.add_argument("--run", help="run to work in; made if new")
+args = parser.parse_args()
+
+with exit_codes():
+    pipeline = Pipeline.load(args.config, args.sets, args.store)
+    result = pipeline.run(only="serve", run_id=args.run)
+    show(result.records["serve"].model_dump_json())

@@ -1,0 +1,1 @@
+"""Batch inference: the same Predictor over whole datasets, with Ray Data."""

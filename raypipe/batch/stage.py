@@ -1,0 +1,191 @@
+"""predict_batch(): shards in, shards out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raypipe.batch.rows import raw_columns
+from raypipe.batch.writer import Job, ParquetShards, claim, complete
+from raypipe.data.formats import FORMATS
+from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError
+from raypipe.records import ArtifactRef, BatchOutput, ModelVersion
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Listener
+from raypipe.runtime.resources import ray_options
+from raypipe.spec.batch import BatchSpec
+from raypipe.storage import open_store
+
+PREDICTION, PROBABILITY = "prediction", "probability"
+
+TELL_EVERY_S = 2.0
+
+
+def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> BatchOutput:
+    """Answer every row of a source and write the rows with their answers as Parquet.
+
+    Each row comes out once, in the order of the source, with all its columns and beside them `prediction` (the label,
+    or the number) and, for classification, `probability` (of that label). `_SUCCESS.json` is written last.
+    Repeating it replaces what it wrote before.
+
+    Args:
+        spec: relative paths start from the current folder.
+    Raises:
+        DataError: the source is not there, a row does not fit the model, or the output holds something else.
+        ArtifactError, DigestMismatch, StoreError: the model cannot be loaded, or storage did not answer.
+    """
+    import ray.data
+
+    job = Job(
+        model=model.model,
+        version=model.version,
+        artifact=model.artifact.digest,
+        source=spec.source.model_dump(mode="json", exclude_none=True),
+    )
+    source: ray.data.Dataset = FORMATS[spec.source.format].read(spec.source, str(Path.cwd()), None)
+    source.context.execution_options.preserve_order = True  # shard 0 holds the first rows
+    source.context.raise_original_map_exception = True  # else our errors lose their type on the way
+    channel = f"raypipe/{ctx.run_id}/batch"
+    teller = _Teller(ctx)
+    try:
+        with _ray_data_silent(), Listener(channel, teller.tell):
+            num_rows = source.count()  # before the output is touched: a source that cannot be read changes nothing
+            output = claim(spec.output, job)
+            sink = ParquetShards(output.uri, channel)
+            _answered(source, spec, model, ctx).write_datasink(sink)
+    except Exception as error:  # Ray Data wraps what its tasks raise in many types
+        raise _explained(error) from error
+    written = sum(shard.num_rows for shard in sink.shards)
+    if written != num_rows:
+        raise DataError(
+            f"{num_rows} rows went in but {written} came out; {output.uri} is left without its success mark",
+            "did the source change meanwhile? run it again",
+        )
+    success = complete(output, job, sink.shards, ctx.clock())
+    teller.end(success.num_rows, output.uri)
+    return BatchOutput(
+        model=model.model,
+        version=model.version,
+        output=output.uri,
+        num_rows=success.num_rows,
+        shards=tuple(shard.key for shard in success.shards),
+    )
+
+
+def _answered(source: Any, spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    return source.map_batches(
+        Answerer,
+        fn_constructor_kwargs={
+            "store_uri": ctx.store.uri,
+            "artifact": model.artifact,
+            "code_dir": ctx.code_dir,
+            "device": "cuda" if spec.resources.num_gpus > 0 else "cpu",
+            "num_threads": max(1, round(spec.resources.num_cpus)),
+        },
+        batch_size=spec.worker_batch_size,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ActorPoolStrategy(size=spec.num_workers),
+        **ray_options(spec.resources),
+    )
+
+
+class Answerer:
+    """Holds the model in a Ray Data actor; adds the answers to each batch."""
+
+    def __init__(
+        self, store_uri: str, artifact: ArtifactRef, code_dir: Path | None, device: str, num_threads: int
+    ) -> None:
+        self._store_uri, self._artifact, self._code_dir = store_uri, artifact, code_dir
+        self._device, self._num_threads = device, num_threads
+        self._loaded: Any = None
+
+    @property
+    def _predictor(self) -> Any:
+        # Loaded with the first batch: an error raised while an actor is made arrives as a dead actor without a type.
+        if self._loaded is None:
+            import torch
+
+            from raypipe.model.predictor import Predictor
+
+            torch.set_num_threads(self._num_threads)
+            store = open_store(self._store_uri)
+            self._loaded = Predictor.load(store, self._artifact, code_dir=self._code_dir, device=self._device)
+        return self._loaded
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """B rows in, the same B rows with their answers out."""
+        taken = [name for name in (PREDICTION, PROBABILITY) if name in table.column_names]
+        if taken:
+            raise DataError(
+                f"the input has a column '{taken[0]}' already, where the answer goes",
+                "rename it, or leave it out with source.columns",
+            )
+        predictor = self._predictor
+        predictions = predictor.predict(raw_columns(table, predictor.signature))
+        if len(predictions.values) != table.num_rows:
+            raise TrainingError(f"the model gave {len(predictions.values)} answers for {table.num_rows} rows")
+        if predictions.classes is None:
+            return table.append_column(PREDICTION, pa.array(predictions.values))
+        best = predictions.labels()
+        labels = pa.array(list(predictions.classes)).take(pa.array(best))
+        table = table.append_column(PREDICTION, labels)
+        return table.append_column(PROBABILITY, pa.array(predictions.values[range(len(best)), best]))
+
+
+@contextmanager
+def _ray_data_silent() -> Generator[None, None, None]:
+    """Ray Data logs an error with stack traces and an invitation to report a bug, even where a column is missing."""
+    logger = logging.getLogger("ray.data")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Teller:
+    """Finished shards -> a line every two seconds."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        self._ctx = ctx
+        self._rows = 0
+        self._start = self._told = time.monotonic()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        self._rows += int(event["rows"])
+        now = time.monotonic()
+        if now - self._told >= TELL_EVERY_S:
+            self._told = now
+            rate = self._rows / (now - self._start)
+            self._ctx.progress.say("batch", f"{self._rows} rows  {rate:.0f} rows/s", rows=self._rows)
+
+    def end(self, num_rows: int, uri: str) -> None:
+        rate = num_rows / max(time.monotonic() - self._start, 1e-9)
+        self._ctx.progress.say("batch", f"{num_rows} rows written to {uri}  {rate:.0f} rows/s", rows=num_rows)
+
+
+def _explained(error: BaseException) -> RaypipeError:
+    """Our own error somewhere in the chain of causes, else one that names the last of them."""
+    last = error
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(getattr(seen, "cause", None), RaypipeError):
+            return seen.cause  # type: ignore[attr-defined]
+        if isinstance(seen, RaypipeError):
+            return seen
+        last = seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    text = str(last).strip().splitlines()[-1] if str(last).strip() else ""
+    if type(last).__module__.startswith("ray."):
+        return ClusterError(f"batch inference was lost: {type(last).__name__}: {text}", "run the same command again")
+    return TrainingError(f"batch inference failed: {type(last).__name__}: {text}", "the model's forward raised this")

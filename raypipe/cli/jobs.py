@@ -1,0 +1,111 @@
+"""`raypipe submit`: the same run as a Ray job on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from typing import Annotated, Any
+
+import typer
+
+from raypipe.cli.options import AsJson, File, Fresh, Sets, StoreUri
+from raypipe.cli.output import reported, say, show_json
+from raypipe.errors import SpecError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(submit)
+
+
+@reported
+def submit(
+    file: File,
+    address: Annotated[str, typer.Option(help="The cluster's dashboard, e.g. http://head:8265.", show_default=False)],
+    sets: Sets = None,
+    store: StoreUri = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to do.")] = None,
+    fresh: Fresh = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Pass this variable of yours on; everyone who sees the cluster's dashboard sees it."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline as a Ray job: streams its log, ends with its exit code. An endpoint stays on the cluster."""
+    from raypipe.pipeline.plan import check_step
+    from raypipe.runtime.jobs import follow
+    from raypipe.runtime.jobs import submit as submit_job
+    from raypipe.spec.load import load_pipeline
+
+    checked = load_pipeline(file, sets or ())
+    if until is not None:
+        check_step(until, checked.spec, "--until")
+    where = _lasting_store(store or checked.spec.store or os.environ.get("RAYPIPE_STORE"))
+    words = ["python", "-m", "raypipe", "run", checked.path.name, "--store", where, "--no-wait", "--json"]
+    words += [word for text in checked.overrides for word in ("--set", text)]
+    for option, value in (("--resume", resume), ("--until", until)):
+        words += [option, value] if value else []
+    words += ["--fresh"] if fresh else []
+    variables = {name: _variable(name) for name in env or ()}
+    metadata = {"pipeline": checked.spec.name}
+    job = submit_job(address, shlex.join(words), code_dir=checked.code_dir, env=variables, metadata=metadata)
+    say(f"job {job.job_id} on {address}; its log follows, Ctrl-C leaves it running")
+    log = _Log()
+    try:
+        code = follow(job, log.line)
+    except KeyboardInterrupt:
+        say(f"the job goes on; stop it with: {job.stop_command}")
+        raise
+    _show_end(log.result, as_json)
+    raise typer.Exit(code)
+
+
+class _Log:
+    """A job's log is its stdout and stderr in one: the result is the line that is a JSON document, the rest is told."""
+
+    def __init__(self) -> None:
+        self.result: dict[str, Any] | None = None
+
+    def line(self, text: str) -> None:
+        """Take one line."""
+        if text.startswith("{"):
+            try:
+                self.result = json.loads(text)
+                return
+            except ValueError:
+                pass
+        say(text)
+
+
+def _show_end(result: dict[str, Any] | None, as_json: bool) -> None:
+    from raypipe.cli.summary import show_run
+
+    if result is None:
+        return
+    if as_json:
+        show_json(result)
+    elif "run" in result:
+        show_run(result)
+
+
+def _lasting_store(uri: str | None) -> str:
+    """A store that outlives the job and that every node reaches.
+
+    Raises:
+        SpecError: none is named, or it is relative to a folder that ends with the job.
+    """
+    if uri and ("://" in uri or os.path.isabs(uri)):
+        return uri
+    found = f"'{uri}' is relative to the job's own folder, which ends with it" if uri else "no store is named"
+    raise SpecError(f"--store: {found}", "--store s3://bucket/prefix, or a folder that every node mounts, as /path")
+
+
+def _variable(name: str) -> str:
+    if "=" in name or name not in os.environ:
+        raise SpecError(f"--env {name}: no such variable here", "export it first; its value is taken from there")
+    return os.environ[name]

@@ -1,0 +1,166 @@
+"""raypipe: one file takes a dataset to an autoscaling endpoint."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import raypipe
+from raypipe.cli import jobs, models, project, serving
+from raypipe.cli.options import AsJson, File, Fresh, RunId, Sets, StoreUri
+from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
+
+app = typer.Typer(
+    name="raypipe",
+    help="One file takes a dataset to an autoscaling endpoint, on a laptop or on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        show(f"raypipe {raypipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+project.add_to(app)
+
+
+@app.command()
+@reported
+def validate(file: File, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Check a pipeline file; starts nothing."""
+    from raypipe.spec.files import check_files
+    from raypipe.spec.load import load_pipeline
+
+    checked = load_pipeline(file, sets or ())
+    check_files(checked)
+    if as_json:
+        show_json({"valid": True, "file": str(file), "spec": checked.spec.model_dump(mode="json")})
+    else:
+        show(f"{file}: valid, pipeline '{checked.spec.name}'")
+
+
+@app.command()
+@reported
+def plan(
+    file: File,
+    sets: Sets = None,
+    store: StoreUri = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Plan the rest of this run.")] = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which stages would run or be reused, with the reason for each."""
+    from raypipe.pipeline.api import Pipeline
+
+    steps = Pipeline.load(file, sets or (), store).plan(resume=resume, fresh=fresh)
+    if as_json:
+        show_json([{"stage": step.name, "reuse": step.reuse, "reason": step.reason} for step in steps])
+        return
+    show_table(("stage", "decision"), [(step.name, step.reason) for step in steps])
+
+
+@app.command()
+@reported
+def run(
+    file: File,
+    sets: Sets = None,
+    store: StoreUri = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to do.")] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="End when the pipeline ends; do not keep serving.")
+    ] = False,
+    fresh: Fresh = False,
+    run_id: RunId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline from its dataset to its endpoint, using what earlier runs left from the same inputs."""
+    from raypipe.pipeline.api import Pipeline
+
+    Pipeline.load(file, sets or (), store).run(
+        resume=resume,
+        until=until,
+        wait=not no_wait,
+        fresh=fresh,
+        run_id=run_id,
+        on_done=lambda result: _show_result(result, as_json=as_json, stays=not no_wait),
+    )
+
+
+def _show_result(result: Any, *, as_json: bool, stays: bool = False) -> None:
+    from raypipe.cli.summary import document, show_run
+
+    told = document(result)
+    if as_json:
+        show_json(told)
+    else:
+        show_run(told)
+    if result.endpoint is not None and stays and not result.endpoint_stays:
+        say("serving; Ctrl-C stops it")
+
+
+def _add_stage(name: str, what: str) -> None:
+    def command(
+        file: File,
+        sets: Sets = None,
+        store: StoreUri = None,
+        run_id: RunId = None,
+        fresh: Fresh = False,
+        as_json: AsJson = False,
+    ) -> None:
+        from raypipe.pipeline.api import Pipeline
+
+        Pipeline.load(file, sets or (), store).run(
+            only=name,
+            run_id=run_id,
+            fresh=fresh,
+            on_done=lambda result: _show_result(result, as_json=as_json),
+        )
+
+    app.command(name, help=f"{what} One stage alone, from what earlier stages left.")(reported(command))
+
+
+for _name, _what in {
+    "data": "Read, check, split and store the dataset.",
+    "train": "Train the model.",
+    "tune": "Search hyperparameters.",
+    "evaluate": "Score the model on the test split and judge it.",
+    "register": "Give the model its version, if its gates hold.",
+}.items():
+    _add_stage(_name, _what)
+
+jobs.add_to(app)
+serving.add_to(app)
+models.add_to(app)
+
+
+@app.command()
+@reported
+def schema() -> None:
+    """Print the JSON Schema of pipeline files, for editors."""
+    from raypipe.spec.load import json_schema
+
+    show_json(json_schema())
+
+
+def main() -> None:
+    """Entry point of `raypipe` and `python -m raypipe`."""
+    signal.signal(signal.SIGTERM, terminate)
+    sys.exit(app())

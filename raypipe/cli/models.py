@@ -1,0 +1,220 @@
+"""Commands of the registry: models, versions, show, diff, lineage, promote, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from raypipe.cli.options import AsJson, Reference, StoreUri
+from raypipe.cli.output import number, reported, show, show_json, show_table
+from raypipe.records import ModelVersion
+
+Model = Annotated[str, typer.Argument(help="Registered model, e.g. digits.", show_default=False)]
+Alias = Annotated[str, typer.Option(help="Movable name.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (models, versions, show_version, diff, lineage, promote, rollback):
+        app.command("show" if command is show_version else command.__name__)(command)
+
+
+@reported
+def models(store: StoreUri = None, as_json: AsJson = False) -> None:
+    """List registered models."""
+    from raypipe.registry.aliases import Aliases
+    from raypipe.registry.versions import list_models, version_numbers
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    rows = []
+    for name in list_models(opened):
+        aliases = {alias: found.version for alias, found in Aliases(opened, name).all().items()}
+        rows.append({"model": name, "versions": version_numbers(opened, name), "aliases": aliases})
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        ("model", "versions", "aliases"),
+        [(row["model"], len(row["versions"]), _aliases_text(row["aliases"])) for row in rows],
+    )
+
+
+@reported
+def versions(model: Model, store: StoreUri = None, as_json: AsJson = False) -> None:
+    """List the versions of a model, with their metrics and aliases."""
+    from raypipe.registry.aliases import Aliases
+    from raypipe.registry.versions import list_versions, resolve
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    found = list_versions(opened, model)
+    if not found:
+        resolve(opened, f"{model}@1")  # says what there is instead
+    aliases = Aliases(opened, model).all()
+    rows = [
+        {
+            "version": each.version,
+            "aliases": sorted(name for name, alias in aliases.items() if alias.version == each.version),
+            "created_at": each.created_at,
+            "run": each.run_id,
+            "metrics": each.metrics,
+        }
+        for each in found
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        ("version", "aliases", "created", "run", "metrics"),
+        [
+            (
+                row["version"],
+                " ".join(row["aliases"]),
+                row["created_at"][:19],
+                row["run"],
+                _metrics_text(row["metrics"]),
+            )
+            for row in rows
+        ],
+    )
+
+
+@reported
+def show_version(reference: Reference, store: StoreUri = None, as_json: AsJson = False) -> None:
+    """Show one version: what it reads, what it answers, how it was judged."""
+    from raypipe.registry.versions import resolve
+    from raypipe.storage import open_store
+
+    version = resolve(open_store(store), reference)
+    if as_json:
+        show_json(version.model_dump(mode="json"))
+        return
+    show(f"{version.model}@{version.version}  registered {version.created_at} by run {version.run_id}")
+    show(f"  artifact  {version.artifact.key} (SHA-256 {version.artifact.digest[:12]})")
+    show(f"  dataset   {version.dataset}")
+    show(f"  metrics   {_metrics_text(version.metrics)}, on {version.evaluation.num_rows} test rows")
+    for gate in version.evaluation.gates:
+        show(f"  gate      {gate.rule}: {gate.reason}")
+    for column in version.signature.inputs:
+        shape = f" {list(column.shape)}" if column.shape else ""
+        show(f"  reads     {column.name}: {column.dtype}{shape}{', may be missing' if column.nullable else ''}")
+    classes = version.signature.classes
+    show(f"  answers   {version.signature.target}: {f'one of {list(classes)}' if classes else 'a number'}")
+
+
+@reported
+def diff(first: Reference, second: Reference, store: StoreUri = None, as_json: AsJson = False) -> None:
+    """Show what differs between two versions: metrics, dataset, and fields of the pipeline file."""
+    from raypipe.registry.versions import resolve
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    one, two = _facts(opened, resolve(opened, first)), _facts(opened, resolve(opened, second))
+    rows = [(key, one.get(key), two.get(key)) for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
+    if as_json:
+        show_json({key: [before, after] for key, before, after in rows})
+    elif rows:
+        show_table(("", first, second), rows)
+    else:
+        show("no difference")
+
+
+@reported
+def lineage(reference: Reference, store: StoreUri = None, as_json: AsJson = False) -> None:
+    """Show where a version comes from: run, file, dataset, source."""
+    from raypipe.pipeline.state import read_run
+    from raypipe.registry.versions import resolve
+    from raypipe.storage import layout, open_store
+
+    opened = open_store(store)
+    version = resolve(opened, reference)
+    run = read_run(opened, version.run_id) or {}
+    spec = run.get("spec", {})
+    chain = {
+        "model": f"{version.model}@{version.version}",
+        "artifact": version.artifact.key,
+        "digest": version.artifact.digest,
+        "run": layout.run(version.run_id),
+        "started_at": run.get("started_at"),
+        "raypipe": run.get("raypipe"),
+        "file": run.get("file"),
+        "overrides": run.get("overrides"),
+        "network": spec.get("model"),
+        "seed": spec.get("seed"),
+        "dataset": layout.dataset(spec["name"], version.dataset) if "name" in spec else version.dataset,
+        "source": spec.get("data", {}).get("source"),
+        "root": spec.get("data", {}).get("root"),
+    }
+    if as_json:
+        show_json(chain)
+        return
+    for key, value in chain.items():
+        if value not in (None, []):
+            show(f"{key:<11} {value}")
+
+
+@reported
+def promote(
+    reference: Annotated[str, typer.Argument(help="MODEL@VERSION to point at.", show_default=False)],
+    alias: Alias = "champion",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the move, change nothing.")] = False,
+    store: StoreUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Point an alias at a model version; prints the old and the new target."""
+    from raypipe.registry import versions as registry
+    from raypipe.registry.aliases import Aliases
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    version = registry.resolve(opened, reference)
+    if dry_run:
+        before, target = Aliases(opened, version.model).get(alias), version.version
+    else:
+        before, after = registry.promote(opened, reference, alias)
+        target = after.version
+    _show_move(version.model, alias, None if before is None else before.version, target, as_json, dry_run)
+
+
+@reported
+def rollback(model: Model, alias: Alias = "champion", store: StoreUri = None, as_json: AsJson = False) -> None:
+    """Point an alias back at the version it pointed at before."""
+    from raypipe.registry.aliases import Aliases
+    from raypipe.storage import open_store
+
+    aliases = Aliases(open_store(store), model)
+    before = aliases.get(alias)
+    after = aliases.rollback(alias)
+    _show_move(model, alias, None if before is None else before.version, after.version, as_json, False)
+
+
+def _show_move(model: str, alias: str, before: int | None, after: int, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        show_json({"model": model, "alias": alias, "before": before, "after": after, "changed": not dry_run})
+        return
+    was = "new" if before is None else f"was {model}@{before}"
+    show(f"{model}@{alias} -> {model}@{after} ({was}){'; nothing changed: --dry-run' if dry_run else ''}")
+
+
+def _facts(store: Any, version: ModelVersion) -> dict[str, Any]:
+    """What can differ between two versions, flat."""
+    from raypipe.pipeline.state import flat, read_run
+
+    run = read_run(store, version.run_id) or {}
+    return {
+        **{name: number(value) for name, value in version.metrics.items()},
+        "dataset": version.dataset,
+        "artifact": version.artifact.digest[:12],
+        "run": version.run_id,
+        **flat(run.get("spec", {})),
+    }
+
+
+def _metrics_text(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())
+
+
+def _aliases_text(aliases: dict[str, int]) -> str:
+    return ", ".join(f"{name} -> {version}" for name, version in sorted(aliases.items()))

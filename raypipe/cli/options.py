@@ -1,0 +1,28 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+File = Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.epochs=3; repeatable."),
+]
+StoreUri = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URI", help="A folder or s3://bucket/prefix; else the file's, $RAYPIPE_STORE, .raypipe."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run to work in; made if new.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Use nothing that earlier runs left.")]
+Reference = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL@VERSION.", show_default=False)]
+Code = Annotated[
+    Path | None,
+    typer.Option("--code", metavar="DIR", help="Folder that holds the model's own module (model.kind: import)."),
+]

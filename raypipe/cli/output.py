@@ -1,0 +1,160 @@
+"""What commands say: results on stdout (tables or JSON), errors as one message on stderr and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from raypipe.errors import RaypipeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
+CAUSES = ("cause", "__cause__", "__context__")
+"""Where Ray and Python keep the error inside an error."""
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """The same for a script: whatever the block raises ends the process with one message and an exit code.
+
+    Being told to stop (SIGTERM) unwinds the block, so that what it started is taken down.
+    """
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        raise SystemExit(_report(error, as_json=False)) from None
+
+
+def terminate(signum: int, frame: object) -> None:
+    """Handler of SIGTERM: leave through every `with` and `finally`."""
+    raise SystemExit(TERMINATED)
+
+
+def reported(command: Callable[P, R]) -> Callable[P, R]:
+    """Make a command end in one message and an exit code, whatever it raises.
+
+    A user's mistake shows no traceback. An error that is ours writes its traceback to a file and names it;
+    RAYPIPE_DEBUG=1 shows it at once.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
+            raise typer.Exit(1) from None
+        except Exception as error:
+            raise typer.Exit(_report(error, as_json=bool(kwargs.get("as_json")))) from None
+
+    return run
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    known = find_known(error)
+    if os.environ.get("RAYPIPE_DEBUG"):
+        traceback.print_exception(error)
+    if known is None:
+        known = _unexpected(error)
+    say(f"error: {known.message}" + (f"\n  try: {known.hint}" if known.hint else ""))
+    if as_json:
+        kind = type(known).__name__ if known is find_known(error) else type(error).__name__
+        document = {"error": {"kind": kind, "message": known.message, "hint": known.hint, "exit_code": known.exit_code}}
+        show_json(document)
+    return known.exit_code
+
+
+def _unexpected(error: Exception) -> RaypipeError:
+    with tempfile.NamedTemporaryFile("w", prefix="raypipe-", suffix=".log", delete=False, encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    text = (str(error).strip().splitlines() or [""])[0][:300]
+    return RaypipeError(
+        f"raypipe failed: {type(error).__name__}: {text}", f"the traceback is in {log.name}; RAYPIPE_DEBUG=1 shows it"
+    )
+
+
+def find_known(error: BaseException | None) -> RaypipeError | None:
+    """Our own error inside whatever Ray wrapped it in; None when there is none."""
+    for inner in _chain(error):
+        # Ray's RayTaskError is also an instance of what it wraps, but without its attributes.
+        if isinstance(inner, RaypipeError) and "message" in vars(inner):
+            return inner
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        inner = waiting.pop(0)
+        if inner is None or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        yield inner
+        waiting += [found for name in CAUSES if isinstance(found := getattr(inner, name, None), BaseException)]
+        failures = getattr(inner, "worker_failures", None)
+        if isinstance(failures, dict):
+            waiting += [found for found in failures.values() if isinstance(found, BaseException)]
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """A line of the result, on stdout."""
+    print(text, flush=True)
+
+
+def show_json(value: Any) -> None:
+    """The result as one JSON document on one line."""
+    show(json.dumps(value, default=str))
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows for people: a drawn table on a terminal, aligned columns elsewhere."""
+    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+        for row in cells:
+            table.add_row(*row)
+        Console(highlight=False, markup=False).print(table)
+        return
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    for row in [list(headers), *cells]:
+        show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def number(value: float) -> str:
+    """A metric as people read it: 4 digits after the point, fewer when they say nothing."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"

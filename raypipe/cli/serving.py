@@ -1,0 +1,254 @@
+"""Commands about what is registered and running: serve, status, stop, predict."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raypipe.cli.options import AsJson, Code, Reference, StoreUri
+from raypipe.cli.output import reported, say, show, show_json, show_table
+from raypipe.errors import ClusterError, ServeError, SpecError
+
+if TYPE_CHECKING:
+    from raypipe.records import BatchOutput, ModelVersion
+    from raypipe.runtime.context import RunContext
+    from raypipe.storage import Store
+
+FORMATS = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+"""File name ending -> format, where --format is not given."""
+
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDRESS", help="Ray cluster; else $RAY_ADDRESS, or this machine's."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (serve, status, stop, predict):
+        app.command()(command)
+
+
+@reported
+def serve(
+    reference: Reference,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    min_replicas: Annotated[int, typer.Option(help="Replicas kept without load.")] = 1,
+    max_replicas: Annotated[int, typer.Option(help="Replicas under load at most.")] = 2,
+    code: Code = None,
+    address: Address = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Deploy, ask it once, end.")] = False,
+    store: StoreUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a registered model behind HTTP; on a Ray started here it stays until Ctrl-C."""
+    from raypipe.pipeline.api import starts_ray_here, stop_serving, wait_until_stopped
+    from raypipe.pipeline.demand import serve_demand
+    from raypipe.pipeline.stages import probe_rows
+    from raypipe.registry.versions import resolve
+    from raypipe.runtime.connect import connect
+    from raypipe.storage import open_store
+
+    spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas)
+    opened = open_store(store)
+    version = resolve(opened, reference)
+    from raypipe.serve.ingress import check_port_free, ingress_env
+    from raypipe.serve.stage import deploy
+
+    if address is None and starts_ray_here():
+        check_port_free(host, port)
+    code_dir = code.resolve() if code else None
+    ctx = _context(opened, version, code_dir)
+    with connect(serve_demand(spec), address=address, code_dir=code_dir, env=ingress_env(spec)) as cluster:
+        try:
+            endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))
+            _show_endpoint(endpoint, as_json)
+            if not no_wait and cluster.started_here:
+                say("serving; Ctrl-C stops it")
+                wait_until_stopped(endpoint)
+        finally:
+            if cluster.started_here:
+                stop_serving()
+
+
+@reported
+def status(address: Address = None, as_json: AsJson = False) -> None:
+    """List what is served on the cluster, or by raypipe on this machine."""
+    rows = [row for served in _each_cluster(address) for row in served.status()]
+    if as_json:
+        show_json(rows)
+        return
+    if not rows:
+        show("nothing is served")
+        return
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    show_table(keys, [[row.get(key) for key in keys] for row in rows])
+
+
+@reported
+def stop(
+    name: Annotated[str | None, typer.Argument(help="Application; unset: all.")] = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take an endpoint down, or all; `raypipe run` and `serve` that wait for it end."""
+    stopped: list[str] = []
+    there: list[str] = []
+    for served in _each_cluster(address):
+        names = [row["name"] for row in served.status()]
+        there += names
+        if name is None and names:
+            stopped += served.stop()
+        elif name in names:
+            stopped += served.stop(name)
+    if name is not None and not stopped:
+        raise ServeError(
+            f"no application '{name}' is served; there are: {', '.join(there) or 'none'}", "raypipe status"
+        )
+    if as_json:
+        show_json({"stopped": stopped})
+    else:
+        show(f"stopped {', '.join(stopped)}" if stopped else "nothing is served")
+
+
+@reported
+def predict(
+    reference: Reference,
+    source: Annotated[str, typer.Option("--input", metavar="URI", help="File, folder, glob or s3:// prefix.")],
+    output: Annotated[str, typer.Option("--output", metavar="URI", help="Folder or s3:// prefix for Parquet shards.")],
+    file_format: Annotated[str | None, typer.Option("--format", help="csv, parquet or jsonl.")] = None,
+    num_workers: Annotated[int, typer.Option("--workers", help="Scoring processes.")] = 1,
+    code: Code = None,
+    address: Address = None,
+    store: StoreUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict whole files with Ray Data: the same rows with predictions out."""
+    written = predict_files(
+        reference, source, output, file_format, num_workers, store=store, address=address, code_dir=code
+    )
+    if as_json:
+        show_json(written.model_dump(mode="json"))
+    else:
+        show(f"{written.num_rows} rows by {written.model}@{written.version} in {len(written.shards)} files under")
+        show(f"  {written.output}")
+
+
+def predict_files(
+    reference: str,
+    source: str,
+    output: str,
+    file_format: str | None,
+    num_workers: int,
+    *,
+    store: str | None = None,
+    address: str | None = None,
+    code_dir: Path | None = None,
+) -> BatchOutput:
+    """Batch inference as the command does it; also what jobs/predict.py calls.
+
+    Raises:
+        SpecError: the format cannot be told, or an option does not fit.
+        RaypipeError: see raypipe/batch/stage.py.
+    """
+    from raypipe.registry.versions import resolve
+    from raypipe.runtime.connect import connect
+    from raypipe.runtime.resources import Bundle, Demand
+    from raypipe.storage import open_store
+
+    wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}
+    spec = _checked("batch", source=wanted, output=_absolute(output), num_workers=num_workers)
+    opened = open_store(store)
+    opened.check()
+    version = resolve(opened, reference)
+    from raypipe.batch.stage import predict_batch
+
+    code_dir = code_dir.resolve() if code_dir else None
+    demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources),),))
+    with connect(demand, address=address, code_dir=code_dir):
+        return predict_batch(spec, version, _context(opened, version, code_dir))
+
+
+def _each_cluster(address: str | None) -> Iterator[ModuleType]:
+    """Be on the named cluster, or, without a name, on each Ray that raypipe started on this machine for this user.
+
+    Yields:
+        raypipe.serve.stage, connected.
+    """
+    from raypipe.runtime import local
+    from raypipe.runtime.connect import connect, hush
+    from raypipe.runtime.resources import Demand
+
+    named = address or os.environ.get("RAY_ADDRESS")
+    for each in [named] if named else local.addresses():
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(connect(Demand(data_cpus=0), address=each))
+            except ClusterError:
+                if named:
+                    raise
+                continue  # it is just ending
+            import ray.serve  # noqa: F401  (sets its log level when imported, not after)
+
+            from raypipe.serve import stage
+
+            hush()
+            yield stage
+
+
+def _checked(kind: str, **values: Any) -> Any:
+    """A spec made of options; what does not fit names the option."""
+    from pydantic import ValidationError
+
+    from raypipe.spec.batch import BatchSpec
+    from raypipe.spec.serve import ServeSpec
+
+    try:
+        return {"serve": ServeSpec, "batch": BatchSpec}[kind].model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else kind
+        raise SpecError(f"{option}: found {first['input']!r}; {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _format_of(uri: str) -> str:
+    path = Path(uri.removesuffix(".gz"))
+    if path.suffix in FORMATS:
+        return FORMATS[path.suffix]
+    raise SpecError(f"--input {uri}: the ending does not tell the format", "give --format csv, parquet or jsonl")
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def _context(store: Store, version: ModelVersion, code_dir: Path | None) -> RunContext:
+    from raypipe.runtime.context import RunContext, new_run_id
+    from raypipe.runtime.progress import Progress
+
+    run_id = new_run_id()
+    return RunContext(run_id=run_id, store=store, progress=Progress(run_id), name=version.model, code_dir=code_dir)
+
+
+def _show_endpoint(endpoint: Any, as_json: bool) -> None:
+    from raypipe.cli.summary import endpoint_document, show_endpoint
+
+    told = endpoint_document(endpoint)
+    if as_json:
+        show_json(told)
+    else:
+        show_endpoint(told)

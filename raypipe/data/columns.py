@@ -1,0 +1,221 @@
+"""One column, from whatever Arrow type a file gave it to numpy.
+
+After `normalise` a column has one of few types: null, bool, integers, float32, float64, string, (nested) lists of
+numbers, or Ray's fixed-shape tensor.  Shapes: n rows, [n] scalars, [n, *shape] tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_types
+
+from raypipe.errors import DataError
+
+NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+_NAMES = {"float": "float32", "double": "float64", "bool": "bool", "string": "string", "null": "null"}
+
+
+class Kind(NamedTuple):
+    """What a column holds, without how Arrow keeps it."""
+
+    dtype: str
+    """As in records.Column, or `null` while no value has been seen."""
+    form: str = ""
+    """Empty for scalars, `list`, `list of list`, or the shape of a tensor, e.g. `[8, 8]`."""
+
+    def __str__(self) -> str:
+        return f"{self.form} of {self.dtype}" if self.form else self.dtype
+
+
+def normalise(table: pa.Table, file: str) -> pa.Table:
+    """The same rows with every column in one of the few types.
+
+    Raises:
+        DataError: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
+    """
+    columns = {name: _normal(table[name], name, file) for name in table.column_names}
+    return pa.table(columns) if columns else table
+
+
+def kind(column_type: pa.DataType) -> Kind:
+    """What a normalised Arrow type holds."""
+    if isinstance(column_type, pa.BaseExtensionType):
+        value_type = getattr(column_type, "scalar_type", None) or column_type.value_type
+        return Kind(_dtype(value_type), str(list(column_type.shape)))
+    depth = 0
+    while pa.types.is_list(column_type):
+        column_type, depth = column_type.value_type, depth + 1
+    return Kind(_dtype(column_type), " of ".join(["list"] * depth))
+
+
+def common(kinds: Iterable[Kind]) -> Kind | None:
+    """The one kind all fit: widths of numbers unify, a column without values fits anything; None if there is none."""
+    found = sorted(set(kinds) - {Kind("null")})
+    if not found:
+        return Kind("null")
+    dtypes = [k.dtype for k in found if k.dtype != "null"]
+    if len({k.form for k in found}) > 1:
+        return None
+    if len(set(dtypes)) <= 1:
+        return Kind(dtypes[0] if dtypes else "null", found[0].form)
+    if not all(dtype in NUMBERS for dtype in dtypes):
+        return None
+    floats = [dtype.startswith("float") for dtype in dtypes]
+    widest = np.result_type(*dtypes).name if all(floats) or not any(floats) else "float64"
+    return Kind(widest, found[0].form)
+
+
+def arrow_type(wanted: Kind) -> pa.DataType:
+    """The Arrow type of scalars and lists."""
+    column_type = pa.type_for_alias(wanted.dtype)
+    for _ in range(wanted.form.count("list")):
+        column_type = pa.list_(column_type)
+    return column_type
+
+
+def shapes(column: pa.ChunkedArray) -> Counter[tuple[int, ...]]:
+    """How many rows have which shape; rows that are null or irregular are not counted."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        return Counter({tuple(column.type.shape): len(column)})
+    if not pa.types.is_list(column.type):
+        return Counter()
+    row_shapes = _list_shapes(_one_array(column))
+    distinct, counts = np.unique(row_shapes[(row_shapes >= 0).all(axis=1)], axis=0, return_counts=True)
+    return Counter({tuple(int(d) for d in s): int(c) for s, c in zip(distinct, counts, strict=True)})
+
+
+def scalars(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers or booleans.
+
+    Returns:
+        values [n] of `dtype` (missing: NaN in floats, else 0), and missing [n] bool (null or NaN).
+    """
+    array = _one_array(column)
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.type_for_alias(dtype))
+    null = array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    if array.null_count:
+        filler = float("nan") if pa.types.is_floating(array.type) else False if pa.types.is_boolean(array.type) else 0
+        array = array.fill_null(filler)
+    values = array.to_numpy(zero_copy_only=False).astype(dtype)
+    if values.dtype.kind == "f":
+        values[null] = np.nan
+        values += 0.0  # -0.0 becomes 0.0: equal rows have equal bytes
+    return values, null
+
+
+def tensors(column: pa.ChunkedArray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays of one shape.
+
+    Returns:
+        values [n, *shape] of `dtype`, and misfit [n] bool: rows of another shape, or with gaps (their values are 0).
+    """
+    num_rows = len(column)
+    values = np.zeros((num_rows, *shape), dtype)
+    if isinstance(column.type, pa.BaseExtensionType):
+        if num_rows:
+            values[:] = tensor_values(column)
+        misfit = np.zeros(num_rows, bool)
+    elif pa.types.is_null(column.type):
+        misfit = np.ones(num_rows, bool)
+    else:
+        array = _one_array(column)
+        misfit = (_list_shapes(array) != np.array(shape)).any(axis=1)
+        flat = array.filter(pa.array(~misfit))
+        while pa.types.is_list(flat.type):
+            flat = flat.flatten()
+        fitting = flat.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+        if flat.null_count and values.dtype.kind != "f":  # numpy gave NaN for the gaps, which integers do not have
+            gaps = np.isnan(fitting).reshape(len(fitting), -1).any(axis=1)
+            misfit[np.flatnonzero(~misfit)[gaps]] = True
+            fitting = fitting[~gaps]
+        values[~misfit] = fitting
+    if values.dtype.kind == "f":
+        values += 0.0
+    return values, misfit
+
+
+def tensor_values(column: pa.ChunkedArray) -> np.ndarray:
+    """[n, *shape] of a fixed-shape tensor column that has rows."""
+    parts = [c.to_numpy_ndarray() if hasattr(c, "to_numpy_ndarray") else c.to_numpy() for c in column.chunks if len(c)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def strings(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """Text [n] as Arrow, and missing [n] bool."""
+    array = _one_array(column)
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.string())
+    return array, array.is_null().to_numpy(zero_copy_only=False)
+
+
+def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
+    column_type = column.type
+    if isinstance(column_type, pa.DictionaryType):
+        return _normal(column.cast(column_type.value_type), name, file)
+    if isinstance(column_type, pa.BaseExtensionType):
+        if isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape"):
+            native = isinstance(column_type, pa.FixedShapeTensorType)
+            return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))]) if native else column
+        raise _refused(name, f"extension type {column_type.extension_name}", file)
+    wanted = _normal_type(column_type)
+    if wanted is None:
+        raise _refused(name, f"type {column_type}", file)
+    return column if wanted == column_type else column.cast(wanted, safe=False)
+
+
+def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
+    types = pa.types
+    if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):
+        inner = _normal_type(column_type.value_type)
+        is_text = inner is None or types.is_string(inner)
+        return None if is_text else pa.list_(inner)
+    if types.is_float16(column_type):
+        return pa.float32()
+    if types.is_decimal(column_type):
+        return pa.float64()
+    if types.is_temporal(column_type) or types.is_large_string(column_type) or types.is_string_view(column_type):
+        return pa.string()
+    plain = types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_string
+    return column_type if any(is_kind(column_type) for is_kind in plain) else None
+
+
+def _refused(name: str, what: str, file: str) -> DataError:
+    return DataError(
+        f"{file}: column '{name}' has {what}; a column holds numbers, text, true/false or arrays of numbers",
+        "leave it out: name the columns you need in data.features or data.source.columns",
+    )
+
+
+def _dtype(value_type: pa.DataType) -> str:
+    return _NAMES.get(str(value_type), str(value_type))
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _list_shapes(array: pa.Array) -> np.ndarray:
+    """Shape of each row, int64 [n, depth]; -1 where it is null or irregular."""
+    if not pa.types.is_list(array.type):
+        return np.empty((len(array), 0), np.int64)
+    lengths = (
+        pc.call_function("list_value_length", [array]).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    )
+    inner = _list_shapes(array.flatten())
+    found = np.full((len(array), 1 + inner.shape[1]), -1, np.int64)
+    found[:, 0] = lengths
+    filled = lengths > 0
+    if inner.shape[1] and filled.any():
+        starts = np.concatenate([[0], np.cumsum(np.maximum(lengths, 0))[:-1]])[filled]
+        low, high = np.minimum.reduceat(inner, starts), np.maximum.reduceat(inner, starts)
+        found[filled, 1:] = np.where(low == high, low, -1)
+    return found

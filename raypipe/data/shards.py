@@ -1,0 +1,142 @@
+"""A stored split, and any range of its rows.
+
+A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  Tensors are
+Arrow's own fixed-shape tensors, so any Arrow program reads them.  B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.errors import DataError
+from raypipe.records import Column, DatasetVersion, Shard, Signature
+from raypipe.storage import Store
+from raypipe.storage.publish import FileDigest, read_verified
+
+ROW_ID = "__row_id"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a split, in stored order.
+
+    Attributes:
+        row_id: uint64 [B], a stable hash of the row.
+        columns: raw features; numbers [B, *shape] (missing: NaN in float64), text as object arrays of str or None.
+        target: [B]; labels as they are in Signature.classes, or float64.
+    """
+
+    row_id: np.ndarray
+    columns: dict[str, np.ndarray]
+    target: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row_id)
+
+
+def load_rows(store: Store, dataset: DatasetVersion, split: str, *, start: int = 0, stop: int | None = None) -> Rows:
+    """Rows [start, stop) of a split; reads only the shards that hold them.
+
+    Args:
+        split: train, val or test.
+        stop: unset reads to the end.
+    Raises:
+        DigestMismatch: a shard is not what was written.
+        ObjectMissing: a shard is gone.
+    """
+    num_rows = dataset.splits[split].num_rows
+    stop = num_rows if stop is None else stop
+    if not 0 <= start <= stop <= num_rows:
+        raise ValueError(f"rows [{start}, {stop}) are not within the {num_rows} rows of {split}")
+    parts: list[pa.Table] = []
+    offset = 0
+    for shard in dataset.splits[split].shards:
+        first, last = max(start - offset, 0), min(stop - offset, shard.num_rows)
+        if first < last:
+            parts.append(_read(store, shard).slice(first, last - first))
+        offset += shard.num_rows
+    if not parts:
+        return _no_rows(dataset.signature)
+    return to_rows(parts, dataset.signature)
+
+
+def share(num_rows: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The contiguous rows [start, stop) of one worker; sizes differ by at most 1, together they are all rows."""
+    return num_rows * rank // world_size, num_rows * (rank + 1) // world_size
+
+
+def encode_target(target: np.ndarray, signature: Signature) -> np.ndarray:
+    """What the loss reads.
+
+    Returns:
+        Classification: int64 [B], index into signature.classes.  Regression: float32 [B].
+    Raises:
+        DataError: a label that is not among the classes.
+    """
+    if signature.task == "regression":
+        return target.astype(np.float32)
+    classes = signature.classes or ()
+    index_of = {label: i for i, label in enumerate(classes)}
+    distinct, position_B = np.unique(target, return_inverse=True)
+    unknown = [label for label in distinct.tolist() if label not in index_of]
+    if unknown:
+        raise DataError(f"target '{signature.target}' holds {unknown[0]!r}; the classes are {list(classes)[:50]}")
+    lookup = np.array([index_of[label] for label in distinct.tolist()], np.int64)
+    return lookup[position_B]
+
+
+def to_rows(tables: Sequence[pa.Table], signature: Signature) -> Rows:
+    """Rows of the tables of one split, one after another."""
+
+    def joined(name: str) -> np.ndarray:
+        arrays = [_to_numpy(chunk) for table in tables for chunk in table[name].chunks]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    return Rows(joined(ROW_ID), {c.name: joined(c.name) for c in signature.inputs}, joined(signature.target))
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """The stored form; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    table = table.combine_chunks()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def tensor_array(values: np.ndarray) -> pa.ExtensionArray:
+    """[B, *shape] as Arrow's fixed-shape tensors, without a copy."""
+    shape, size = values.shape[1:], int(np.prod(values.shape[1:]))
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    storage = pa.FixedSizeListArray.from_arrays(flat, size)
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, shape), storage)
+
+
+def _read(store: Store, shard: Shard) -> pa.Table:
+    data = read_verified(store, shard.key, FileDigest(sha256=shard.sha256, size_bytes=shard.size_bytes))
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    if isinstance(array.type, pa.FixedShapeTensorType):
+        return array.to_numpy_ndarray()
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _no_rows(signature: Signature) -> Rows:
+    empty = {c.name: _empty(c) for c in signature.inputs}
+    if signature.task == "regression":
+        target = np.empty(0, np.float64)
+    else:
+        labels = np.array(signature.classes)
+        target = np.empty(0, object if labels.dtype.kind == "U" else labels.dtype)
+    return Rows(np.empty(0, np.uint64), empty, target)
+
+
+def _empty(column: Column) -> np.ndarray:
+    return np.empty((0, *column.shape), object if column.dtype == "string" else column.dtype)

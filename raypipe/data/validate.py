@@ -1,0 +1,247 @@
+"""Schema and row checks: bad rows are counted, kept aside, bounded.
+
+First every block is profiled (types and shapes only), from that comes one schema for all, and against it every row of
+every block is checked.  So the outcome does not depend on how the rows were cut into blocks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.data import columns
+from raypipe.data.columns import NUMBERS, Kind
+from raypipe.data.reading import FILE_KEY, common_kinds, require
+from raypipe.data.split import Values
+from raypipe.errors import DataError
+from raypipe.records import Column
+from raypipe.spec.data import DataSpec
+
+MAX_KEPT = 1000
+"""Bad rows written aside; all are counted."""
+
+SHOWN = 3
+
+
+Reasons = list[tuple[Any, str]]
+"""Which rows (bool [B]) are bad, and why."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one block looks like."""
+
+    file: str
+    num_rows: int
+    kinds: dict[str, Kind]
+    shapes: dict[str, Counter[tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What every row must hold.
+
+    Attributes:
+        columns: what must hold a value: features, target, split key.
+        others: columns that only help to tell rows apart; anything goes.
+        features: the raw columns the model sees, in order.
+        key: columns that identify a row; all that are read unless data.split.key says otherwise.
+    """
+
+    columns: dict[str, Column]
+    others: dict[str, Column]
+    features: tuple[str, ...]
+    target: str
+    key: tuple[str, ...]
+    task: str
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The feature columns, in order."""
+        return tuple(self.columns[name] for name in self.features)
+
+
+@dataclass
+class BadRows:
+    """Rows that break the schema."""
+
+    num_rows: int = 0
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """`position` in the block, `reason`, `row`; the first MAX_KEPT."""
+
+
+def profile(block: pa.Table) -> Profile:
+    """Types and shapes of a block; reads no values."""
+    metadata = block.schema.metadata or {}
+    return Profile(
+        file=metadata.get(FILE_KEY, b"the source").decode(),
+        num_rows=block.num_rows,
+        kinds={name: columns.kind(block.schema.field(name).type) for name in block.column_names},
+        shapes={name: columns.shapes(block[name]) for name in block.column_names},
+    )
+
+
+def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
+    """One schema for all blocks.
+
+    Raises:
+        DataError: a column is missing, has no value at all, changes its type, or cannot be what the spec says it is.
+    """
+    kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
+    there, file = list(kinds), profiles[0].file
+    key = tuple(spec.split.key or ())
+    require([*(spec.features or ()), spec.target, *key], there, file)
+    features = tuple(spec.features or [name for name in there if name != spec.target and name not in key])
+    if not features:
+        raise DataError(f"{file} has no column beside the target '{spec.target}' and the split key", "add features")
+    for transform in spec.transforms:
+        require(transform.columns, features, f"data.transforms ({transform.kind})")
+    imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
+    shapes: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in kinds}
+    for p in profiles:
+        for name, counts in p.shapes.items():
+            shapes[name].update(counts)
+    found: dict[str, Column] = {}
+    for name in dict.fromkeys([*features, spec.target, *key]):
+        column = _column(name, kinds[name], shapes[name], name in imputed)
+        found[name] = _target_column(column, spec) if name == spec.target else column
+    rest = [name for name in there if name not in found and not key and kinds[name].dtype != "null"]
+    others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
+    return Schema(found, others, features, spec.target, key or (*found, *others), spec.task)
+
+
+def check(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], BadRows]:
+    """The good rows of a block, and the others with their reasons.
+
+    Returns:
+        values of each column over the good rows, in the schema's types; missing numbers are NaN.
+    Raises:
+        DataError: the target holds fractions where classes are wanted.
+    """
+    reasons: Reasons = []
+    values: dict[str, Values] = {}
+    for name, column in schema.columns.items():
+        values[name] = _checked(_column_of(block, name), column, reasons)
+        if name == schema.target:
+            values[name] = _target_values(values[name], schema, reasons)
+    for name, column in schema.others.items():
+        values[name] = _checked(_column_of(block, name), column, [])
+    bad = np.zeros(block.num_rows, bool)
+    for mask, _ in reasons:
+        bad |= mask
+    if not bad.any():
+        return values, BadRows()
+    good = ~bad
+    kept = {name: _kept(v, good) for name, v in values.items()}
+    return kept, _bad_rows(block, bad, reasons, schema)
+
+
+def _kept(values: Values, good: np.ndarray) -> Values:
+    return values[good] if isinstance(values, np.ndarray) else values.filter(pa.array(good))
+
+
+def _column_of(block: pa.Table, name: str) -> pa.ChunkedArray:
+    return block[name] if name in block.column_names else pa.chunked_array([pa.nulls(block.num_rows)])
+
+
+def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float) -> None:
+    """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them."""
+    if bad.num_rows <= max_frac * num_rows:
+        return
+    lines = "".join(f"\n  row {k['row_number']}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:SHOWN])
+    raise DataError(
+        f"{bad.num_rows} of {num_rows} rows break the schema; data.bad_rows.max_frac={max_frac:g} "
+        f"allows {int(max_frac * num_rows)}{lines}",
+        "mend the rows, add an `impute` transform for missing values, or raise data.bad_rows.max_frac",
+    )
+
+
+def _column(name: str, kind: Kind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:
+    if kind.dtype == "null":
+        raise DataError(f"column '{name}' has no value in any row", "leave it out, or correct the source")
+    if not kind.form:
+        dtype = "float64" if imputed and kind.dtype != "string" else kind.dtype
+        return Column(name=name, dtype=dtype, nullable=imputed)
+    usual = max(shapes, key=lambda shape: (shapes[shape], [-size for size in shape]), default=())
+    if 0 in usual or not usual:
+        raise DataError(f"column '{name}': its arrays are empty or of uneven length", "give every row one shape")
+    if kind.dtype not in NUMBERS:
+        raise DataError(f"column '{name}' holds {kind}; arrays must hold numbers", "leave it out of data.features")
+    return Column(name=name, dtype=kind.dtype, shape=usual)
+
+
+def _target_column(column: Column, spec: DataSpec) -> Column:
+    if column.shape:
+        raise DataError(f"the target '{column.name}' holds arrays of shape {column.shape}; it must be one value a row")
+    numeric = column.dtype in NUMBERS
+    if spec.task == "regression":
+        if not numeric:
+            raise DataError(
+                f"the target '{column.name}' holds {column.dtype}; data.task: regression needs numbers",
+                "set data.task: classification, or correct data.target",
+            )
+        return column.model_copy(update={"dtype": "float64"})
+    return column.model_copy(update={"dtype": "int64" if column.dtype.startswith(("int", "uint")) else column.dtype})
+
+
+def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values:
+    """Values of all rows of one column; what is wrong with which row goes to `reasons`."""
+    if column.dtype == "string":
+        text, missing = columns.strings(arrow)
+        if not column.nullable:
+            reasons.append((missing, f"'{column.name}' is missing"))
+        return text
+    if column.shape:
+        values, misfit = columns.tensors(arrow, column.dtype, column.shape)
+        reasons.append((misfit, f"'{column.name}' is missing, has gaps, or is not of shape {list(column.shape)}"))
+    else:
+        values, missing = columns.scalars(arrow, column.dtype)
+        if not column.nullable:
+            reasons.append((missing, f"'{column.name}' is missing"))
+    if values.dtype.kind == "f":
+        per_row = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
+        reasons.append((np.isinf(per_row).any(axis=1), f"'{column.name}' is infinite"))
+        if column.shape:
+            reasons.append((np.isnan(per_row).any(axis=1), f"'{column.name}' holds NaN"))
+    return values
+
+
+def _target_values(values: Values, schema: Schema, reasons: Reasons) -> Values:
+    """Class labels that were kept as floats (a column of whole numbers with gaps) become integers."""
+    if schema.task == "regression" or isinstance(values, pa.Array) or values.dtype.kind != "f":
+        return values
+    usable = np.isfinite(values)
+    fractions = usable & (values != np.floor(values))
+    if fractions.any():
+        raise DataError(
+            f"the target '{schema.target}' holds {values[fractions][0]:g}; "
+            "a class is a whole number, text or true/false",
+            "set data.task: regression, or correct data.target",
+        )
+    return np.where(usable, values, 0).astype(np.int64)
+
+
+def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema) -> BadRows:
+    positions = np.flatnonzero(bad)
+    kept = []
+    rows = block.select([name for name in schema.columns if name in block.column_names])
+    for position in positions[:MAX_KEPT]:
+        why = "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
+        row = {name: _plain(rows[name][int(position)]) for name in rows.column_names}
+        kept.append({"position": int(position), "reason": why, "row": row})
+    return BadRows(len(positions), kept)
+
+
+def _plain(scalar: pa.Scalar) -> Any:
+    value = scalar.as_py()
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _short(row: dict[str, Any]) -> str:
+    text = str(row)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,1 @@
+"""Scoring on the held-out split, measuring, judging."""

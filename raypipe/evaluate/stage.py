@@ -1,0 +1,123 @@
+"""evaluate(): score with the Predictor, measure, judge."""
+
+from __future__ import annotations
+
+import time
+
+from raypipe.errors import DataError, ModelError, TrainingError
+from raypipe.evaluate.gates import Standing, judge, needs_champion
+from raypipe.evaluate.report import to_markdown
+from raypipe.evaluate.score import Scored, score
+from raypipe.model.metrics import classification_metrics, regression_metrics
+from raypipe.records import (
+    ArtifactRef,
+    Column,
+    DatasetVersion,
+    EvaluationReport,
+    ModelVersion,
+    Signature,
+    TrainResult,
+)
+from raypipe.runtime.context import RunContext
+from raypipe.spec.evaluate import EvaluateSpec
+from raypipe.storage import layout
+
+
+def evaluate(
+    spec: EvaluateSpec, trained: TrainResult, dataset: DatasetVersion, champion: ModelVersion | None, ctx: RunContext
+) -> EvaluationReport:
+    """Score one artifact on the held-out split and judge whether it may be registered.
+
+    Rows go in raw, through the same Predictor that serves. The number of workers changes no metric. Also writes
+    the report for people beside the record.
+
+    Args:
+        champion: the version served now; only gates with `min_gain_over_champion` look at it.
+    Raises:
+        DataError: the test split is empty, or holds a row or label the model cannot take.
+        TrainingError: the model answered NaN, or a row was not scored exactly once.
+        ModelError, StoreError, ClusterError: the artifact cannot be loaded, storage or the cluster did not answer.
+    """
+    if dataset.splits["test"].num_rows == 0:
+        raise DataError(
+            f"dataset {dataset.name} {dataset.version}: the test split has no rows, so nothing can be evaluated",
+            "set data.split.test_frac above 0, or name a data.test_source",
+        )
+    start = time.monotonic()
+    scored = score(spec, trained.artifact, dataset, ctx)
+    report = measure(scored, trained.artifact, dataset)
+    rows_per_s = report.num_rows / max(time.monotonic() - start, 1e-9)
+    standing = _standing(spec, dataset, champion, ctx) if needs_champion(spec.gates) else None
+    report = report.model_copy(update={"gates": tuple(judge(spec.gates, report.metrics, standing))})
+    text = to_markdown(report, title=f"Evaluation of {ctx.name}, run {ctx.run_id}")
+    ctx.store.write(layout.evaluation_text(ctx.run_id), text.encode())
+    _tell(report, rows_per_s, ctx)
+    return report
+
+
+def measure(scored: Scored, artifact: ArtifactRef, dataset: DatasetVersion) -> EvaluationReport:
+    """Metrics of all rows together; judged by nobody yet."""
+    classes = dataset.signature.classes
+    if classes is None:
+        metrics, per_class, confusion = regression_metrics(scored.target, scored.answer), None, None
+    else:
+        metrics, each, counts = classification_metrics(scored.target, scored.answer, len(classes))
+        per_class = {str(label): values for label, values in zip(classes, each, strict=True)}
+        confusion = tuple(tuple(row) for row in counts.tolist())
+    return EvaluationReport(
+        artifact=artifact,
+        dataset=dataset.version,
+        num_rows=len(scored.answer),
+        metrics=metrics,
+        per_class=per_class,
+        confusion=confusion,
+    )
+
+
+def _standing(
+    spec: EvaluateSpec, dataset: DatasetVersion, champion: ModelVersion | None, ctx: RunContext
+) -> Standing | None:
+    """The champion's metrics on these test rows: as it was judged on them before, or scored now."""
+    if champion is None:
+        return None
+    if champion.evaluation.dataset == dataset.version:
+        return Standing(champion.version, champion.evaluation.metrics)
+    if problem := _difference(champion.signature, dataset.signature):
+        return Standing(champion.version, None, problem)
+    ctx.progress.say("evaluate", f"scoring version {champion.version}, the champion, on the same rows")
+    try:
+        scored = score(spec, champion.artifact, dataset, ctx)
+    except (DataError, ModelError, TrainingError) as error:  # fails closed: nobody can say who is better
+        return Standing(champion.version, None, error.message)
+    return Standing(champion.version, measure(scored, champion.artifact, dataset).metrics)
+
+
+def _difference(theirs: Signature, ours: Signature) -> str:
+    """Why two models cannot be measured on the same rows; empty when they can."""
+    for what, there, here in (
+        ("task", theirs.task, ours.task),
+        ("target", theirs.target, ours.target),
+        ("classes", theirs.classes, ours.classes),
+        ("inputs", [_kind(c) for c in theirs.inputs], [_kind(c) for c in ours.inputs]),
+    ):
+        if there != here:
+            return f"its {what} are {_short(there)}, the candidate's {_short(here)}"
+    return ""
+
+
+def _kind(column: Column) -> tuple[str, str, tuple[int, ...]]:
+    return column.name, column.dtype, column.shape  # a champion that takes no missing values may meet none
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _tell(report: EvaluationReport, rows_per_s: float, ctx: RunContext) -> None:
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
+    text = f"{report.num_rows} rows  {metrics}  {rows_per_s:.0f} rows/s"
+    ctx.progress.say("evaluate", text, rows=report.num_rows, metrics=report.metrics)
+    for gate in report.gates:
+        held = "holds" if gate.passed else "does NOT hold"
+        ctx.progress.say("evaluate", f"gate {gate.rule} {held}: {gate.reason}", passed=gate.passed)

@@ -1,0 +1,266 @@
+"""The pipeline as a typed Python object: what `raypipe validate`, `plan` and `run` call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from raypipe.errors import SpecError
+from raypipe.pipeline.demand import demand_of
+from raypipe.pipeline.plan import Planner, Step, check_step, step_names
+from raypipe.pipeline.run import Walk, collect_needed, run, run_one
+from raypipe.pipeline.stages import WITHOUT_RAY
+from raypipe.pipeline.state import RunState
+from raypipe.records import Endpoint, StageRecord
+from raypipe.runtime.connect import Cluster, connect, hush
+from raypipe.runtime.context import RunContext, new_run_id
+from raypipe.runtime.progress import Progress
+from raypipe.spec.files import check_files
+from raypipe.spec.load import PipelineFile, load_pipeline
+from raypipe.spec.model import ImportModel
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import Store, open_store
+
+ENDPOINT_POLL_S = 1.0
+"""How often a waiting run looks whether its endpoint was stopped from elsewhere."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Attributes:
+        records: by stage: data, train or tune, evaluate, register, serve; those that were reached.
+        steps: by stage: whether it ran or was reused, and why.
+        seconds: wall seconds of each stage that ran.
+        endpoint_stays: the endpoint outlives this process: it is on a cluster that was there before.
+    """
+
+    run_id: str
+    name: str
+    store: str
+    records: Mapping[str, StageRecord]
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    endpoint_stays: bool = False
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The live endpoint, where the pipeline ends in one."""
+        found = self.records.get("serve")
+        return found if isinstance(found, Endpoint) else None
+
+
+class Pipeline:
+    """One pipeline file, checked.
+
+    Attributes:
+        file: the file with its spec.
+    """
+
+    def __init__(self, file: PipelineFile, store: Store | str | None = None) -> None:
+        self.file = file
+        self._store = store
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = (), store: Store | str | None = None) -> Pipeline:
+        """Read and check a pipeline file.
+
+        Args:
+            overrides: `field.path=value` texts laid over the file.
+            store: where everything is kept; unset: the file's `store`, $RAYPIPE_STORE, else `.raypipe`.
+        Raises:
+            SpecError: with file, line and field of every problem.
+        """
+        return cls(load_pipeline(path, overrides), store)
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The whole tree of the file, with defaults filled in."""
+        return self.file.spec
+
+    def open_store(self) -> Store:
+        """The pipeline's store; opened once. Raises StoreAccessError."""
+        if not isinstance(self._store, Store):
+            self._store = open_store(self._store or self.spec.store)
+        return self._store
+
+    def validate(self) -> None:
+        """Check that the local files it names are there. Starts and imports nothing heavy.
+
+        Raises:
+            SpecError: with file, line and field of every missing one.
+        """
+        check_files(self.file)
+
+    def plan(self, *, resume: str | None = None, fresh: bool = False) -> list[Step]:
+        """Which stages would run, which would be reused, and why. Reads the store, starts no Ray."""
+        self.validate()
+        store = self.open_store()
+        return self._planner(store, self._state(store, resume or new_run_id(), must_exist=resume), fresh).walk()
+
+    def run(
+        self,
+        *,
+        resume: str | None = None,
+        until: str | None = None,
+        only: str | None = None,
+        wait: bool = False,
+        fresh: bool = False,
+        run_id: str | None = None,
+        on_done: Callable[[RunResult], None] | None = None,
+        stream: TextIO | None = sys.stderr,
+    ) -> RunResult:
+        """From the dataset to the end of the file, using what earlier runs left from the same inputs.
+
+        Args:
+            resume: id of an interrupted run to go on with, under the same id; training continues from its checkpoint.
+            until: last stage to do.
+            only: do this stage alone, from what is there already.
+            wait: stay until the endpoint is stopped or Ctrl-C, where Ray was started here; without it the endpoint
+                ends with this call (on a cluster that was there before, it stays).
+            fresh: use nothing that earlier runs left.
+            run_id: run to work in, made if new; unset: a new one.
+            on_done: called when all stages are done, before any waiting.
+            stream: where progress lines go; None is silent.
+        Raises:
+            RaypipeError: the file, the data, the store, the cluster or a stage; see raypipe/errors.py.
+        """
+        if fresh and resume is not None:
+            raise SpecError("--fresh uses nothing of earlier runs and --resume goes on with one; give one of them")
+        for option, stage in (("--until", until), ("stage", only)):
+            if stage is not None:
+                check_step(stage, self.spec, option)
+        self.validate()
+        store = self.open_store()
+        store.check()  # before anything starts: a wrong bucket is an answer now, not after minutes
+        state = self._state(store, resume or run_id or new_run_id(), must_exist=resume)
+        planner = self._planner(store, state, fresh)
+        ctx = self._context(store, state.run_id, stream)
+        walk = Walk()
+        with self._cluster(self._steps_ahead(planner, until, only)) as cluster:
+            if not state.exists():
+                state.describe(self._description())
+            if only is not None:
+                run_one(only, planner, ctx, walk)
+            else:
+                run(planner, ctx, walk, until=until)
+            result = self._result(ctx, walk, cluster)
+            if on_done is not None:
+                on_done(result)
+            if wait and result.endpoint is not None and cluster is not None and cluster.started_here:
+                wait_until_stopped(result.endpoint)
+        return result
+
+    def _steps_ahead(self, planner: Planner, until: str | None, only: str | None) -> list[str]:
+        """Stages that will run, as far as can be told now; the plan is decided again on the way."""
+        if only is not None:
+            walk = Walk()
+            collect_needed(only, planner, walk)
+            return [] if planner.decide(only, walk.records).reuse else [only]
+        names = step_names(self.spec)
+        wanted = names[: names.index(until) + 1] if until is not None else names
+        return [step.name for step in planner.walk() if step.name in wanted and not step.reuse]
+
+    @contextmanager
+    def _cluster(self, steps: list[str]) -> Iterator[Cluster | None]:
+        """Ray for these steps, or nothing where none of them needs it; an endpoint started here ends here."""
+        if all(step in WITHOUT_RAY for step in steps):
+            yield None
+            return
+        env: dict[str, str] = {}
+        serves = self.spec.serve if "serve" in steps else None
+        if serves is not None:
+            from raypipe.serve.ingress import check_port_free, ingress_env
+
+            env = ingress_env(serves)
+            if starts_ray_here():
+                check_port_free(serves.host, serves.port)  # before minutes of work end there
+        code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
+        with connect(demand_of(self.spec, steps), code_dir=code_dir, env=env) as cluster:
+            try:
+                yield cluster
+            finally:
+                if serves is not None and cluster.started_here:
+                    stop_serving()
+
+    def _state(self, store: Store, run_id: str, *, must_exist: str | None) -> RunState:
+        state = RunState(store, run_id, self.spec.name)
+        if must_exist is not None and not state.exists():
+            raise SpecError(f"--resume {must_exist}: no such run in {store.uri}", "runs are listed under runs/ there")
+        return state
+
+    def _planner(self, store: Store, state: RunState, fresh: bool) -> Planner:
+        return Planner(spec=self.spec, store=store, state=state, code_dir=self.file.code_dir, fresh=fresh)
+
+    def _context(self, store: Store, run_id: str, stream: TextIO | None) -> RunContext:
+        return RunContext(
+            run_id=run_id,
+            store=store,
+            progress=Progress(run_id, stream),
+            name=self.spec.name,
+            seed=self.spec.seed,
+            code_dir=self.file.code_dir,
+        )
+
+    def _description(self) -> dict[str, Any]:
+        from raypipe import __version__
+
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "file": str(self.file.path.resolve()),
+            "overrides": list(self.file.overrides),
+            "raypipe": __version__,
+            "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+    def _result(self, ctx: RunContext, walk: Walk, cluster: Cluster | None) -> RunResult:
+        return RunResult(
+            run_id=ctx.run_id,
+            name=self.spec.name,
+            store=ctx.store.uri,
+            records=dict(walk.records),
+            steps=dict(walk.steps),
+            seconds=dict(ctx.progress.seconds),
+            endpoint_stays=cluster is not None and not cluster.started_here,
+        )
+
+
+def starts_ray_here() -> bool:
+    """Whether `connect()` without an address will start Ray in this process."""
+    return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+
+
+def wait_until_stopped(endpoint: Endpoint) -> None:
+    """Return when the endpoint is no longer deployed (`raypipe stop` from another terminal)."""
+    from ray.exceptions import RayActorError
+
+    from raypipe.serve.stage import status
+
+    hush()
+    never = threading.Event()
+    while True:
+        try:
+            if all(application["name"] != endpoint.name for application in status()):
+                return
+        except RayActorError:  # Serve's controller went while it was asked
+            return
+        never.wait(ENDPOINT_POLL_S)
+
+
+def stop_serving() -> None:
+    """Take every application down before the Ray started here ends, so that no proxy stays behind."""
+    from ray.exceptions import RayActorError
+
+    from raypipe.serve.running import shut_down
+
+    hush()
+    with suppress(RayActorError):  # somebody else stops it at this moment
+        shut_down()

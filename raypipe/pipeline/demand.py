@@ -1,0 +1,39 @@
+"""What a pipeline needs at once, stage by stage: the sum a cluster must be able to place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raypipe.runtime.resources import Bundle, Demand
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.serve import ServeSpec
+
+
+def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
+    """The demand of some stages, which run one after another.
+
+    Ray Train's controller, Serve's controller and proxy, and this process take no logical CPUs.
+    """
+    groups: list[tuple[Bundle, ...]] = []
+    wanted = 0.0
+    for step in steps:
+        if step == "train":
+            groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
+        elif step == "tune" and spec.tune is not None:
+            # One trial must fit; more than one run side by side where there is room.
+            groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
+            trials = min(spec.tune.max_concurrent_trials or 1, spec.tune.num_trials)
+            wanted = max(wanted, trials * spec.train.num_workers * spec.train.resources.num_cpus)
+        elif step == "evaluate":
+            groups.append((Bundle("evaluate", spec.evaluate.num_workers, spec.evaluate.resources),))
+        elif step == "serve" and spec.serve is not None:
+            serving = serve_demand(spec.serve)
+            groups.extend(serving.groups)
+            wanted = max(wanted, serving.wanted_cpus)
+    return Demand(groups=tuple(groups), wanted_cpus=wanted)
+
+
+def serve_demand(spec: ServeSpec) -> Demand:
+    """The smallest number of replicas must fit; the largest is wanted, for autoscaling to have room."""
+    smallest = Bundle("serve", spec.min_replicas, spec.resources)
+    return Demand(groups=((smallest,),), wanted_cpus=spec.max_replicas * spec.resources.num_cpus)

@@ -1,0 +1,267 @@
+"""Spec -> ordered steps, each marked run or reuse, with the reason in words.
+
+A stage's outcome is known by its inputs: the part of the file it reads, the digests of what earlier stages left, and a
+version of the stage itself.  Equal inputs, equal outcome: a record made from them is used again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from raypipe.errors import SpecError
+from raypipe.pipeline.rival import rival_of
+from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
+from raypipe.records import DatasetVersion, TrainResult, TuneResult
+from raypipe.spec.files import module_file
+from raypipe.spec.model import ImportModel
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import Store
+
+STAGE_VERSIONS = {"data": 1, "train": 1, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
+"""Raise one when the same inputs give another outcome than before: older records are then not used again."""
+
+ALWAYS = {"register": "gives the model its version", "serve": "brings the endpoint up"}
+"""Stages that change the world outside the run: they always run, and repeating them is harmless."""
+
+SAME = {"data": "same source and spec", "evaluate": "same model, dataset and gates"}
+"""What was equal when a record is used again; `same data and spec` where nothing is said."""
+
+WORDS = {
+    "source": "the source files",
+    "dataset": "the dataset",
+    "code": "the model's source file",
+    "artifact": "the model",
+    "champion": "the champion",
+    "stage_version": "raypipe's own stage",
+}
+"""How an input that is no field of the file is called."""
+
+MAX_CHANGES_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run, and what was decided about it.
+
+    Attributes:
+        inputs: what its outcome depends on; None while an earlier stage has yet to run.
+        found: the outcome that is used again; None: it runs.
+        reason: why, e.g. `reused: same data and spec as r7e9` or `runs: train.epochs changed`.
+    """
+
+    name: str
+    inputs: Inputs | None
+    found: Found | None
+    reason: str
+
+    @property
+    def reuse(self) -> bool:
+        """Whether an earlier outcome is used again."""
+        return self.found is not None
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Decides about one step at a time, from the records of the steps before it.
+
+    Attributes:
+        code_dir: folder that `model.kind: import` paths start from.
+        fresh: use nothing that earlier runs left.
+    """
+
+    spec: PipelineSpec
+    store: Store
+    state: RunState
+    code_dir: Path
+    fresh: bool = False
+
+    def decide(self, name: str, records: Records) -> Step:
+        """What to do about a stage whose earlier stages are all in `records`."""
+        inputs = INPUTS[name](self, records)
+        self._check_resumable(name, inputs)
+        if name in ALWAYS:
+            return Step(name, inputs, None, f"runs: {ALWAYS[name]}")
+        if self.fresh:
+            return Step(name, inputs, None, "runs: --fresh")
+        found = self.state.find(name, inputs)
+        if found is None:
+            return Step(name, inputs, None, self._why_run(name, inputs))
+        if found.run_id == self.state.run_id:
+            return Step(name, inputs, found, "reused: done earlier in this run")
+        return Step(name, inputs, found, f"reused: {SAME.get(name, 'same data and spec')} as {found.run_id}")
+
+    def walk(self) -> list[Step]:
+        """All steps, without running any: what follows a step that runs is not known yet, so it runs too."""
+        steps: list[Step] = []
+        records: Records = {}
+        pending = ""
+        for name in step_names(self.spec):
+            step = Step(name, None, None, f"runs: after {pending}") if pending else self.decide(name, records)
+            if step.found is not None:
+                records[name] = step.found.record
+            else:
+                pending = name
+            steps.append(step)
+        return steps
+
+    def _why_run(self, name: str, inputs: Inputs) -> str:
+        last = self.state.last(name)
+        if last is None:
+            return "runs: no earlier result"
+        changed = changes(last[1], inputs)
+        if not changed:
+            return f"runs: the earlier result of {last[0]} is no longer whole"
+        more = len(changed) - MAX_CHANGES_TOLD
+        told = ", ".join(changed[:MAX_CHANGES_TOLD]) + (f" and {more} more" if more > 0 else "")
+        return f"runs: {told} changed"
+
+    def _check_resumable(self, name: str, inputs: Inputs) -> None:
+        """A run's checkpoints and trials belong to the settings they were made with."""
+        before = self.state.inputs(name) if name in ("train", "tune") else None
+        changed = changes(before, inputs) if before is not None else []
+        if changed:
+            raise SpecError(
+                f"run {self.state.run_id} cannot go on with {name}: {', '.join(changed)} changed since it started",
+                "start a new run (leave --resume and --run out), or go back to what the run was started with",
+            )
+
+
+def step_names(spec: PipelineSpec) -> tuple[str, ...]:
+    """The stages of a pipeline in order: a search replaces train, and serve is there when the file has it."""
+    model = "train" if spec.tune is None else "tune"
+    return ("data", model, "evaluate", "register", *(("serve",) if spec.serve is not None else ()))
+
+
+def check_step(name: str, spec: PipelineSpec, option: str) -> None:
+    """Refuse a stage this pipeline does not have.
+
+    Raises:
+        SpecError: naming the stages there are.
+    """
+    names = step_names(spec)
+    if name in names:
+        return
+    if name == "serve":
+        raise SpecError(f"{option} serve: the file has no `serve` section", "add one, e.g. `serve: {port: 8000}`")
+    if name == "tune":
+        raise SpecError(f"{option} tune: the file has no `tune` section", "add one, or use train")
+    if name == "train":
+        raise SpecError(f"{option} train: the file searches (it has a `tune` section)", "use tune instead of train")
+    close = difflib.get_close_matches(name, names, n=1)
+    raise SpecError(
+        f"{option} {name}: no such stage; this pipeline has {', '.join(names)}",
+        f"did you mean '{close[0]}'?" if close else "",
+    )
+
+
+def chosen(records: Records) -> tuple[TrainResult, DatasetVersion]:
+    """The model that goes on, and the dataset it was trained on: the best trial's where there was a search."""
+    tuned = records.get("tune")
+    if isinstance(tuned, TuneResult):
+        return tuned.best, tuned.dataset
+    trained, dataset = records["train"], records["data"]
+    assert isinstance(trained, TrainResult) and isinstance(dataset, DatasetVersion)
+    return trained, dataset
+
+
+def changes(before: Inputs, now: Inputs) -> list[str]:
+    """Names of the inputs that differ, as fields of the file where they are some."""
+    old, new = flat(before), flat(now)
+    paths = sorted(path for path in {*old, *new} if old.get(path) != new.get(path))
+    return list(dict.fromkeys(WORDS.get(path.partition(".")[0], path) for path in paths))
+
+
+# ---- what each stage's outcome depends on
+
+
+def _data_inputs(planner: Planner, records: Records) -> Inputs:
+    from raypipe.data.stage import source_fingerprint
+
+    data = planner.spec.data
+    return {
+        "name": planner.spec.name,
+        "data": data.model_dump(mode="json", exclude={"root", "read_parallelism"}),
+        "source": source_fingerprint(data),
+        "stage_version": STAGE_VERSIONS["data"],
+    }
+
+
+def _train_inputs(planner: Planner, records: Records) -> Inputs:
+    dataset = records["data"]
+    assert isinstance(dataset, DatasetVersion)
+    # Left out: what changes how long training takes, where it runs or what it survives, never what comes out.
+    told = planner.spec.train.model_dump(
+        mode="json",
+        exclude={"max_failures": True, "start_timeout_s": True, "checkpoint": True, "resources": {"num_cpus"}},
+    )
+    return {
+        "model": planner.spec.model.model_dump(mode="json"),
+        "train": told,
+        "seed": planner.spec.seed,
+        "dataset": dataset.version,
+        "code": _code_digest(planner),
+        "stage_version": STAGE_VERSIONS["train"],
+    }
+
+
+def _tune_inputs(planner: Planner, records: Records) -> Inputs:
+    assert planner.spec.tune is not None
+    inputs = _train_inputs(planner, records)
+    data = planner.spec.data
+    return {
+        **inputs,
+        "tune": planner.spec.tune.model_dump(mode="json"),
+        # Trials may search data fields, so they read more than the dataset version.
+        "data": data.model_dump(mode="json", exclude={"root", "read_parallelism"}),
+        "stage_version": [STAGE_VERSIONS["train"], STAGE_VERSIONS["tune"]],
+    }
+
+
+def _evaluate_inputs(planner: Planner, records: Records) -> Inputs:
+    trained, dataset = chosen(records)
+    rival = rival_of(planner.spec, planner.store, trained.artifact)
+    return {
+        "evaluate": planner.spec.evaluate.model_dump(mode="json", include={"gates"}),
+        "artifact": trained.artifact.digest,
+        "dataset": dataset.version,
+        "champion": None if rival is None else f"{rival.model}@{rival.version}",
+        "stage_version": STAGE_VERSIONS["evaluate"],
+    }
+
+
+def _register_inputs(planner: Planner, records: Records) -> Inputs:
+    trained, _ = chosen(records)
+    return {
+        "registry": planner.spec.registry.model_dump(mode="json"),
+        "artifact": trained.artifact.digest,
+        "stage_version": STAGE_VERSIONS["register"],
+    }
+
+
+def _serve_inputs(planner: Planner, records: Records) -> Inputs:
+    assert planner.spec.serve is not None
+    return {"serve": planner.spec.serve.model_dump(mode="json"), "stage_version": STAGE_VERSIONS["serve"]}
+
+
+INPUTS: dict[str, Callable[[Planner, Records], Inputs]] = {
+    "data": _data_inputs,
+    "train": _train_inputs,
+    "tune": _tune_inputs,
+    "evaluate": _evaluate_inputs,
+    "register": _register_inputs,
+    "serve": _serve_inputs,
+}
+
+
+def _code_digest(planner: Planner) -> str | None:
+    model = planner.spec.model
+    if not isinstance(model, ImportModel):
+        return None
+    file = module_file(model.path, planner.code_dir)
+    if file is None:
+        raise SpecError(f"model.path: {model.path} names no module that can be found from {planner.code_dir}")
+    return hashlib.sha256(file.read_bytes()).hexdigest()

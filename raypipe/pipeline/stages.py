@@ -1,0 +1,146 @@
+"""The table of stages: each takes the file and the records before it, calls its room, and gives its record.
+
+Rooms are imported when their stage runs: `raypipe plan` must not pay for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from raypipe.errors import ObjectMissing
+from raypipe.pipeline.plan import chosen
+from raypipe.pipeline.rival import rival_of
+from raypipe.pipeline.state import Records, read_record
+from raypipe.records import (
+    DatasetVersion,
+    EvaluationReport,
+    ModelVersion,
+    StageRecord,
+    TuneResult,
+)
+from raypipe.runtime.context import RunContext
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import Store
+
+NUM_PROBE_ROWS = 2
+"""Test rows sent to a new endpoint, and shown to the user as a request that works."""
+
+NUM_VERSIONS_COMPARED = 5
+"""Newest versions looked at for the same model judged the same way."""
+
+Stage = Callable[[PipelineSpec, Records, RunContext], StageRecord]
+
+
+def _data(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.data.stage import prepare
+
+    return prepare(spec.data, ctx)
+
+
+def _train(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.train.stage import train
+
+    return train(spec, _dataset(records), ctx)
+
+
+def _tune(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.tune.stage import tune
+
+    return tune(spec, _dataset(records), ctx)
+
+
+def _evaluate(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.evaluate.stage import evaluate
+
+    trained, dataset = chosen(records)
+    return evaluate(spec.evaluate, trained, dataset, rival_of(spec, ctx.store, trained.artifact), ctx)
+
+
+def _register(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.registry.stage import register
+    from raypipe.registry.versions import get, version_numbers
+
+    trained, dataset = chosen(records)
+    report = records["evaluate"]
+    assert isinstance(report, EvaluationReport)
+    newest = version_numbers(ctx.store, spec.model_name)[-NUM_VERSIONS_COMPARED:]
+    for number in reversed(newest):
+        known = get(ctx.store, spec.model_name, number)
+        if known.artifact.digest == trained.artifact.digest and known.evaluation == report:
+            # The same model judged the same way keeps its number: registering again in the run that made it is a no-op.
+            ctx = replace(ctx, run_id=known.run_id)
+            break
+    return register(spec.registry, spec.model_name, trained, dataset, report, ctx)
+
+
+def _serve(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
+    from raypipe.serve.stage import deploy
+
+    version = records["register"]
+    assert isinstance(version, ModelVersion) and spec.serve is not None
+    return deploy(spec.serve, version, ctx, probe_rows=probe_rows(ctx.store, version))
+
+
+STAGES: dict[str, Stage] = {
+    "data": _data,
+    "train": _train,
+    "tune": _tune,
+    "evaluate": _evaluate,
+    "register": _register,
+    "serve": _serve,
+}
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "data": (),
+    "train": ("data",),
+    "tune": ("data",),
+    "evaluate": ("data", "model"),
+    "register": ("data", "model", "evaluate"),
+    "serve": ("register",),
+}
+"""Records a stage reads; `model` is train's or tune's."""
+
+WITHOUT_RAY = frozenset(("register",))
+"""Stages that only move objects."""
+
+
+def probe_rows(store: Store, version: ModelVersion) -> list[dict[str, Any]] | None:
+    """A few raw test rows (train rows where there is no test split) of the run that made a version.
+
+    Returns:
+        Rows as a request would hold them, JSON-able; None when the dataset is no longer in the store.
+    """
+    from raypipe.data.shards import load_rows
+
+    try:
+        tuned = read_record(store, version.run_id, "tune")
+        dataset = tuned.dataset if isinstance(tuned, TuneResult) else read_record(store, version.run_id, "data")
+        if not isinstance(dataset, DatasetVersion):
+            return None
+        split = "test" if dataset.splits["test"].num_rows else "train"
+        num_rows = min(NUM_PROBE_ROWS, dataset.splits[split].num_rows)
+        columns = load_rows(store, dataset, split, stop=num_rows).columns
+    except ObjectMissing:
+        return None
+    return [
+        {column.name: _plain(columns[column.name][row], column.dtype) for column in dataset.signature.inputs}
+        for row in range(num_rows)
+    ]
+
+
+def _plain(value: Any, dtype: str) -> Any:
+    """One value as JSON has it; a missing number is null."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, float) and dtype.startswith(("int", "uint")):
+        return int(value)
+    return value
+
+
+def _dataset(records: Records) -> DatasetVersion:
+    dataset = records["data"]
+    assert isinstance(dataset, DatasetVersion)
+    return dataset

@@ -1,0 +1,171 @@
+"""Load and save records: by run, and by the fingerprint of what they were made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from raypipe.errors import ObjectMissing, StoreError
+from raypipe.records import (
+    DatasetVersion,
+    Endpoint,
+    EvaluationReport,
+    ModelVersion,
+    StageRecord,
+    TrainResult,
+    TuneResult,
+)
+from raypipe.spec.base import fingerprint
+from raypipe.storage import Store, layout
+from raypipe.storage.publish import MANIFEST
+
+Inputs = dict[str, Any]
+"""What a stage's outcome depends on, JSON-able; equal inputs mean an equal outcome."""
+
+Records = dict[str, StageRecord]
+"""Stage name -> what it left behind."""
+
+RECORDS: dict[str, type[StageRecord]] = {
+    "data": DatasetVersion,
+    "train": TrainResult,
+    "tune": TuneResult,
+    "evaluate": EvaluationReport,
+    "register": ModelVersion,
+    "serve": Endpoint,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """An outcome that can be used again."""
+
+    record: StageRecord
+    run_id: str
+
+
+class RunState:
+    """What one run, and the runs of the same pipeline before it, left in the store.
+
+    Args:
+        run_id: the run that saves; its folder need not exist yet.
+        pipeline: the pipeline's name.
+    """
+
+    def __init__(self, store: Store, run_id: str, pipeline: str) -> None:
+        self._store = store
+        self.run_id = run_id
+        self._pipeline = pipeline
+
+    def exists(self) -> bool:
+        """Whether this run left anything."""
+        return self._store.exists(layout.run_spec(self.run_id))
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Keep what was asked for with the run: the spec, the file, the overrides."""
+        self._store.write(layout.run_spec(self.run_id), _json(description))
+
+    def record(self, stage: str) -> StageRecord | None:
+        """This run's own record of a stage."""
+        return read_record(self._store, self.run_id, stage)
+
+    def inputs(self, stage: str) -> Inputs | None:
+        """What this run asked the stage to do, whether or not it finished."""
+        return read_json(self._store, layout.inputs(self.run_id, stage))
+
+    def find(self, stage: str, inputs: Inputs) -> Found | None:
+        """An outcome made from these inputs, this run's own first, with everything it points at still there."""
+        if self.inputs(stage) == _plain(inputs):
+            record = self.record(stage)
+            if record is not None and is_whole(self._store, record):
+                return Found(record, self.run_id)
+        index = read_json(self._store, layout.fingerprint(stage, fingerprint(inputs)))
+        if index is None:
+            return None
+        record = read_record(self._store, str(index["run_id"]), stage)
+        return None if record is None or not is_whole(self._store, record) else Found(record, str(index["run_id"]))
+
+    def last(self, stage: str) -> tuple[str, Inputs] | None:
+        """The run of this pipeline that did the stage last, and from what."""
+        found = read_json(self._store, layout.last_run(self._pipeline, stage))
+        return None if found is None else (str(found["run_id"]), found["inputs"])
+
+    def begin(self, stage: str, inputs: Inputs) -> None:
+        """Note what is about to be done, so that a resumed run can tell whether it is still the same."""
+        self._store.write(layout.inputs(self.run_id, stage), _json(inputs))
+
+    def adopt(self, stage: str, inputs: Inputs, found: Found) -> StageRecord:
+        """Use an earlier outcome: this run's folder gets its own copy of the record."""
+        if found.run_id != self.run_id:
+            self.begin(stage, inputs)
+            self._store.write(layout.record(self.run_id, stage), found.record.to_json())
+        return found.record
+
+    def save(self, stage: str, inputs: Inputs, record: StageRecord) -> StageRecord:
+        """Keep a finished stage's record, and make it findable by its inputs."""
+        self._store.write(layout.record(self.run_id, stage), record.to_json())
+        pointer = {"run_id": self.run_id, "stage": stage}
+        self._store.write(layout.fingerprint(stage, fingerprint(inputs)), _json(pointer))
+        self._store.write(layout.last_run(self._pipeline, stage), _json({**pointer, "inputs": inputs}))
+        return record
+
+
+def read_record(store: Store, run_id: str, stage: str) -> StageRecord | None:
+    """A run's record of one stage; None when the stage did not finish."""
+    key = layout.record(run_id, stage)
+    try:
+        return RECORDS[stage].model_validate_json(store.read(key))
+    except ObjectMissing:
+        return None
+    except ValidationError as error:
+        raise StoreError(
+            f"{store.uri}/{key} is not a record of this raypipe ({error.error_count()} problems)",
+            "run the pipeline with --fresh",
+        ) from None
+
+
+def read_run(store: Store, run_id: str) -> dict[str, Any] | None:
+    """What a run was asked to do: spec, file, overrides, raypipe, started_at; None when there is no such run."""
+    return read_json(store, layout.run_spec(run_id))
+
+
+def is_whole(store: Store, record: StageRecord) -> bool:
+    """Whether what a record points at is still in the store."""
+    if isinstance(record, TuneResult):
+        return is_whole(store, record.dataset) and is_whole(store, record.best)
+    if isinstance(record, DatasetVersion):
+        return store.exists(layout.dataset_record(record.name, record.version))
+    if isinstance(record, TrainResult):
+        return store.exists(f"{record.artifact.key}/{MANIFEST}")
+    return True
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """A small JSON mapping of ours; None when it is not there."""
+    try:
+        value = json.loads(store.read(key))
+    except ObjectMissing:
+        return None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise StoreError(f"{store.uri}/{key} is damaged: not a JSON mapping", "run the pipeline with --fresh")
+    return value
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
+    if isinstance(value, dict) and value:
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}.{key}" if path else key).items()}
+    return {path: list(value) if isinstance(value, tuple) else value}
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _plain(value: Inputs) -> Inputs:
+    """As it reads after a round through JSON: tuples become lists."""
+    return json.loads(json.dumps(value))

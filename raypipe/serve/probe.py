@@ -1,0 +1,89 @@
+"""Ask an endpoint what a user would ask it, and compare with the Predictor here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from raypipe.errors import ServeError
+from raypipe.model.predictor import Predictions, Predictor
+from raypipe.records import Endpoint
+from raypipe.serve.schema import columns_of
+from raypipe.spec.serve import ServeSpec
+
+POLL_S = 0.05
+
+TOLERANCE = 1e-6
+"""Relative and absolute; batches of another size add numbers in another order."""
+
+GPU_TOLERANCE = 1e-3
+"""Where replicas compute on a GPU and the Predictor here on a CPU."""
+
+
+def expected_of(predictor: Predictor, rows: list[dict[str, Any]], max_rows: int) -> Predictions:
+    """What the endpoint must answer. Raises RequestError or DataError where the rows do not fit the model."""
+    return predictor.predict(columns_of(rows, predictor.signature, max_rows=max_rows))
+
+
+def wait_reachable(endpoint: Endpoint, deadline: float) -> None:
+    """Poll the health route until this version answers through the ingress.
+
+    Args:
+        deadline: time.monotonic() value.
+    Raises:
+        ServeError: it did not in time.
+    """
+    version = f"{endpoint.model}@{endpoint.version}"
+    seen = "no answer"
+    with httpx.Client(trust_env=False) as client:
+        while True:
+            try:
+                answer = client.get(f"{endpoint.url}/healthz", timeout=max(0.1, deadline - time.monotonic()))
+                if answer.status_code == 200 and answer.headers.get("x-raypipe-model") == version:
+                    return
+                seen = f"HTTP {answer.status_code} from {answer.headers.get('x-raypipe-model', 'another program')}"
+            except httpx.TransportError as error:
+                seen = type(error).__name__
+            if time.monotonic() > deadline:
+                raise ServeError(
+                    f"{version} is up, but {endpoint.url}/healthz does not reach it ({seen})",
+                    "check that serve.host is an address of this machine and that no proxy is in between",
+                )
+            time.sleep(POLL_S)
+
+
+def probe(endpoint: Endpoint, rows: list[dict[str, Any]], expected: Predictions, spec: ServeSpec) -> dict[str, Any]:
+    """Send rows to /predict.
+
+    Returns:
+        The request and its answer.
+    Raises:
+        ServeError: the answer is an error, or its numbers differ from `expected`.
+    """
+    url = f"{endpoint.url}/predict"
+    request = {"instances": rows}
+    try:
+        answer = httpx.post(url, json=request, timeout=spec.request_timeout_s + 5, trust_env=False)
+    except httpx.TransportError as error:
+        raise ServeError(f"{url} did not answer the first request: {type(error).__name__}", "run it again") from None
+    if answer.status_code != 200:
+        raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
+    found = _numbers(answer.json()["predictions"])
+    tolerance = GPU_TOLERANCE if spec.resources.num_gpus else TOLERANCE
+    if found.shape != expected.values.shape or not np.allclose(found, expected.values, rtol=tolerance, atol=tolerance):
+        gap = float(np.abs(found - expected.values).max()) if found.shape == expected.values.shape else float("inf")
+        raise ServeError(
+            f"{url} answers differently from the model here (largest difference {gap:.3g}, allowed {tolerance:g})",
+            "the cluster runs another version of raypipe, torch or the model's code",
+        )
+    return {"request": request, "answer": answer.json()}
+
+
+def _numbers(predictions: list[Any]) -> NDArray[np.float64]:
+    if predictions and isinstance(predictions[0], dict):
+        return np.array([row["probabilities"] for row in predictions], dtype=np.float64)
+    return np.array(predictions, dtype=np.float64)

@@ -1,0 +1,122 @@
+"""What Ray Serve runs on this cluster, and what raypipe noted down about it in Ray's key-value store."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from raypipe.errors import ServeError
+from raypipe.records import Endpoint
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ApplicationStatusOverview
+
+ENDPOINTS = "raypipe/serve/endpoints/"
+LISTENER = "raypipe/serve/listener"
+POLL_S = 0.05
+SHUTDOWN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where the running Serve listens; fixed when it starts."""
+
+    host: str
+    port: int
+    ingress: str
+
+
+def applications() -> dict[str, ApplicationStatusOverview]:
+    """Name -> status of every application; empty where Serve does not run."""
+    from ray import serve
+
+    return dict(serve.status().applications)
+
+
+def listener() -> Listener | None:
+    """The running Serve's address, None where it does not run."""
+    # serve.status() does not tell the address, and a Serve started by others is not in our notes
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    http = client.http_config
+    noted = _get(LISTENER)
+    if noted is not None:
+        known = Listener(**json.loads(noted))
+        if (known.host, known.port) == (http.host, http.port):
+            return known
+    return Listener(str(http.host), int(http.port), "python")
+
+
+def shut_down() -> None:
+    """Stop Serve with all its applications; replicas finish what they have.
+
+    Raises:
+        ServeError: it still runs after SHUTDOWN_TIMEOUT_S.
+    """
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    # serve.shutdown() alone waits on a call that dies with the controller, and Ray prints that on the driver's stdout,
+    # where only results belong. So: ask, see the controller go, and only then let Serve drop its client.
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return
+    ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+    while _is_known(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE):
+        if time.monotonic() > deadline:
+            raise ServeError(f"Ray Serve still runs {SHUTDOWN_TIMEOUT_S:g} s after it was told to stop", "raypipe stop")
+        time.sleep(POLL_S)
+    serve.shutdown()
+
+
+def _is_known(name: str, namespace: str) -> bool:
+    import ray
+
+    try:
+        ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return False
+    return True
+
+
+def note_listener(started: Listener) -> None:
+    """Remember how Serve was started."""
+    _put(LISTENER, json.dumps(asdict(started)))
+
+
+def note_endpoint(endpoint: Endpoint) -> None:
+    """Remember what an application serves."""
+    _put(ENDPOINTS + endpoint.name, endpoint.to_json().decode())
+
+
+def noted_endpoint(name: str) -> Endpoint | None:
+    """What raypipe deployed under this application name."""
+    noted = _get(ENDPOINTS + name)
+    return None if noted is None else Endpoint.model_validate_json(noted)
+
+
+def forget_endpoint(name: str) -> None:
+    """Drop the note of an application that is gone."""
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_del(ENDPOINTS + name)
+
+
+def _get(key: str) -> bytes | None:
+    from ray.experimental import internal_kv
+
+    return internal_kv._internal_kv_get(key)
+
+
+def _put(key: str, value: str) -> None:
+    from ray.experimental import internal_kv
+
+    internal_kv._internal_kv_put(key, value, overwrite=True)

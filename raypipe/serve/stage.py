@@ -1,0 +1,258 @@
+"""ModelVersion -> Endpoint: start, wait until healthy, ask it over HTTP, or undo.
+
+check (the model loads here, the port is free) -> start Serve -> deploy -> healthy -> probe -> Endpoint
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from raypipe.errors import ServeError
+from raypipe.model.predictor import Predictor
+from raypipe.records import Endpoint, ModelVersion
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.resources import ray_bundle, ray_options
+from raypipe.serve import running
+from raypipe.serve.app import ModelApp
+from raypipe.serve.ingress import check_port_free, choose_ingress, ingress_env
+from raypipe.serve.probe import expected_of, probe, wait_reachable
+from raypipe.serve.running import Listener
+from raypipe.spec.serve import ServeSpec
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ApplicationStatusOverview
+
+STAGE = "serve"
+POLL_S = 0.1
+
+TIMEOUT_GRACE_S = 1.0
+"""A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
+
+START_ATTEMPTS = 2
+"""The model has been loaded once before anything started; a replica that fails twice will go on failing."""
+
+LOOK_BACK_S = 10.5
+"""Load is averaged over this; Ray 2.60 wants more than 10 s here."""
+
+MAX_REASON_CHARS = 500
+
+__all__ = ["deploy", "ingress_env", "status", "stop"]
+
+
+def deploy(
+    spec: ServeSpec, model: ModelVersion, ctx: RunContext, *, probe_rows: list[dict[str, Any]] | None = None
+) -> Endpoint:
+    """Serve a model version on the Ray cluster this process is connected to.
+
+    Args:
+        probe_rows: rows to ask the new endpoint; its answers must equal the Predictor's here to 1e-6.
+    Returns:
+        The endpoint, with the probe's request and answer.
+    Raises:
+        PortInUseError: another program listens on the port; nothing was started.
+        ServeError: it did not become healthy in time (with the replica's own reason), or answers wrongly; undone.
+        DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; nothing was started.
+    """
+    predictor = Predictor.load(ctx.store, model.artifact, code_dir=ctx.code_dir)
+    expected = expected_of(predictor, probe_rows, spec.max_request_rows) if probe_rows else None
+    listener = _start(spec)
+    endpoint = _endpoint(spec, model, listener)
+    replaced = endpoint.name in running.applications()
+    ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
+    deadline = time.monotonic() + spec.start_timeout_s
+    try:
+        _run(spec, model, ctx)
+        _wait_running(endpoint.name, deadline, spec)
+        wait_reachable(endpoint, deadline)
+        if probe_rows and expected is not None:
+            endpoint = endpoint.model_copy(update={"probe": probe(endpoint, probe_rows, expected, spec)})
+    except BaseException:
+        # The version before keeps its replicas where new ones fail to start; a first version leaves nothing behind.
+        if not replaced and endpoint.name in running.applications():
+            stop(endpoint.name)
+        raise
+    running.note_endpoint(endpoint)
+    ctx.progress.say(STAGE, f"{model.model}@{model.version} answers at {endpoint.url}", url=endpoint.url)
+    return endpoint
+
+
+def status() -> list[dict[str, Any]]:
+    """Applications of this cluster: name, state, replicas, message; url, model, version where raypipe deployed it."""
+    return [_row(name, application) for name, application in sorted(running.applications().items())]
+
+
+def stop(name: str | None = None) -> list[str]:
+    """Delete an application, or all; Serve itself stops with the last one.
+
+    Returns:
+        Names of what was deleted.
+    Raises:
+        ServeError: no such application.
+    """
+    from ray import serve
+
+    there = sorted(running.applications())
+    if name is not None and name not in there:
+        raise ServeError(
+            f"no application '{name}' runs on this cluster; running: {', '.join(there) or 'none'}", "raypipe status"
+        )
+    leaving = there if name is None else [name]
+    if leaving == there:
+        running.shut_down()
+    else:
+        serve.delete(leaving[0])
+    for each in leaving:
+        running.forget_endpoint(each)
+    return leaving
+
+
+def _start(spec: ServeSpec) -> Listener:
+    """Start Serve, or join the one that runs."""
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing it turned INFO on
+    found = running.listener()
+    if found is None:
+        check_port_free(spec.host, spec.port)
+        serve.start(
+            http_options={
+                "host": spec.host,
+                "port": spec.port,
+                "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S,
+            },
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+            # Reaches the controller of a Ray that runs already; the driver's own environment would not.
+            controller_options={"runtime_env": {"env_vars": ingress_env(spec)}},
+        )
+        found = Listener(spec.host, spec.port, choose_ingress(spec))
+        running.note_listener(found)
+    elif (found.host, found.port) != (spec.host, spec.port):
+        raise ServeError(
+            f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
+            f"the file asks for {spec.host}:{spec.port}",
+            f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
+        )
+    return found
+
+
+def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:
+    """Hand the application to Serve; does not wait."""
+    from ray import serve
+    from ray.serve.config import AutoscalingConfig
+    from ray.serve.exceptions import RayServeException
+    from ray.serve.schema import LoggingConfig
+
+    deployment = serve.deployment(
+        ModelApp,
+        name=model.model,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=spec.min_replicas,
+            max_replicas=spec.max_replicas,
+            target_ongoing_requests=spec.target_ongoing_requests,
+            upscale_delay_s=spec.upscale_delay_s,
+            downscale_delay_s=spec.downscale_delay_s,
+            look_back_period_s=LOOK_BACK_S,
+        ),
+        max_ongoing_requests=spec.max_ongoing_requests,
+        max_constructor_retry_count=START_ATTEMPTS,
+        ray_actor_options=ray_options(spec.resources),
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+    )
+    code_dir = str(ctx.code_dir) if ctx.code_dir is not None else None
+    application = deployment.bind(ctx.store.uri, model.model_dump_json(), code_dir, spec.model_dump_json())
+    target = serve.RunTarget(target=application, name=model.model, route_prefix=_prefix(spec) or "/")
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+    except RayServeException as error:  # e.g. another application has this route
+        raise ServeError(
+            f"Ray Serve refuses {model.model}: {_last_line(str(error))}",
+            "choose another serve.route_prefix, or stop the other application: raypipe stop NAME",
+        ) from None
+
+
+def _wait_running(name: str, deadline: float, spec: ServeSpec) -> None:
+    while True:
+        application = running.applications().get(name)
+        state = application.status.value if application else "NOT_STARTED"
+        if state == "RUNNING":
+            return
+        if application is not None and state in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ServeError(f"{name} did not start: {_reason(application)}", "see the replica's log: raypipe status")
+        if time.monotonic() > deadline:
+            raise ServeError(
+                f"{name} was not healthy within {spec.start_timeout_s:g} s: {_why_late(application, spec)}",
+                "lower serve.resources or serve.min_replicas, add nodes, or raise serve.start_timeout_s",
+            )
+        time.sleep(POLL_S)
+
+
+def _why_late(application: ApplicationStatusOverview | None, spec: ServeSpec) -> str:
+    """What a replica that never came up waits for, as far as one can see from here."""
+    import ray
+
+    said = _reason(application) if application is not None else ""
+    needs, free = ray_bundle(spec.resources), ray.available_resources()
+    lacking = [f"{kind} {amount:g}, free {free.get(kind, 0.0):g}" for kind, amount in needs.items()]
+    if any(amount > free.get(kind, 0.0) for kind, amount in needs.items()):
+        said = f"one replica needs {'; '.join(lacking)}. {said}"
+    return said.strip() or "its replicas are still loading the model"
+
+
+def _reason(application: ApplicationStatusOverview) -> str:
+    """The replica's own words, out of Serve's message about it; empty where Serve says nothing."""
+    texts = [deployment.message for deployment in application.deployments.values()] + [application.message]
+    return _last_line(next((text for text in texts if text), ""))
+
+
+def _last_line(text: str) -> str:
+    """The error itself, out of a quoted traceback or a message in many lines."""
+    errors = re.findall(r"^(?:[\w.]+\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE)
+    if "Traceback" in text or "ray::" in text:
+        return ": ".join(errors[-1]) if errors else text.strip().splitlines()[-1]
+    return " ".join(text.split())[:MAX_REASON_CHARS]
+
+
+def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
+    known = running.noted_endpoint(name)
+    replicas = sum(d.replica_states.get("RUNNING", 0) for d in application.deployments.values())  # type: ignore[call-overload]
+    noted = (
+        known.model_dump(include={"model", "version", "url", "min_replicas", "max_replicas", "ingress"})
+        if known
+        else {}
+    )
+    state = application.status.value
+    return {
+        "name": name,
+        "state": state,
+        "replicas": replicas,
+        "message": "" if state == "RUNNING" else _reason(application),
+    } | noted
+
+
+def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpoint:
+    return Endpoint(
+        name=model.model,
+        url=f"http://{_reachable(listener.host)}:{listener.port}{_prefix(spec)}",
+        model=model.model,
+        version=model.version,
+        min_replicas=spec.min_replicas,
+        max_replicas=spec.max_replicas,
+        ingress="haproxy" if listener.ingress == "haproxy" else "python",
+    )
+
+
+def _prefix(spec: ServeSpec) -> str:
+    return spec.route_prefix.rstrip("/")
+
+
+def _reachable(host: str) -> str:
+    """An address to call: a server that listens everywhere is reached at its node's address."""
+    import ray
+
+    if host in ("0.0.0.0", "::"):
+        return ray.util.get_node_ip_address()
+    return f"[{host}]" if ":" in host else host

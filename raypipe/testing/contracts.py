@@ -1,0 +1,376 @@
+"""What every entry of a table must hold.  A new format, model, search or protocol passes its own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.errors import DataError, ObjectChanged, ObjectExists, ObjectMissing, StoreAccessError
+from raypipe.storage import Store, open_store
+
+Columns = dict[str, list[Any]]
+"""Expected values of each column, in row order."""
+
+# --- dataset formats -------------------------------------------------------------------------------------------------
+
+NUMBERS: Columns = {"a": [1, 2, 3, 4, 5, 6, 7], "b": [0.5, -1.0, 2.25, 0.0, 1e9, 3.5, -0.125]}
+TABLE: Columns = {**NUMBERS, "c": ["x", "y", "ä", "x y", "z", "x", "1"]}
+
+
+def _write_csv(folder: Path) -> tuple[dict[str, Any], Columns]:
+    for name, rows in {"part-0.csv": slice(0, 4), "part-1.csv": slice(4, 7)}.items():
+        lines = [",".join(str(value) for value in row) for row in zip(*(v[rows] for v in TABLE.values()), strict=True)]
+        (folder / name).write_text("\n".join([",".join(TABLE), *lines]) + "\n")
+    return {"path": "*.csv"}, TABLE
+
+
+def _write_jsonl(folder: Path) -> tuple[dict[str, Any], Columns]:
+    rows = [dict(zip(TABLE, row, strict=True)) for row in zip(*TABLE.values(), strict=True)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows[5:]).encode()))
+    return {"path": ["a.jsonl", "b.jsonl.gz"]}, TABLE
+
+
+def _write_parquet(folder: Path) -> tuple[dict[str, Any], Columns]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "table").mkdir()
+    pq.write_table(pa.table(TABLE).slice(0, 5), folder / "table" / "0.parquet", row_group_size=2)
+    pq.write_table(pa.table(TABLE).slice(5), folder / "table" / "1.parquet")
+    return {"path": "table"}, TABLE
+
+
+def _write_idx(folder: Path) -> tuple[dict[str, Any], Columns]:
+    image_NHW = np.arange(7 * 3 * 2, dtype=np.uint8).reshape(7, 3, 2)
+    label_N = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+    images = struct.pack(">4B3I", 0, 0, 8, 3, *image_NHW.shape) + image_NHW.tobytes()
+    (folder / "images.gz").write_bytes(gzip.compress(images))
+    (folder / "labels").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 7) + label_N.tobytes())
+    return {"images": "images.gz", "labels": "labels"}, {"image": list(image_NHW), "label": label_N.tolist()}
+
+
+def _bundled(folder: Path) -> tuple[dict[str, Any], Columns]:
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    return {"dataset": "digits"}, {"image": list(digits.images), "label": digits.target.tolist()}
+
+
+class FormatContract:
+    """A dataset format gives back the rows that were written, however the reading is cut.
+
+    Args:
+        name: key in raypipe.data.formats.FORMATS.
+    """
+
+    examples: dict[str, Callable[[Path], tuple[dict[str, Any], Columns]]] = {
+        "csv": _write_csv,
+        "jsonl": _write_jsonl,
+        "parquet": _write_parquet,
+        "idx": _write_idx,
+        "sklearn": _bundled,
+    }
+    """Writes seven rows or so into a folder; gives the source's fields and the values that must come back."""
+
+    def __init__(self, name: str) -> None:
+        from raypipe.data.formats import FORMATS
+
+        self.name = name
+        self._format = FORMATS[name]
+
+    def check_rows(self, folder: Path, parallelism: int | None) -> None:
+        """All values come back in order at any parallelism. Needs Ray."""
+        fields, expected = self.examples[self.name](folder)
+        rows = self._format.read(self._source(fields), str(folder), parallelism).take_all()
+        assert len(rows) == len(next(iter(expected.values())))
+        assert list(rows[0]) == list(expected)
+        for name, values in expected.items():
+            assert all(np.array_equal(row[name], value) for row, value in zip(rows, values, strict=True)), name
+
+    def check_columns(self, folder: Path) -> None:
+        """`columns` selects, and keeps the order asked for. Needs Ray."""
+        fields, expected = self.examples[self.name](folder)
+        wanted = list(expected)[::-1][:2]
+        dataset = self._format.read(self._source({**fields, "columns": wanted}), str(folder), 1)
+        assert list(dataset.take(1)[0]) == wanted
+
+    def check_files(self, folder: Path) -> None:
+        """Files are found without reading rows; a change of content changes what identifies them."""
+        fields, _ = self.examples[self.name](folder)
+        found = self._format.files(self._source(fields), str(folder))
+        assert found and found == self._format.files(self._source(fields), str(folder))
+        if found[0].uri:  # a bundled set has no file
+            Path(found[-1].uri).write_bytes(b"something else")
+            assert found != self._format.files(self._source(fields), str(folder))
+
+    def check_missing(self, folder: Path) -> None:
+        """A file that is not there is a DataError that names it."""
+        fields, _ = self.examples[self.name](folder)
+        if "dataset" in fields:
+            return
+        gone = {name: "nowhere.dat" for name in fields}
+        with pytest.raises(DataError, match=r"nowhere\.dat") as caught:
+            self._format.files(self._source(gone), str(folder))
+        assert caught.value.hint
+
+    def _source(self, fields: dict[str, Any]) -> Any:
+        from pydantic import TypeAdapter
+
+        from raypipe.spec.data import Source
+
+        return TypeAdapter(Source).validate_python({"format": self.name, **fields})
+
+
+# --- stores ----------------------------------------------------------------------------------------------------------
+
+BIG_BYTES = 20 * 2**20
+RACERS = 16
+
+
+class StoreContract:
+    """A store keeps what it acknowledged, tells winners from losers, and lists exactly.
+
+    Args:
+        store: an empty one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def checks(cls) -> list[str]:
+        """Names of all checks, for `pytest.mark.parametrize`."""
+        return [name for name in vars(cls) if name.startswith("check_")]
+
+    def check_write_then_read(self) -> None:
+        """A write is seen by the next read, the second one too; an empty object is an object."""
+        for data in (b"one", b"two", b"", bytes(range(256))):
+            self._store.write("a/b", data)
+            assert self._store.read("a/b") == data
+            assert self._store.read_with_etag("a/b")[0] == data
+            assert self._store.exists("a/b")
+
+    def check_big_object(self) -> None:
+        """20 MB come back to the byte."""
+        data = np.random.default_rng(0).bytes(BIG_BYTES)
+        self._store.write("big", data)
+        assert self._store.read("big") == data
+        assert [info.size_bytes for info in self._store.list("")] == [BIG_BYTES]
+
+    def check_missing(self) -> None:
+        """What is not there is ObjectMissing, named; a folder is no object."""
+        self._store.write("a/b", b"1")
+        for key in ("nowhere", "a", "a/b/c", "a/bc"):
+            error = _raised(ObjectMissing, lambda key=key: self._store.read(key))
+            assert key in str(error)
+            _raised(ObjectMissing, lambda key=key: self._store.read_with_etag(key))
+            assert not self._store.exists(key)
+
+    def check_delete(self) -> None:
+        """A deleted object is gone; deleting what is not there is no error."""
+        self._store.write("a/b", b"1")
+        self._store.write("a/c", b"1")
+        for _ in range(2):
+            self._store.delete("a/b")
+        assert not self._store.exists("a/b")
+        assert [info.key for info in self._store.list("a")] == ["a/c"]
+
+    def check_delete_prefix(self) -> None:
+        """All under a prefix goes, and nothing beside it."""
+        for key in ("a/b/1", "a/b/c/2", "a/bc", "a/b.json"):
+            self._store.write(key, b"")
+        self._store.delete_prefix("a/b")
+        assert [info.key for info in self._store.list("")] == ["a/b.json", "a/bc"]
+
+    def check_list(self) -> None:
+        """Exactly what lies under the prefix, in key order, with sizes; also where a folder name begins another."""
+        keys = ["a/b.json", "a/b/10", "a/b/2", "a/b/c/d", "a/bc/x", "b", "z z+%20/ü"]
+        for key in keys[::-1]:
+            self._store.write(key, key.encode())
+        assert [info.key for info in self._store.list("")] == sorted(keys)
+        assert [info.key for info in self._store.list("a/b")] == ["a/b/10", "a/b/2", "a/b/c/d"]
+        assert [info.size_bytes for info in self._store.list("a/b")] == [6, 5, 7]
+        for prefix in ("a/b/2", "nowhere", "b", "a/b.j"):
+            assert list(self._store.list(prefix)) == []
+
+    def check_list_many(self) -> None:
+        """More objects than one page of a listing."""
+        with ThreadPoolExecutor(RACERS) as pool:
+            list(pool.map(lambda i: self._store.write(f"many/{i:04d}", b""), range(1100)))
+        assert [info.key for info in self._store.list("many")] == [f"many/{i:04d}" for i in range(1100)]
+
+    def check_write_if_absent(self) -> None:
+        """The first writes, the second is refused and changes nothing; after a delete it may again."""
+        self._store.write_if_absent("a/b", b"first")
+        _raised(ObjectExists, lambda: self._store.write_if_absent("a/b", b"second"))
+        assert self._store.read("a/b") == b"first"
+        self._store.delete("a/b")
+        self._store.write_if_absent("a/b", b"third")
+        assert self._store.read("a/b") == b"third"
+
+    def check_write_if_absent_race(self) -> None:
+        """Of many at once one wins, and the object is the winner's."""
+
+        def attempt(i: int) -> bool:
+            try:
+                self._store.write_if_absent("race", str(i).encode())
+            except ObjectExists:
+                return False
+            return True
+
+        with ThreadPoolExecutor(RACERS) as pool:
+            won = [i for i, has in enumerate(pool.map(attempt, range(RACERS))) if has]
+        assert len(won) == 1
+        assert self._store.read("race") == str(won[0]).encode()
+
+    def check_write_if_unchanged(self) -> None:
+        """Only the tag of the present object replaces it; a stale one, and a gone object, are refused."""
+        self._store.write("a", b"1")
+        _, first = self._store.read_with_etag("a")
+        self._store.write_if_unchanged("a", b"2", first)
+        _raised(ObjectChanged, lambda: self._store.write_if_unchanged("a", b"3", first))
+        assert self._store.read("a") == b"2"
+        _, second = self._store.read_with_etag("a")
+        self._store.delete("a")
+        _raised(ObjectChanged, lambda: self._store.write_if_unchanged("a", b"4", second))
+        _raised(ObjectChanged, lambda: self._store.write_if_unchanged("never", b"4", second))
+        assert not self._store.exists("a") and not self._store.exists("never")
+
+    def check_write_if_unchanged_counter(self) -> None:
+        """Many who count together lose no count."""
+        self._store.write("count", b"0")
+
+        def add() -> None:
+            for _ in range(500):
+                data, etag = self._store.read_with_etag("count")
+                try:
+                    return self._store.write_if_unchanged("count", str(int(data) + 1).encode(), etag)
+                except ObjectChanged:
+                    continue
+            raise AssertionError("500 tries, and somebody else was always first")
+
+        with ThreadPoolExecutor(RACERS) as pool:
+            for future in [pool.submit(add) for _ in range(3 * RACERS)]:
+                future.result()
+        assert self._store.read("count") == str(3 * RACERS).encode()
+        assert [info.key for info in self._store.list("")] == ["count"]
+
+    def check_keys_stay_inside(self) -> None:
+        """A key that might leave the store, or is read differently elsewhere, is refused everywhere."""
+        store = self._store
+        for key in ("../out", "a/../../out", "/out", "a//b", "a/", ".", "a/./b", "a\nb", "a\x00b", "x" * 1025, "a#1"):
+            for action in (store.read, store.delete, store.exists, lambda k: list(store.list(k))):
+                _raised(StoreAccessError, lambda action=action, key=key: action(key))
+            for write in (store.write, store.write_if_absent):
+                _raised(StoreAccessError, lambda write=write, key=key: write(key, b"x"))
+            _raised(StoreAccessError, lambda key=key: store.write_if_unchanged(key, b"x", "tag"))
+        _raised(StoreAccessError, lambda: store.read(""))
+        assert list(store.list("")) == []
+
+    def check_probe(self) -> None:
+        """`check` passes and leaves nothing."""
+        self._store.check()
+        assert list(self._store.list("")) == []
+
+    def check_opened_again(self) -> None:
+        """`open_store(uri)` opens the same store."""
+        if self._store.uri.startswith("memory:"):
+            return  # by nature of this process alone
+        self._store.write("a", b"1")
+        assert open_store(self._store.uri).read("a") == b"1"
+
+
+def _raised(kind: type[Exception], action: Callable[[], Any]) -> Exception:
+    try:
+        action()
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+# --- protocols -------------------------------------------------------------------------------------------------------
+
+Rows = list[dict[str, Any]]
+
+
+class ProtocolContract:
+    """A protocol answers the same numbers as the Predictor and refuses the same rows, whatever its shape on the wire.
+
+    Args:
+        name: key in raypipe.serve.protocols.PROTOCOLS.
+        app: a replica.
+    """
+
+    examples: dict[str, Callable[[Rows], bytes]] = {
+        "predict": lambda rows: json.dumps({"instances": rows}).encode(),
+        "tfserving": lambda rows: json.dumps({"instances": rows}).encode(),
+    }
+    """Writes rows as the body of a request."""
+
+    answers: dict[str, Callable[[bytes], list[Any]]] = {
+        "predict": lambda body: json.loads(body)["predictions"],
+        "tfserving": lambda body: json.loads(body)["predictions"],
+    }
+    """Reads the rows of an answer: numbers, or objects with label, probability, probabilities."""
+
+    def __init__(self, name: str, app: Any) -> None:
+        from raypipe.serve.protocols import PROTOCOLS
+
+        self.name = name
+        self._app = app
+        self._protocol = PROTOCOLS[name](app.model, app.spec.max_request_rows)
+
+    def check_same_numbers(self, rows: Rows) -> None:
+        """Every path answers what the Predictor answers, to 1e-6, and says which version did."""
+        from raypipe.serve.schema import columns_of
+
+        expected = self._app.predictor.predict(columns_of(rows, self._app.signature, max_rows=len(rows)))
+        assert self._protocol.predict_paths()
+        for path in self._protocol.predict_paths():
+            answer = self._ask(path, self.examples[self.name](rows))
+            assert answer.status_code == 200, answer.body
+            assert answer.headers["x-raypipe-model"] == f"{self._app.model.model}@{self._app.model.version}"
+            assert answer.headers["content-type"] == self._protocol.content_types[0]
+            found = self.answers[self.name](bytes(answer.body))
+            if expected.classes is not None:
+                labels = [expected.classes[best] for best in expected.labels()]
+                assert [row["label"] for row in found] == labels
+                found = [row["probabilities"] for row in found]
+            np.testing.assert_allclose(found, expected.values, rtol=1e-6, atol=1e-6)
+
+    def check_refusals(self, good: Rows) -> None:
+        """Damaged bodies and rows are 4xx with code, message and hint; the next good request is answered."""
+        write, path = self.examples[self.name], self._protocol.predict_paths()[0]
+        body = write(good)
+        first = next(iter(good[0]))
+        damaged = {
+            "empty": b"",
+            "cut": body[: len(body) // 2],
+            "no rows": write([]),
+            "missing field": write([{name: value for name, value in good[0].items() if name != first}]),
+            "unknown field": write([{**good[0], "surely not a field": 1}]),
+            "wrong type": write([{**good[0], first: {"a": 1}}]),
+            "null": write([{**good[0], first: None}]),
+            "second row": write([good[0], {}]),
+        }
+        for what, bad in damaged.items():
+            answer = self._ask(path, bad)
+            error = json.loads(bytes(answer.body))["error"]
+            assert 400 <= answer.status_code < 500, what
+            assert error["code"] and error["message"] and set(error) == {"code", "message", "hint"}, what
+        assert "row 1" in json.loads(bytes(self._ask(path, damaged["second row"]).body))["error"]["message"]
+        self.check_same_numbers(good)
+
+    def _ask(self, path: str, body: bytes) -> Any:
+        from raypipe.testing.served import ask
+
+        return ask(self._app, "POST", path, body, headers={"content-type": self._protocol.content_types[0]})

@@ -1,0 +1,300 @@
+"""The examples on real Ray: 01 as a user runs it, the others through `Pipeline` on one shared cluster.
+
+Every endpoint is asked over HTTP and must give what the Predictor gives here for the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from raypipe.model.predictor import Predictor
+from raypipe.pipeline.api import Pipeline, RunResult
+from raypipe.records import DatasetVersion, Endpoint, EvaluationReport, ModelVersion, TrainResult, TuneResult
+from raypipe.storage import Store, open_store
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+NUM_ASKED_ROWS = 50
+LEAVE_TIMEOUT_S = 20.0
+
+pytestmark = pytest.mark.ray
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture(scope="module")
+def store(private_dir: Path) -> Store:
+    """One for the module: the examples share what they may share."""
+    return open_store(str(private_dir / "examples-store"))
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: SimpleNamespace, store: Store) -> Iterator[Run]:
+    """Runs an example's file on the session's Ray, all behind one Serve, each under a route of its own."""
+    from raypipe.serve.stage import stop
+    from tests.conftest import pick_ports
+
+    (port,) = pick_ports(1)
+
+    def run_file(file: str, *overrides: str) -> RunResult:
+        path = EXAMPLES / file
+        name = path.stem if path.stem != "pipeline" else path.parent.name
+        serving = (f"serve.port={port}", f"serve.route_prefix=/{name}", "serve.max_replicas=1")
+        return Pipeline.load(path, [*serving, *overrides], store).run(stream=None)
+
+    yield run_file
+    stop()
+
+
+def report_of(result: RunResult) -> EvaluationReport:
+    report = result.records["evaluate"]
+    assert isinstance(report, EvaluationReport)
+    assert report.passed
+    return report
+
+
+def predictor_of(result: RunResult, store: Store, code_dir: Path | None = None) -> Predictor:
+    version = result.records["register"]
+    assert isinstance(version, ModelVersion) and version.alias == "champion"
+    return Predictor.load(store, version.artifact, code_dir=code_dir)
+
+
+def dataset_of(result: RunResult) -> DatasetVersion:
+    tuned, dataset = result.records.get("tune"), result.records["data"]
+    found = tuned.dataset if isinstance(tuned, TuneResult) else dataset
+    assert isinstance(found, DatasetVersion)
+    return found
+
+
+def test_rows_of(result: RunResult, store: Store) -> dict[str, np.ndarray]:
+    from raypipe.data.shards import load_rows
+
+    return load_rows(store, dataset_of(result), "test", stop=NUM_ASKED_ROWS).columns
+
+
+test_rows_of.__test__ = False  # type: ignore[attr-defined]
+
+
+def as_json(columns: dict[str, np.ndarray], predictor: Predictor) -> list[dict[str, Any]]:
+    """Columns -> rows of a request; a missing number is null."""
+    whole = {c.name for c in predictor.signature.inputs if not c.dtype.startswith("float") and not c.nullable}
+    lists = {name: values.tolist() for name, values in columns.items()}
+    assert whole <= set(lists)
+    return [
+        {name: None if value != value else value for name, value in zip(lists, row, strict=True)}
+        for row in zip(*lists.values(), strict=True)
+    ]
+
+
+def assert_same_answers(found: list[Any], predictor: Predictor, columns: dict[str, np.ndarray]) -> None:
+    """HTTP answers against the Predictor's, to 1e-6."""
+    expected = predictor.predict(columns)
+    if expected.classes is None:
+        np.testing.assert_allclose(found, expected.values, atol=1e-6)
+        return
+    assert [row["label"] for row in found] == [row["label"] for row in expected.rows()]
+    np.testing.assert_allclose([row["probabilities"] for row in found], expected.values, atol=1e-6)
+
+
+def assert_endpoint_agrees(result: RunResult, store: Store, code_dir: Path | None = None) -> Predictor:
+    assert result.endpoint is not None
+    predictor, columns = predictor_of(result, store, code_dir), test_rows_of(result, store)
+    answer = httpx.post(
+        f"{result.endpoint.url}/predict", json={"instances": as_json(columns, predictor)}, timeout=30.0
+    ).raise_for_status()
+    assert_same_answers(answer.json()["predictions"], predictor, columns)
+    return predictor
+
+
+def ask(endpoint: Endpoint | None, **row: Any) -> httpx.Response:
+    assert endpoint is not None
+    return httpx.post(f"{endpoint.url}/predict", json={"instances": [row]}, timeout=30.0)
+
+
+# --- 01 as a user runs it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_no_process(
+    private_dir: Path, free_port: int
+):
+    home = private_dir / "d"
+    home.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    env = {**clean, "HOME": str(home), "RAY_TMPDIR": str(home), "PATH": f"{programs(private_dir)}:{clean['PATH']}"}
+    done = subprocess.run(
+        [str(EXAMPLES / "01_digits" / "run.sh"), "--json", "--store", "kept", "--set", f"serve.port={free_port}"],
+        cwd=home,  # run.sh works from any folder; the store is where the user is
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert processes_of(home) == []
+    told = json.loads(done.stdout)
+    assert told["metrics"]["accuracy"] >= 0.96
+    endpoint = Endpoint.model_validate(told["stages"]["serve"]["record"])
+    store = open_store(str(home / "kept"))
+    version = ModelVersion.model_validate(told["stages"]["register"]["record"])
+    images = [row["image"] for row in endpoint.probe["request"]["instances"]]
+    predictor = Predictor.load(store, version.artifact)
+    assert_same_answers(
+        endpoint.probe["response"]["predictions"], predictor, {"image": np.array(images, dtype=np.uint8)}
+    )
+
+
+def programs(folder: Path) -> Path:
+    """A folder for PATH with `raypipe`, as `pip install` would put it there, and `python3`."""
+    bin_dir = folder / "bin"
+    bin_dir.mkdir(exist_ok=True)
+    program = bin_dir / "raypipe"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m raypipe "$@"\n')
+    program.chmod(0o755)
+    return bin_dir
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of processes that work below `folder` and do not leave by themselves in time."""
+    import psutil
+    import ray  # noqa: F401  (brings the psutil it carries along)
+
+    def works_below(process: psutil.Process) -> bool:
+        try:
+            return any(f"{folder}/" in word for word in process.cmdline())
+        except psutil.Error:
+            return False
+
+    _, alive = psutil.wait_procs([p for p in psutil.process_iter() if works_below(p)], timeout=LEAVE_TIMEOUT_S)
+    return [" ".join(process.cmdline()) for process in alive]
+
+
+# --- 02 against a plain loop -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not MNIST.is_dir(), reason=f"no MNIST files in {MNIST}; the public download is not used in tests")
+def test_mnist_reaches_its_accuracy_and_a_plain_torch_loop_comes_to_the_same(run: Run, store: Store):
+    result = run("02_mnist/pipeline.yaml", f"data.root={MNIST}")
+    accuracy = report_of(result).metrics["accuracy"]
+    assert report_of(result).num_rows == 10_000
+    assert accuracy >= 0.975
+    assert abs(accuracy - plain_mnist(store, dataset_of(result))) <= 0.003
+    assert_endpoint_agrees(result, store)
+
+
+def plain_mnist(store: Store, dataset: DatasetVersion) -> float:
+    """Test accuracy of the same network on the same rows, written as anyone writes it in PyTorch."""
+    import torch
+    from torch import nn
+
+    from raypipe.data.shards import load_rows
+
+    def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = load_rows(store, dataset, split)
+        return torch.from_numpy(rows.columns["image"]).float() / 255, torch.from_numpy(rows.target).long()
+
+    torch.manual_seed(0)
+    images, labels = tensors("train")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5 * -(-len(labels) // 128))
+    for _ in range(5):
+        for rows in torch.randperm(len(labels)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    images, labels = tensors("test")
+    with torch.no_grad():
+        return float((model(images).argmax(dim=1) == labels).double().mean())
+
+
+# --- 03 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flats(private_dir: Path) -> str:
+    """The override that names freshly made data."""
+    folder = private_dir / "flats"
+    subprocess.run(
+        [sys.executable, str(EXAMPLES / "03_tabular" / "make_data.py"), str(folder / "data")], check=True, timeout=60
+    )
+    return f"data.root={folder}"
+
+
+FLAT = {
+    "area_m2": 71.5,
+    "rooms": 3,
+    "built": None,
+    "energy_class": "C",
+    "heating": None,
+    "balcony": True,
+    "district": "harbour",
+}
+
+
+@pytest.mark.timeout(240)
+def test_flats_classification_searches_passes_its_gates_and_treats_new_categories_as_the_file_says(
+    run: Run, store: Store, flats: str
+):
+    result = run("03_tabular/classification.yaml", flats)
+    report = report_of(result)
+    assert 0.78 <= report.metrics["accuracy"] <= 0.87
+    assert set(report.per_class or {}) == {"no", "yes"}
+    tuned = result.records["tune"]
+    assert isinstance(tuned, TuneResult) and len(tuned.trials) == 6
+    assert {trial.status for trial in tuned.trials} <= {"completed", "stopped"}
+    assert_endpoint_agrees(result, store)
+    new_district = ask(result.endpoint, **{**FLAT, "district": "lakeside"}, price_m=0.31)
+    assert new_district.status_code == 200
+    new_class = ask(result.endpoint, **{**FLAT, "energy_class": "H"}, price_m=0.31)
+    assert new_class.status_code == 400
+    assert "energy_class" in new_class.text and "'H'" in new_class.text
+
+
+@pytest.mark.timeout(240)
+def test_flats_regression_explains_nearly_all_that_can_be_explained(run: Run, store: Store, flats: str):
+    result = run("03_tabular/regression.yaml", flats)
+    metrics = report_of(result).metrics
+    assert 0.85 <= metrics["r2"] <= 0.93
+    assert metrics["rmse"] <= 0.06
+    assert_endpoint_agrees(result, store)
+    cheap, dear = (ask(result.endpoint, **{**FLAT, "district": name}) for name in ("airport", "old_town"))
+    assert cheap.json()["predictions"][0] < dear.json()["predictions"][0]
+
+
+# --- 04 --------------------------------------------------------------------------------------------------------------
+
+YOUR_MODEL = EXAMPLES / "04_your_model"
+
+
+@pytest.mark.timeout(240)
+def test_your_torch_network_trains_registers_and_serves(run: Run, store: Store):
+    result = run("04_your_model/pipeline.yaml")
+    assert report_of(result).metrics["accuracy"] >= 0.97
+    assert_endpoint_agrees(result, store, YOUR_MODEL)
+
+
+@pytest.mark.timeout(240)
+def test_keras_network_trains_on_two_workers_registers_and_serves_unchanged(run: Run, store: Store):
+    result = run("04_your_model/keras.yaml")
+    assert report_of(result).metrics["accuracy"] >= 0.95
+    trained = result.records["train"]
+    assert isinstance(trained, TrainResult) and trained.num_workers == 2
+    losses = [epoch.metrics["train_loss"] for epoch in trained.history]
+    assert losses[-1] < losses[0] / 5
+    assert_endpoint_agrees(result, store, YOUR_MODEL)

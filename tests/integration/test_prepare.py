@@ -1,0 +1,232 @@
+"""From files to a dataset version, on a real Ray cluster and a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.data.formats import FORMATS
+from raypipe.data.shards import encode_target, load_rows
+from raypipe.data.stage import prepare, source_fingerprint
+from raypipe.data.transforms import FittedTransforms
+from raypipe.errors import DataError, RaypipeError
+from raypipe.records import DatasetVersion
+from raypipe.spec.data import DataSpec
+from raypipe.storage import open_store
+from raypipe.testing.contracts import FormatContract
+from raypipe.testing.fakes import run_context
+
+pytestmark = pytest.mark.ray
+
+ADULTS = [
+    {"key": i, "age": None if i % 10 == 0 else 20 + i % 50, "city": f"c{i % 4}", "pay": i % 7 / 2, "label": i % 3}
+    for i in range(600)
+]
+TABULAR = {
+    "target": "label",
+    "split": {"key": ["key"]},
+    "transforms": [
+        {"kind": "impute", "columns": ["age"]},
+        {"kind": "standardize", "columns": ["age", "pay"]},
+        {"kind": "one_hot", "columns": ["city"]},
+    ],
+    "rows_per_shard": 100,
+}
+
+
+def spec(root, path="*.csv", file_format="csv", **fields):
+    source = {"format": file_format, "path": path}
+    return DataSpec.model_validate({"root": str(root), "source": source, **TABULAR, **fields})
+
+
+def write_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [",".join("" if value is None else str(value) for value in row.values()) for row in rows]
+    path.write_text("\n".join([",".join(rows[0]), *cells]) + "\n")
+
+
+def store_files(store):
+    return {info.key: store.read(info.key) for info in store.list("datasets")}
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    return run_context(open_store(str(tmp_path / "store")))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_gives_the_rows_back_at_any_parallelism(ray_cluster, name, tmp_path):
+    contract = FormatContract(name)
+    for parallelism in (1, 3, None):
+        folder = tmp_path / str(parallelism)
+        folder.mkdir()
+        contract.check_rows(folder, parallelism)
+    (tmp_path / "columns").mkdir()
+    contract.check_columns(tmp_path / "columns")
+
+
+def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ray_cluster, tmp_path):
+    for number in range(5):
+        write_csv(tmp_path / "in" / f"{number}.csv", ADULTS[number * 120 : number * 120 + 120])
+    for number in range(5):
+        write_csv(tmp_path / "turned" / f"{number}.csv", ADULTS[480 - number * 120 : 600 - number * 120][::-1])
+    seen = []
+    for folder, parallelism in [("in", 1), ("in", 2), ("in", 7), ("turned", None)]:
+        store = open_store(str(tmp_path / f"store-{folder}-{parallelism}"))
+        prepare(spec(tmp_path / folder, read_parallelism=parallelism), run_context(store))
+        seen.append(store_files(store))
+    assert len(seen[0]) == 1 + 5 + 1 + 2 and all(files == seen[0] for files in seen[1:])
+
+
+def test_prepare_of_digits_splits_and_scales_real_images(ray_cluster, ctx):
+    fields = {
+        "source": {"format": "sklearn", "dataset": "digits"},
+        "target": "label",
+        "transforms": [{"kind": "scale", "columns": ["image"], "factor": 1 / 16}],
+    }
+    dataset = prepare(DataSpec.model_validate(fields), ctx)
+    assert {name: split.num_rows for name, split in dataset.splits.items()} == {"train": 1262, "val": 169, "test": 366}
+    assert dataset.feature_shape == (8, 8) and dataset.signature.classes == tuple(range(10))
+    rows = load_rows(ctx.store, dataset, "val")
+    features = FittedTransforms.from_state(dataset.transforms).apply(rows.columns, dataset.signature.inputs)
+    assert features.shape == (169, 8, 8) and features.dtype == np.float32 and features.max() == 1.0
+    assert encode_target(rows.target, dataset.signature).dtype == np.int64
+
+
+def test_prepare_a_second_time_reuses_the_version(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", ADULTS)
+    first = prepare(spec(tmp_path / "in"), ctx)
+    shard = first.splits["val"].shards[0].key
+    ctx.store.delete(shard)  # would come back if it were written again
+    assert prepare(spec(tmp_path / "in", read_parallelism=3), ctx) == first
+    assert not ctx.store.exists(shard)
+    assert DatasetVersion.model_validate_json(first.to_json()) == first
+
+
+def test_prepare_fits_on_train_rows_only(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", ADULTS)
+    dataset = prepare(spec(tmp_path / "in"), ctx)
+    train = load_rows(ctx.store, dataset, "train").columns["age"]
+    assert dataset.transforms[0]["columns"]["age"]["fill"] == pytest.approx(np.nanmean(train), rel=1e-12)
+    assert dataset.feature_shape == (2 + 4,) and [c.name for c in dataset.signature.inputs] == ["age", "city", "pay"]
+
+
+def test_prepare_with_a_test_source_keeps_its_rows_for_test(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "train.csv", ADULTS[:400])
+    write_csv(tmp_path / "in" / "test.csv", ADULTS[400:])
+    test_source = {"format": "csv", "path": "test.csv"}
+    dataset = prepare(spec(tmp_path / "in", path="train.csv", test_source=test_source), ctx)
+    assert dataset.splits["test"].num_rows == 200
+    assert dataset.splits["train"].num_rows + dataset.splits["val"].num_rows == 400
+
+
+def test_prepare_keeps_bad_rows_aside_with_reason_and_number(ray_cluster, ctx, tmp_path):
+    rows = [dict(row) for row in ADULTS]
+    rows[7]["pay"] = float("nan")
+    rows[9]["label"] = rows[9]["city"] = None
+    write_csv(tmp_path / "in" / "a.csv", rows)
+    with pytest.raises(DataError, match=r"2 of 600 rows break the schema.*allows 0\n  row 8: 'pay' is missing"):
+        prepare(spec(tmp_path / "in"), ctx)
+    dataset = prepare(spec(tmp_path / "in", bad_rows={"max_frac": 0.01}, read_parallelism=4), ctx)
+    assert dataset.num_bad_rows == 2 and sum(s.num_rows for s in dataset.splits.values()) == 598
+    kept = [json.loads(line) for line in ctx.store.read(dataset.bad_rows_key).splitlines()]
+    assert [row["row_number"] for row in kept] == [8, 10]
+    assert kept[1]["reason"] == "'city' is missing; 'label' is missing" and kept[1]["row"]["key"] == 9
+
+
+def wrong_label(rows):
+    rows[-1]["label"] = 99
+
+
+def one_label(rows):
+    for row in rows:
+        row["label"] = 1
+
+
+def word_among_numbers(rows):
+    rows[3]["pay"] = "much"
+
+
+@pytest.mark.parametrize(
+    ("change", "fields", "message"),
+    [
+        (
+            wrong_label,
+            {"split": {"key": ["label"], "val_frac": 0.3, "test_frac": 0.3}},
+            "but in none of train|is empty",
+        ),
+        (one_label, {}, "one class in train"),
+        (word_among_numbers, {}, "standardize needs numbers, but column 'pay' holds text"),
+        (None, {"target": "lable"}, "'lable' is not there, did you mean 'label'"),
+        (None, {"path": "b.csv"}, "'b.csv' matches no file"),
+        (None, {"split": {"key": ["key"], "val_frac": 1e-9}}, "the val split is empty"),
+        (None, {"task": "regression", "target": "city", "transforms": []}, "regression needs numbers"),
+    ],
+)
+def test_prepare_of_data_that_breaks_its_promise_is_a_data_error(ray_cluster, ctx, tmp_path, change, fields, message):
+    rows = [dict(row) for row in ADULTS]
+    if change is not None:
+        change(rows)
+    write_csv(tmp_path / "in" / "a.csv", rows)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(spec(tmp_path / "in", **fields), ctx)
+    assert type(caught.value) is DataError and "Traceback" not in str(caught.value)
+    assert not store_files(ctx.store)
+
+
+def test_prepare_with_a_label_that_only_the_test_source_has_is_refused(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "train.csv", ADULTS[:300])
+    write_csv(tmp_path / "in" / "test.csv", [{**row, "label": 99 if row["key"] > 597 else 0} for row in ADULTS[300:]])
+    with pytest.raises(DataError, match=r"label 99 of target 'label' is in 2 row\(s\) of test but in none of train"):
+        prepare(spec(tmp_path / "in", path="train.csv", test_source={"format": "csv", "path": "test.csv"}), ctx)
+
+
+def test_prepare_with_a_category_that_train_has_not_is_refused(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "train.csv", ADULTS[:300])
+    write_csv(tmp_path / "in" / "test.csv", [{**row, "city": "Paris"} for row in ADULTS[300:]])
+    with pytest.raises(DataError, match="'city' holds 'Paris', a category that train has not"):
+        prepare(spec(tmp_path / "in", path="train.csv", test_source={"format": "csv", "path": "test.csv"}), ctx)
+    assert not ctx.store.exists("datasets/pipeline/record.json")
+
+
+def test_prepare_of_no_rows_is_refused(ray_cluster, ctx, tmp_path):
+    (tmp_path / "a.csv").write_text("key,age,city,pay,label\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        prepare(spec(tmp_path), ctx)
+
+
+def test_prepare_of_a_damaged_file_names_the_file(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "a.csv", ADULTS)
+    (tmp_path / "b.csv").write_text("key,age,city,pay,label\n1,2\n")
+    with pytest.raises(DataError, match=r"b\.csv is not readable as CSV"):
+        prepare(spec(tmp_path), ctx)
+
+
+@pytest.mark.s3
+def test_prepare_from_s3_into_s3_equals_the_same_from_disk_to_disk(ray_cluster, s3, bucket, ctx, tmp_path):
+    table = pa.Table.from_pylist(ADULTS)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with contextlib.closing(s3.client()) as client:
+        client.upload_file(str(tmp_path / "a.parquet"), bucket, "in/a.parquet")
+    remote = run_context(open_store(f"s3://{bucket}/kept"))
+    here = prepare(spec(tmp_path, "a.parquet", "parquet"), ctx)
+    there = prepare(spec(f"s3://{bucket}/in", "a.parquet", "parquet"), remote)
+    assert there == here and store_files(remote.store) == store_files(ctx.store)
+    globbed = prepare(spec("unused", f"s3://{bucket}/in/*.parquet", "parquet"), remote)
+    assert globbed.content_fingerprint == here.content_fingerprint and globbed.version != here.version
+    rows = load_rows(remote.store, there, "test", start=3, stop=20)
+    assert (rows.row_id == load_rows(ctx.store, here, "test").row_id[3:20]).all()
+
+
+@pytest.mark.s3
+def test_source_on_s3_that_is_not_there_is_refused_by_name(s3, bucket):
+    for path in (f"s3://{bucket}/nothing.csv", f"s3://{bucket}-no/nothing.csv"):
+        with pytest.raises(RaypipeError, match=r"nothing\.csv"):
+            source_fingerprint(spec("unused", path))
+    assert not Path("unused").exists()

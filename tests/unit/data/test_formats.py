@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import gzip
+import struct
+import threading
+from decimal import Decimal
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter
+from ray.data.extensions import ArrowPythonObjectArray
+
+from raypipe.data import columns
+from raypipe.data.files import find
+from raypipe.data.formats import FORMATS, csv, idx, jsonl, parquet, sklearn
+from raypipe.data.reading import read_group
+from raypipe.data.stage import source_fingerprint
+from raypipe.errors import DataError, StoreError
+from raypipe.spec.data import CsvSource, DataSpec, IdxSource, Source
+from raypipe.testing.contracts import FormatContract
+from tests.unit.data.helpers import source_file
+
+NULLS = CsvSource(format="csv", path="x").null_values
+
+
+def test_table_of_formats_agrees_with_the_spec_and_the_contract():
+    variants = TypeAdapter(Source).json_schema()["discriminator"]["mapping"]
+    assert set(FORMATS) == set(variants) == set(FormatContract.examples)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_keeps_its_contract_on_files(name, tmp_path):
+    contract = FormatContract(name)
+    contract.check_missing(tmp_path)
+    (tmp_path / "again").mkdir()
+    contract.check_files(tmp_path / "again")
+
+
+def read_csv(folder, text, **options):
+    (folder / "f.csv").write_text(text)
+    (table,) = csv.read_file_(source_file(folder / "f.csv"), **{"null_values": NULLS, **options})
+    return table
+
+
+def test_csv_null_values_are_missing_in_numbers_and_text(tmp_path):
+    table = read_csv(tmp_path, "a,b\n1,x\nNA,?\n,null\n2.5,\n")
+    assert table.to_pydict() == {"a": [1.0, None, None, 2.5], "b": ["x", None, None, None]}
+
+
+def test_csv_null_values_of_the_spec_replace_the_usual_ones(tmp_path):
+    table = read_csv(tmp_path, "a,b\n1,NA\n-99,y\n", null_values=["-99"])
+    assert table.to_pydict() == {"a": [1, None], "b": ["NA", "y"]}
+
+
+def test_csv_column_that_turns_to_fractions_late_is_read_as_numbers(tmp_path):
+    lines = [str(i) for i in range(400_000)]  # more than the first megabyte, where Ray's own reader settles the type
+    table = read_csv(tmp_path, "a\n" + "\n".join(lines) + "\n0.5\n")
+    assert table["a"].type == pa.float64() and table["a"][-1].as_py() == 0.5
+
+
+def test_csv_with_a_short_row_is_refused_with_file_and_row(tmp_path):
+    with pytest.raises(DataError, match=r"f\.csv is not readable as CSV.*Row #3.*Expected 2 columns, got 1"):
+        read_csv(tmp_path, "a,b\n1,2\n3\n")
+
+
+def test_csv_that_is_empty_is_refused_by_name(tmp_path):
+    with pytest.raises(DataError, match=r"f\.csv is not readable as CSV"):
+        read_csv(tmp_path, "")
+
+
+def test_csv_other_delimiter_is_honoured(tmp_path):
+    assert read_csv(tmp_path, "a;b\n1;2\n", delimiter=";").to_pydict() == {"a": [1], "b": [2]}
+
+
+def test_csv_gzip_that_is_cut_short_is_refused_by_name(tmp_path):
+    data = gzip.compress(b"a,b\n" + b"1,2\n" * 10_000)
+    (tmp_path / "f.csv.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"f\.csv\.gz is not readable"):
+        list(csv.read_file_(source_file(tmp_path / "f.csv.gz"), null_values=NULLS))
+
+
+def test_jsonl_field_that_changes_type_is_refused_by_file(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"a": 1}\n{"a": "x"}\n')
+    with pytest.raises(DataError, match=r"f\.jsonl is not readable as JSON lines"):
+        list(jsonl.read_file(source_file(tmp_path / "f.jsonl")))
+
+
+def test_jsonl_of_numbers_and_lists_is_read(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"a": 1, "v": [1, 2]}\n\n{"v": [3.5, 4], "a": 2.5}\n')
+    (table,) = jsonl.read_file(source_file(tmp_path / "f.jsonl"))
+    assert table.to_pydict() == {"a": [1, 2.5], "v": [[1, 2], [3.5, 4]]}
+
+
+def test_parquet_reads_only_named_columns_and_refuses_unknown_ones(tmp_path):
+    pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "f.parquet")
+    (table,) = parquet.read_file(source_file(tmp_path / "f.parquet"), names=["b"])
+    assert table.column_names == ["b"]
+    with pytest.raises(DataError, match=r"f\.parquet: column 'bb' is not there, did you mean 'b'"):
+        list(parquet.read_file(source_file(tmp_path / "f.parquet"), names=["bb"]))
+
+
+def test_parquet_that_is_none_is_refused_by_name(tmp_path):
+    (tmp_path / "f.parquet").write_bytes(b"PAR1 but nothing more")
+    with pytest.raises(DataError, match=r"f\.parquet is not a readable Parquet file"):
+        list(parquet.read_file(source_file(tmp_path / "f.parquet")))
+
+
+def test_parquet_with_pickled_objects_is_refused_by_type_and_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    table = pa.table({"a": [1], "o": ArrowPythonObjectArray.from_objects([Bomb()])})
+    pq.write_table(table, tmp_path / "f.parquet")
+    file = source_file(tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"column 'o' has extension type ray\.data\.arrow_pickled_object"):
+        read_group([file], parquet.read_file, None)
+    assert read_group([file], parquet.read_file, ["a"])[0].to_pydict() == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "found"),
+    [
+        (pa.array(["u", "v", "u"]).dictionary_encode(), "string", ["u", "v", "u"]),
+        (pa.array(["u"], pa.large_string()), "string", ["u"]),
+        (pa.array([1.5], pa.float16()), "float", [1.5]),
+        (pa.array([Decimal("1.5")]), "double", [1.5]),
+        (pa.array([0], pa.date32()), "string", ["1970-01-01"]),
+        (pa.array([[1, 2]], pa.list_(pa.int32(), 2)), "list<element: int32>", [[1, 2]]),
+    ],
+)
+def test_column_of_a_rich_type_becomes_numbers_text_or_lists(values, dtype, found):
+    table = columns.normalise(pa.table({"a": values}), "f")
+    assert table["a"].to_pylist() == found
+    assert columns.kind(table["a"].type).dtype == columns.kind(columns.normalise(table, "f")["a"].type).dtype
+    assert dtype.startswith(("list", str(table["a"].type)))
+
+
+@pytest.mark.parametrize("values", [[b"bytes"], [{"a": 1}], [["text"]]])
+def test_column_without_numbers_or_text_is_refused_by_name(values):
+    with pytest.raises(DataError, match="f: column 'a' has type"):
+        columns.normalise(pa.table({"a": values}), "f")
+
+
+def idx_bytes(array):
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(idx_bytes(IMAGES))[:-12], "f is damaged"),
+        (gzip.compress(idx_bytes(IMAGES))[:30], "f is damaged"),
+        (idx_bytes(IMAGES)[:-1], "f is damaged: its header says .2, 4, 3., that is 40 bytes, but it has 39"),
+        (idx_bytes(IMAGES) + b"x", "but it has 41"),
+        (idx_bytes(IMAGES)[:10], "ends inside its header"),
+        (idx_bytes(IMAGES[0, 0]), "f starts with 00000801.*3 dimension.*starts with 00000803"),
+        (b"", "f starts with nothing"),
+        (b"<html>not found</html>", "f starts with 3c68746d"),
+    ],
+)
+def test_idx_that_is_damaged_is_refused_by_file(data, message):
+    with pytest.raises(DataError, match=message):
+        idx.decode(data, "f", num_dims=3)
+
+
+def test_idx_of_different_counts_is_refused_with_both(tmp_path):
+    (tmp_path / "i").write_bytes(idx_bytes(IMAGES))
+    (tmp_path / "l").write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    with pytest.raises(DataError, match="i has 2 images but l has 3 labels"):
+        idx.read_pair(source_file(tmp_path / "i"), labels=source_file(tmp_path / "l"))
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer", "diabetes"])
+def test_sklearn_set_has_features_and_a_target(name):
+    table = sklearn.load(name)
+    target = "label" if name == "digits" else "target"
+    assert table.column_names[-1] == target and table.num_rows > 100
+    assert all(column.isidentifier() for column in table.column_names)
+
+
+def test_path_may_be_a_file_a_folder_a_glob_or_several(tmp_path):
+    for name in ("b.csv", "a.csv", "_hidden.csv", "notes.md", "deep/c.csv.gz", "deep/er/d.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+
+    def names(path):
+        return [file.name for file in find(path, str(tmp_path), csv.SUFFIXES)]
+
+    assert names("b.csv") == ["b.csv"]
+    assert names("notes.md") == ["notes.md"]
+    assert names(".") == ["a.csv", "b.csv", "deep/c.csv.gz", "deep/er/d.csv"]
+    assert names("*.csv") == ["_hidden.csv", "a.csv", "b.csv"]
+    assert names("**/*.csv") == ["_hidden.csv", "a.csv", "b.csv", "deep/er/d.csv"]
+    assert names(["b.csv", "a.csv", "*.csv"]) == ["b.csv", "a.csv", "_hidden.csv"]
+    assert names(str(tmp_path / "deep")) == ["deep/c.csv.gz", "deep/er/d.csv"]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        del format, args
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Address of a loopback server over a folder."""
+    (tmp_path / "web").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "web")))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_idx_over_http_is_read_and_what_is_missing_is_refused_by_address(tmp_path, web):
+    (tmp_path / "web" / "i.gz").write_bytes(gzip.compress(idx_bytes(IMAGES)))
+    (tmp_path / "web" / "l").write_bytes(idx_bytes(np.zeros(2, np.uint8)))
+    source = IdxSource(format="idx", images="i.gz", labels="l")
+    images, labels = idx.files(source, web)
+    assert (images.name, labels.size_bytes) == ("i.gz", 10)
+    assert idx.read_pair(images, labels=labels)[0].num_rows == 2
+    with pytest.raises(DataError, match=r"/gone answered HTTP 404"):
+        idx.files(source.model_copy(update={"labels": "gone"}), web)
+    with pytest.raises(StoreError, match="did not answer"):
+        find("x", "http://127.0.0.1:1", ())
+
+
+def test_path_that_is_misspelt_is_refused_with_the_near_name(tmp_path):
+    (tmp_path / "titanic.csv").write_text("a\n1\n")
+    with pytest.raises(DataError, match=r"'titanik.csv' matches no file .*did you mean 'titanic.csv'"):
+        find("titanik.csv", str(tmp_path), csv.SUFFIXES)
+
+
+def test_folder_without_data_files_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"holds no \.csv"):
+        find(".", str(tmp_path), csv.SUFFIXES)
+
+
+def test_source_fingerprint_changes_with_content_and_not_with_the_place(tmp_path):
+    def of(folder, text):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "f.csv").write_text(text)
+        fields = {"source": {"format": "csv", "path": "f.csv"}, "target": "y", "root": str(tmp_path / folder)}
+        return source_fingerprint(DataSpec.model_validate(fields))
+
+    assert of("here", "a,y\n1,2\n") == of("there", "a,y\n1,2\n") != of("here", "a,y\n1,3\n")

@@ -1,0 +1,189 @@
+"""Blocks to shards and back, without Ray: the functions are plain, Ray only sends them around."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe.data.blocks import check_block, cut_block, plan_shards, store_shards
+from raypipe.data.shards import ROW_ID, encode_target, load_rows, share
+from raypipe.data.validate import profile, schema_of
+from raypipe.errors import DataError, DigestMismatch, ObjectMissing
+from raypipe.records import DatasetVersion, Signature, Split
+from raypipe.spec.data import DataSpec
+from raypipe.storage import open_store
+
+NUM_ROWS = 200
+RANDOM = np.random.default_rng(1)
+TABLE = pa.table(
+    {
+        "a": np.where(np.arange(NUM_ROWS) % 9 == 0, np.nan, RANDOM.integers(0, 5, NUM_ROWS).astype(float)),
+        "v": list(RANDOM.normal(size=(NUM_ROWS, 3))),
+        "city": [None if i % 7 == 0 else f"c{i % 3}" for i in range(NUM_ROWS)],
+        "y": ["no" if i % 2 else "yes" for i in range(NUM_ROWS)],
+    }
+)
+SPEC = DataSpec.model_validate(
+    {
+        "source": {"format": "csv", "path": "f.csv"},
+        "target": "y",
+        "transforms": [
+            {"kind": "impute", "columns": ["a"]},
+            {"kind": "impute", "columns": ["city"], "strategy": "constant", "value": "?"},
+            {"kind": "one_hot", "columns": ["city"]},
+        ],
+    }
+)
+
+
+def prepared(folder, table, cuts, rows_per_shard=40):
+    """What stage.prepare does between reading and fitting, in this process."""
+    edges = [0, *cuts, table.num_rows]
+    parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
+    schema = schema_of(SPEC, [profile(part) for part in parts])
+    checked = [check_block(part, schema, SPEC.split, None) for part in parts]
+    plans = plan_shards([index for _, index in checked], rows_per_shard)
+    pieces = [cut_block(t, [plan.positions[b] for plan in plans]) for b, (t, _) in enumerate(checked)]
+    keys = [f"{plan.split}/{plan.index}" for plan in plans]
+    flat = [block_pieces[s] for s in range(len(plans)) for block_pieces in pieces]
+    shards = store_shards(str(folder), keys, *flat)[0]
+    splits = {}
+    for name in ("train", "val", "test"):
+        mine = tuple(shard for plan, shard in zip(plans, shards, strict=True) if plan.split == name)
+        splits[name] = Split(num_rows=sum(s.num_rows for s in mine), shards=mine)
+    signature = Signature(inputs=schema.inputs, task="classification", target="y", classes=("no", "yes"))
+    return DatasetVersion(
+        name="n",
+        version="v",
+        signature=signature,
+        splits=splits,
+        transforms=(),
+        feature_shape=(1,),
+        content_fingerprint="",
+    )
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (50, 51, 180), tuple(range(10, 200, 10))])
+def test_shards_of_any_cut_into_blocks_are_the_same_bytes(tmp_path, cuts):
+    assert prepared(tmp_path / "a", TABLE, (100,)).splits == prepared(tmp_path / "b", TABLE, cuts).splits
+
+
+def test_shards_of_any_row_order_are_the_same_bytes(tmp_path):
+    shuffled = TABLE.take(pa.array(RANDOM.permutation(NUM_ROWS)))
+    assert prepared(tmp_path / "a", TABLE, ()).splits == prepared(tmp_path / "b", shuffled, (33,)).splits
+
+
+def test_shards_hold_every_row_once_in_order_of_row_id(tmp_path):
+    dataset = prepared(tmp_path, TABLE, (77,))
+    store = open_store(str(tmp_path))
+    rows = [load_rows(store, dataset, name) for name in dataset.splits]
+    assert sum(map(len, rows)) == NUM_ROWS
+    assert all((np.diff(split.row_id.astype(float)) >= 0).all() for split in rows)
+    assert len(np.unique(np.concatenate([split.row_id for split in rows]))) == NUM_ROWS
+    whole = {tuple(v) for v in np.array(TABLE["v"].to_pylist())}
+    assert {tuple(v) for split in rows for v in split.columns["v"]} == whole
+
+
+def test_rows_are_numbers_with_nan_and_text_with_none(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    rows = load_rows(open_store(str(tmp_path)), dataset, "train")
+    assert rows.columns["a"].dtype == np.float64 and np.isnan(rows.columns["a"]).any()
+    assert rows.columns["v"].shape == (len(rows), 3)
+    assert rows.columns["city"].dtype == object and None in rows.columns["city"]
+    assert set(rows.target) == {"yes", "no"}
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (35, 45), (40, 80), (0, None), (100, 101), (5, 5)])
+def test_load_rows_of_a_range_equals_the_same_range_of_all(tmp_path, start, stop):
+    dataset = prepared(tmp_path, TABLE, ())
+    store = open_store(str(tmp_path))
+    some, all_rows = load_rows(store, dataset, "train", start=start, stop=stop), load_rows(store, dataset, "train")
+    assert (some.row_id == all_rows.row_id[start:stop]).all() and len(some) == len(all_rows.row_id[start:stop])
+    for name, values in all_rows.columns.items():
+        np.testing.assert_array_equal(some.columns[name], values[start:stop])
+
+
+def test_load_rows_reads_only_the_shards_it_needs(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    store = open_store(str(tmp_path))
+    store.delete(dataset.splits["train"].shards[0].key)
+    assert len(load_rows(store, dataset, "train", start=40)) == dataset.splits["train"].num_rows - 40
+    with pytest.raises(ObjectMissing):
+        load_rows(store, dataset, "train", start=39)
+
+
+def test_load_rows_of_a_damaged_shard_is_refused(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    store = open_store(str(tmp_path))
+    key = dataset.splits["test"].shards[0].key
+    data = bytearray(store.read(key))
+    data[len(data) // 2] ^= 1
+    store.write(key, bytes(data))
+    with pytest.raises(DigestMismatch, match="test/0"):
+        load_rows(store, dataset, "test")
+
+
+def test_load_rows_outside_the_split_is_refused(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    with pytest.raises(ValueError, match="not within"):
+        load_rows(open_store(str(tmp_path)), dataset, "val", stop=10_000)
+
+
+def test_load_rows_of_an_empty_split_has_columns_without_rows(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    empty = dataset.model_copy(update={"splits": {"val": Split(num_rows=0, shards=())}})
+    rows = load_rows(open_store(str(tmp_path)), empty, "val")
+    assert len(rows) == 0 and rows.columns["v"].shape == (0, 3) and rows.columns["city"].dtype == object
+
+
+def test_shard_is_plain_arrow_without_pickle(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    data = open_store(str(tmp_path)).read(dataset.splits["train"].shards[0].key)
+    table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    assert table.column_names == [ROW_ID, "a", "v", "city", "y"] and not table.schema.metadata
+    assert [str(field.type).partition("[")[0] for field in table.schema] == [
+        "uint64",
+        "double",
+        "extension<arrow.fixed_shape_tensor",
+        "string",
+        "string",
+    ]
+
+
+def signature(classes=None):
+    task = "regression" if classes is None else "classification"
+    return Signature(inputs=(), task=task, target="y", classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"),
+    [
+        (np.array(["b", "a"], object), ("a", "b")),
+        (np.array([20, -3]), (-3, 20)),
+        (np.array([True, False]), (False, True)),
+    ],
+)
+def test_encode_target_gives_the_index_of_each_label(target, classes):
+    encoded = encode_target(target, signature(classes))
+    assert encoded.dtype == np.int64 and encoded.tolist() == [1, 0]
+
+
+def test_encode_target_of_a_label_outside_the_classes_is_refused():
+    with pytest.raises(DataError, match=r"'y' holds 'c'; the classes are \['a', 'b'\]"):
+        encode_target(np.array(["a", "c"], object), signature(("a", "b")))
+
+
+def test_encode_target_of_regression_is_float32():
+    assert encode_target(np.array([0.5, 2.0]), signature()).dtype == np.float32
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("num_rows", [0, 1, 6, 100])
+def test_shares_are_contiguous_complete_and_even(num_rows, world_size):
+    shares = [share(num_rows, rank, world_size) for rank in range(world_size)]
+    assert shares[0][0] == 0 and shares[-1][1] == num_rows
+    assert all(a[1] == b[0] for a, b in pairwise(shares))
+    assert max(b - a for a, b in shares) - min(b - a for a, b in shares) <= 1

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from ray.data.extensions import ArrowTensorArray
+
+from raypipe.data.reading import FILE_KEY, read_group
+from raypipe.data.validate import check, profile, refuse_too_many, schema_of
+from raypipe.errors import DataError
+from raypipe.spec.data import DataSpec
+from tests.unit.data.helpers import source_file
+
+NAN, INF = float("nan"), float("inf")
+
+
+def block(columns, file="f.csv"):
+    return pa.table(columns).replace_schema_metadata({FILE_KEY: file})
+
+
+def spec(**fields):
+    return DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y", **fields})
+
+
+def checked(columns, **fields):
+    table = block(columns)
+    schema = schema_of(spec(**fields), [profile(table)])
+    return (*check(table, schema), schema)
+
+
+def plain(values):
+    return values.to_pylist() if isinstance(values, pa.Array) else values.tolist()
+
+
+def reasons(bad):
+    return [row["reason"] for row in bad.kept]
+
+
+def test_column_that_is_misspelt_is_refused_with_the_near_name():
+    with pytest.raises(DataError, match="column 'colour' is not there, did you mean 'color'"):
+        checked({"color": ["a"], "y": [1]}, features=["colour"])
+
+
+def test_target_that_is_not_there_is_refused():
+    with pytest.raises(DataError, match=r"f\.csv: column 'y' is not there.*'a'"):
+        checked({"a": [1]})
+
+
+def test_transform_of_a_column_that_is_no_feature_is_refused():
+    with pytest.raises(DataError, match=r"data\.transforms \(scale\): column 'z'"):
+        checked({"a": [1], "y": [1]}, transforms=[{"kind": "scale", "columns": ["z"]}])
+
+
+def test_features_when_unset_are_all_columns_but_target_and_key():
+    _, _, schema = checked({"id": [1], "a": [1], "y": [0], "b": [2.0]}, split={"key": ["id"]})
+    assert schema.features == ("a", "b") and schema.key == ("id",)
+
+
+def test_columns_beside_the_features_count_for_the_row_but_may_hold_anything():
+    columns = {"a": [1, 2], "y": [0, 1], "note": [None, "x"], "size": [NAN, INF]}
+    values, bad, schema = checked(columns, features=["a"])
+    assert bad.num_rows == 0 and list(values) == ["a", "y", "note", "size"] and schema.features == ("a",)
+
+
+def test_numbers_of_two_files_unify_and_text_does_not():
+    ints, floats = profile(block({"a": [1], "y": [1]})), profile(block({"a": [0.5], "y": [1]}, "g.csv"))
+    texts = profile(block({"a": ["x"], "y": [1]}, "h.csv"))
+    assert schema_of(spec(), [ints, floats]).columns["a"].dtype == "float64"
+    with pytest.raises(DataError, match=r"column 'a' holds int64 in f\.csv but string in h\.csv"):
+        schema_of(spec(), [ints, floats, texts])
+
+
+def test_types_that_change_between_files_of_one_read_task_name_both_files():
+    tables = {"a.csv": pa.table({"x": [1]}), "b.csv": pa.table({"x": ["one"]})}
+    with pytest.raises(DataError, match=r"'x' holds int64 in a\.csv but string in b\.csv"):
+        read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None)
+
+
+def test_files_of_one_read_task_come_out_in_one_type():
+    tables = {"a.csv": pa.table({"x": [1], "n": pa.nulls(1)}), "b.csv": pa.table({"x": [0.5], "n": ["t"]})}
+    found = read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None)
+    assert [str(t.schema.field("x").type) for t in found] == ["double", "double"]
+    assert [str(t.schema.field("n").type) for t in found] == ["string", "string"]
+
+
+def test_rows_with_missing_or_infinite_values_are_bad_with_the_reason():
+    values, bad, _ = checked({"a": [1.0, None, NAN, INF, 5.0], "c": ["u", None, "", "w", "x"], "y": [0, 1, 0, 1, 1]})
+    assert bad.num_rows == 3
+    assert reasons(bad) == ["'a' is missing; 'c' is missing", "'a' is missing", "'a' is infinite"]
+    assert [row["position"] for row in bad.kept] == [1, 2, 3]
+    assert values["a"].tolist() == [1.0, 5.0] and plain(values["c"]) == ["u", "x"]
+
+
+def test_missing_values_of_an_imputed_column_are_kept_as_nan():
+    fields = {"transforms": [{"kind": "impute", "columns": ["a"]}]}
+    values, bad, schema = checked({"a": [1, None, 3], "y": [0, 1, 0]}, **fields)
+    assert bad.num_rows == 0 and schema.columns["a"].nullable and schema.columns["a"].dtype == "float64"
+    np.testing.assert_array_equal(values["a"], [1.0, NAN, 3.0])
+
+
+def test_rows_without_target_or_split_key_are_bad():
+    _, bad, _ = checked({"id": [None, "k", "l"], "a": [1, 2, 3], "y": [0, None, 1]}, split={"key": ["id"]})
+    assert reasons(bad) == ["'id' is missing", "'y' is missing"]
+
+
+def test_lists_become_tensors_of_the_usual_shape_and_others_are_bad():
+    rows = [[1, 2], [3, 4], [5], None, [6, None]]
+    values, bad, schema = checked({"v": rows, "y": [0, 1, 0, 1, 0]})
+    assert schema.columns["v"].shape == (2,) and values["v"].tolist() == [[1, 2], [3, 4]]
+    assert reasons(bad) == ["'v' is missing, has gaps, or is not of shape [2]"] * 3
+
+
+def test_nested_lists_become_images_and_irregular_ones_are_bad():
+    rows = [[[1.0, 2.0], [3.0, 4.0]], [[1.0], [2.0, 3.0]], [[5.0, 6.0], [7.0, 8.0]], [[1.0, NAN], [0.0, 0.0]], []]
+    values, bad, schema = checked({"v": rows, "y": [0, 1, 0, 1, 1]})
+    assert schema.columns["v"].shape == (2, 2)
+    assert values["v"].tolist() == [rows[0], rows[2]]
+    assert [row["position"] for row in bad.kept] == [1, 3, 4] and "NaN" in reasons(bad)[1]
+
+
+def test_tensor_column_keeps_shape_and_type():
+    image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    values, bad, schema = checked({"image": ArrowTensorArray.from_numpy(image), "y": [0, 1]})
+    assert schema.columns["image"].dtype == "uint8" and schema.columns["image"].shape == (2, 2)
+    assert (values["image"] == image).all() and bad.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype", "found"),
+    [
+        ([1, 2, 1], "int64", [1, 2, 1]),
+        ([1.0, 2.0, 1.0], "float64", [1, 2, 1]),
+        ([True, False, True], "bool", [True, False, True]),
+        (["u", "v", "u"], "string", ["u", "v", "u"]),
+    ],
+)
+def test_class_labels_may_be_whole_numbers_text_or_booleans(labels, dtype, found):
+    values, _, schema = checked({"a": [1, 2, 3], "y": labels})
+    assert schema.columns["y"].dtype == dtype
+    assert plain(values["y"]) == found
+
+
+def test_class_labels_with_fractions_are_refused_with_the_value():
+    with pytest.raises(DataError, match=r"target 'y' holds 2\.5; a class is a whole number"):
+        checked({"a": [1, 2], "y": [1.0, 2.5]})
+
+
+def test_regression_target_of_text_is_refused():
+    with pytest.raises(DataError, match="regression needs numbers"):
+        checked({"a": [1], "y": ["cheap"]}, task="regression")
+
+
+def test_regression_target_that_is_not_finite_makes_the_row_bad():
+    values, bad, _ = checked({"a": [1, 2, 3], "y": [1, None, INF]}, task="regression")
+    assert values["y"].tolist() == [1.0] and values["y"].dtype == np.float64
+    assert reasons(bad) == ["'y' is missing", "'y' is infinite"]
+
+
+def test_column_without_any_value_is_refused():
+    with pytest.raises(DataError, match="'a' has no value in any row"):
+        checked({"a": pa.nulls(2), "y": [0, 1]})
+
+
+def test_bad_rows_over_the_limit_are_shown_with_their_reasons():
+    _, bad, _ = checked({"a": [None, 2, None, None, None], "y": [0, 1, 0, 1, 0]})
+    bad.kept = [{"row_number": row["position"] + 1, **row} for row in bad.kept]
+    refuse_too_many(bad, 5, 0.8)
+    with pytest.raises(DataError) as caught:
+        refuse_too_many(bad, 5, 0.2)
+    message = str(caught.value)
+    assert "4 of 5 rows break the schema" in message and "allows 1" in message
+    assert "row 1: 'a' is missing" in message and "row 4" in message and "row 5" not in message
+    json.dumps(bad.kept)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raypipe.data.shards import load_rows
+from raypipe.errors import DataError
+from raypipe.model import predictor as room
+from raypipe.model.artifact import write_artifact
+from raypipe.model.build import build_model
+from raypipe.model.predictor import Predictor
+from raypipe.records import DatasetVersion
+from raypipe.spec.model import CnnModel, LinearModel, Model
+from raypipe.storage.local import LocalFolder
+
+
+def _predictor(store: LocalFolder, dataset: DatasetVersion, spec: Model) -> Predictor:
+    module = build_model(spec, dataset.signature, dataset.feature_shape, None)
+    return Predictor.load(store, write_artifact(store, "a", module, spec, dataset))
+
+
+def test_predictions_of_classes_are_json_rows_with_label_and_probabilities(
+    store: LocalFolder, images: DatasetVersion
+) -> None:
+    answers = _predictor(store, images, CnnModel(kind="cnn", channels=[4])).predict(
+        load_rows(store, images, "train").columns
+    )
+
+    rows = json.loads(json.dumps(answers.rows()))
+    assert answers.values.dtype == np.float32 and answers.values.shape == (12, 3)
+    assert len(rows) == 12
+    for row, label in zip(rows, answers.labels().tolist(), strict=True):
+        assert row["label"] == answers.classes[label]
+        assert row["probability"] == max(row["probabilities"])
+        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_predictions_of_numbers_are_json_floats(store: LocalFolder, table: DatasetVersion) -> None:
+    answers = _predictor(store, table, LinearModel(kind="linear")).predict(load_rows(store, table, "train").columns)
+
+    assert answers.classes is None and answers.values.shape == (12,)
+    assert json.loads(json.dumps(answers.rows())) == answers.values.tolist()
+
+
+def test_predict_no_rows_gives_no_answers(store: LocalFolder, images: DatasetVersion) -> None:
+    predictor = _predictor(store, images, LinearModel(kind="linear"))
+
+    assert predictor.predict({"image": np.zeros((0, 6, 6), np.uint8)}).rows() == []
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 12), max_size=4))
+def test_predict_rows_cut_anywhere_give_the_same_answers(
+    cuts: list[int], store: LocalFolder, images: DatasetVersion
+) -> None:
+    predictor = _predictor(store, images, CnnModel(kind="cnn", channels=[4]))
+    columns = load_rows(store, images, "train").columns
+    whole = predictor.predict(columns)
+
+    parts = [predictor.predict({"image": part}).values for part in np.split(columns["image"], sorted(cuts))]
+
+    np.testing.assert_allclose(np.concatenate(parts), whole.values, rtol=0, atol=1e-6)
+
+
+def test_predict_more_rows_than_one_call_takes_gives_the_same_answers(
+    store: LocalFolder, table: DatasetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = _predictor(store, table, LinearModel(kind="linear"))
+    columns = load_rows(store, table, "train").columns
+    whole = predictor.predict(columns).values
+    monkeypatch.setattr(room, "MAX_CALL_ROWS", 5)
+
+    np.testing.assert_allclose(predictor.predict(columns).values, whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"age": np.array([41.0])}, "column 'color' is missing"),
+        ({"age": np.array([np.nan]), "color": np.array(["red"], object)}, "column 'age' holds a missing value"),
+        ({"age": np.array([41.0]), "color": np.array(["mauve"], object)}, "column 'color' holds 'mauve'"),
+    ],
+)
+def test_predict_value_the_model_cannot_take_is_named(
+    columns: dict[str, np.ndarray], message: str, store: LocalFolder, table: DatasetVersion
+) -> None:
+    with pytest.raises(DataError, match=message):
+        _predictor(store, table, LinearModel(kind="linear")).predict(columns)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from raypipe.serve.app import ModelApp
+from raypipe.serve.protocols import PROTOCOLS
+from raypipe.testing.contracts import ProtocolContract
+from raypipe.testing.served import ask
+
+IMAGES = [{"image": np.full((4, 3), value).tolist()} for value in (0, 17, 255)]
+PEOPLE = [{"age": 33.5, "color": "red"}, {"age": 61, "color": "green"}]
+
+
+def test_table_of_protocols_agrees_with_the_contract():
+    assert set(PROTOCOLS) == set(ProtocolContract.examples) == set(ProtocolContract.answers)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocol_on_a_classifier_keeps_its_contract(name: str, classifier: ModelApp):
+    ProtocolContract(name, classifier).check_same_numbers(IMAGES)
+    ProtocolContract(name, classifier).check_refusals(IMAGES)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocol_on_a_regression_keeps_its_contract(name: str, regressor: ModelApp):
+    ProtocolContract(name, regressor).check_same_numbers(PEOPLE)
+    ProtocolContract(name, regressor).check_refusals(PEOPLE)
+
+
+def test_predict_accepts_rows_as_a_synonym_and_names_model_and_version(classifier: ModelApp):
+    one = ask(classifier, "POST", "/predict", json.dumps({"instances": IMAGES}).encode())
+    two = ask(classifier, "POST", "/predict", json.dumps({"rows": IMAGES}).encode())
+    assert one.body == two.body
+    assert {"model": "shapes", "version": 7}.items() <= json.loads(bytes(one.body)).items()
+
+
+def test_predict_takes_bare_values_of_a_single_column(classifier: ModelApp):
+    bare = ask(classifier, "POST", "/predict", json.dumps({"instances": [row["image"] for row in IMAGES]}).encode())
+    named = ask(classifier, "POST", "/predict", json.dumps({"instances": IMAGES}).encode())
+    assert bare.status_code == 200 and bare.body == named.body
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"instances": IMAGES, "rows": IMAGES}, "found both"),
+        ({"data": IMAGES}, "must hold 'instances'; found data"),
+        ({}, "an empty object"),
+        ([1], "a JSON list"),
+    ],
+)
+def test_predict_with_another_shape_of_body_is_refused(body: object, words: str, classifier: ModelApp):
+    answer = ask(classifier, "POST", "/predict", json.dumps(body).encode())
+    assert answer.status_code == 400
+    assert words in json.loads(bytes(answer.body))["error"]["message"]
+
+
+def test_tfserving_status_tells_the_version_and_it_is_available(classifier: ModelApp):
+    for path in ("/v1/models/shapes", "/v1/models/shapes/versions/7"):
+        answer = ask(classifier, "GET", path)
+        (found,) = json.loads(bytes(answer.body))["model_version_status"]
+        assert (found["version"], found["state"]) == ("7", "AVAILABLE")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/shape:predict", "/v1/models/shapes/versions/8:predict"])
+def test_tfserving_with_another_name_or_version_is_not_found(path: str, classifier: ModelApp):
+    answer = ask(classifier, "POST", path, json.dumps({"instances": IMAGES}).encode())
+    error = json.loads(bytes(answer.body))["error"]
+    assert answer.status_code == 404 and "did you mean /v1/models/shapes" in error["hint"]
+
+
+def test_tfserving_columns_are_refused_with_the_way_to_send_rows(classifier: ModelApp):
+    answer = ask(classifier, "POST", "/v1/models/shapes:predict", json.dumps({"inputs": {"image": []}}).encode())
+    assert answer.status_code == 400
+    assert "send rows, not columns" in json.loads(bytes(answer.body))["error"]["hint"]

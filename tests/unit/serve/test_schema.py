@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raypipe.errors import RequestError
+from raypipe.records import Column, Signature
+from raypipe.serve import schema
+from raypipe.serve.schema import columns_of
+
+DTYPES = ["bool", "int8", "uint8", "int64", "uint64", "float32", "float64", "string"]
+
+
+def signature(*columns: Column) -> Signature:
+    return Signature(inputs=columns, task="regression", target="y")
+
+
+ONE = signature(Column(name="x", dtype="float32"))
+IMAGE = signature(Column(name="image", dtype="uint8", shape=(2, 3)))
+TABLE = signature(
+    Column(name="age", dtype="int64"),
+    Column(name="income", dtype="float64", nullable=True),
+    Column(name="city", dtype="string", nullable=True),
+    Column(name="member", dtype="bool"),
+)
+PERSON = {"age": 40, "income": 1.5, "city": "Bonn", "member": True}
+
+
+def parse(instances: Any, wanted: Signature, max_rows: int = 100) -> dict[str, np.ndarray]:
+    return columns_of(orjson.loads(json.dumps(instances)), wanted, max_rows=max_rows)
+
+
+def test_numbers_become_an_array_in_the_columns_dtype():
+    found = parse([[[1, 2, 3], [4, 5, 255]]], IMAGE)["image"]
+    assert found.dtype == np.uint8 and found.tolist() == [[[1, 2, 3], [4, 5, 255]]]
+
+
+def test_objects_lists_and_bare_values_mean_the_same():
+    assert parse([{"x": 1.5}, 2], ONE)["x"].tolist() == [1.5, 2]
+    for rows in ([PERSON], [list(PERSON.values())], [dict(reversed(PERSON.items()))]):
+        found = parse(rows, TABLE)
+        assert {name: values.tolist() for name, values in found.items()} == {k: [v] for k, v in PERSON.items()}
+    mixed = parse([PERSON, list(PERSON.values())], TABLE)
+    assert mixed["city"].tolist() == ["Bonn", "Bonn"]
+
+
+def test_null_and_an_absent_field_are_missing_values_where_allowed():
+    found = parse([{**PERSON, "income": None, "city": None}, {"age": 1, "member": False}], TABLE)
+    assert np.isnan(found["income"]).all() and found["income"].dtype == np.float64
+    assert found["city"].tolist() == [None, None]
+
+
+def test_integer_written_as_a_float_without_a_fraction_is_taken():
+    assert parse([{**PERSON, "age": 3.0}], TABLE)["age"].tolist() == [3]
+
+
+def test_large_integers_stay_exact():
+    wanted = signature(Column(name="x", dtype="uint64"))
+    assert parse([2**64 - 1, 1, 2.0], wanted)["x"].tolist() == [2**64 - 1, 1, 2]
+    wanted = signature(Column(name="x", dtype="int64"))
+    assert parse([2**53 + 1, 1.0], wanted)["x"].tolist() == [2**53 + 1, 1]
+
+
+def test_huge_but_finite_float64_is_taken():
+    assert parse([1e300, -1e308], signature(Column(name="x", dtype="float64")))["x"].tolist() == [1e300, -1e308]
+
+
+@pytest.mark.parametrize(
+    ("instances", "wanted", "words"),
+    [
+        ({"x": 1}, ONE, "'instances' must be a list of rows; found an object"),
+        ([], ONE, "at least one row"),
+        ([1, "2"], ONE, "row 1, field 'x': found 2 (string); expected a number"),
+        ([1.5, True], ONE, "row 1, field 'x': found True (boolean); expected a number"),
+        ([None], ONE, "row 0, field 'x': found null"),
+        ([1e39], ONE, "does not fit float32"),
+        ([[1]], ONE, "row 0, field 'x': found a list of 1; expected a number"),
+        ([{"x": {"y": 1}}], ONE, "found an object; expected a number"),
+        ([[[1, 2, 3]]], IMAGE, "row 0, field 'image': found a list of 1; expected 2 values"),
+        ([[[1, 2, 3], [4, 5]]], IMAGE, "field 'image'[1]: found a list of 2; expected 3 values"),
+        ([[[1, 2, 3], [4, 5, 256]]], IMAGE, "field 'image'[1][2]: 256 is out of range; uint8 holds 0 to 255"),
+        ([[[1, 2, 3], [4, 5, 0.5]]], IMAGE, "field 'image'[1][2]: found 0.5 (number); expected an integer (uint8)"),
+        ([[[1, 2, 3], [4, 5, -1]]], IMAGE, "-1 is out of range"),
+        ([[[1, 2, 3], [4, 5, 1e30]]], IMAGE, "out of range"),
+        ([5], IMAGE, "found 5 (integer); expected <uint8 list of shape [2, 3]>"),
+        (["abc"], IMAGE, "found abc (string)"),
+        ([PERSON, {**PERSON, "age": "40"}], TABLE, "row 1, field 'age': found 40 (string)"),
+        ([{**PERSON, "age": None}], TABLE, "field 'age': found null"),
+        ([{**PERSON, "member": 1}], TABLE, "found 1 (integer); expected true or false"),
+        ([{**PERSON, "city": 7}], TABLE, "found 7 (integer); expected a string"),
+        ([{"age": 1}], TABLE, "row 0: field 'member' is missing"),
+        ([{**PERSON, "agee": 1}], TABLE, "row 0: unknown field 'agee'"),
+        ([[1, 2.0]], TABLE, "row 0: found 2 values; expected 4 (age, income, city, member)"),
+        ([PERSON, 7], TABLE, "row 1: found integer; expected an object"),
+    ],
+)
+def test_wrong_row_is_400_and_the_message_names_row_field_found_and_expected(
+    instances: Any, wanted: Signature, words: str
+):
+    with pytest.raises(RequestError) as raised:
+        parse(instances, wanted)
+    assert raised.value.status == 400
+    assert words in raised.value.message
+    assert raised.value.hint
+
+
+def test_misspelt_field_gets_the_right_name():
+    with pytest.raises(RequestError, match="did you mean 'income'"):
+        parse([{**PERSON, "incom": 1}], TABLE)
+
+
+def test_more_rows_than_allowed_is_413():
+    with pytest.raises(RequestError) as raised:
+        parse([1] * 11, ONE, max_rows=10)
+    assert raised.value.status == 413
+
+
+def test_what_a_client_sent_is_shortened_and_made_printable_in_the_message():
+    with pytest.raises(RequestError) as raised:
+        parse(["\n\x1b[31m" + "x" * 10_000], ONE)
+    assert len(raised.value.message) < 200 and "\x1b" not in raised.value.message
+
+
+def values_of(dtype: str) -> st.SearchStrategy[Any]:
+    if dtype == "string":
+        return st.text(max_size=5)
+    if dtype == "bool":
+        return st.booleans()
+    if dtype.startswith("float"):
+        return st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-(2**40), 2**40)
+    limits = np.iinfo(dtype)
+    return st.integers(int(limits.min), int(limits.max))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Column, list[Any]]:
+    column = Column(
+        name="x",
+        dtype=draw(st.sampled_from(DTYPES)),
+        shape=draw(st.sampled_from([(), (1,), (3,), (2, 2)])),
+        nullable=draw(st.booleans()),
+    )
+    value = values_of(column.dtype)
+    if column.nullable:
+        value = value | st.none()
+    for size in reversed(column.shape):
+        value = st.lists(value, min_size=size, max_size=size)
+    return column, draw(st.lists(value, min_size=1, max_size=4))
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests())
+def test_every_legal_request_gives_its_values_whichever_way_they_are_read(request: tuple[Column, list[Any]]):
+    column, instances = request
+    found = parse([{"x": value} for value in instances], signature(column))["x"]
+    exact = schema._exact(column, orjson.loads(json.dumps(instances)))
+    assert found.dtype == exact.dtype and found.shape == exact.shape == (len(instances), *column.shape)
+    for value, one, other in zip(flat(instances), found.reshape(-1).tolist(), exact.reshape(-1).tolist(), strict=True):
+        missing = value is None
+        assert same(one, other) and same(one, (None if column.dtype == "string" else math.nan) if missing else value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSON, st.sampled_from(DTYPES), st.sampled_from([(), (2,), (1, 2)]), st.booleans())
+def test_anything_else_is_an_array_of_the_right_shape_or_a_request_error(
+    instances: Any, dtype: str, shape: tuple[int, ...], nullable: bool
+):
+    column = Column(name="x", dtype=dtype, shape=shape, nullable=nullable)
+    try:
+        found = columns_of(orjson.loads(json.dumps(instances)), signature(column), max_rows=10)["x"]
+    except RequestError as error:
+        assert 400 <= error.status < 500 and error.message
+        return
+    assert found.shape == (len(instances), *shape)
+    assert found.dtype == (object if dtype == "string" else np.float64 if nullable else np.dtype(dtype))
+
+
+def flat(values: Any) -> list[Any]:
+    return [leaf for value in values for leaf in flat(value)] if isinstance(values, list) else [values]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return bool(one == other) or (isinstance(one, float) and one == np.float32(other))

@@ -1,0 +1,125 @@
+"""What only a folder can do wrong: a full disk, no permission, two processes at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raypipe.errors import ObjectChanged, StoreAccessError
+from raypipe.storage import open_store
+from raypipe.storage.local import LOCKS, LocalFolder
+
+COUNT = """
+import sys
+from raypipe.errors import ObjectChanged
+from raypipe.storage import open_store
+store = open_store(sys.argv[1])
+done = 0
+while done < 100:
+    data, etag = store.read_with_etag("count")
+    try:
+        store.write_if_unchanged("count", str(int(data) + 1).encode(), etag)
+        done += 1
+    except ObjectChanged:
+        pass
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """4 MB of memory mounted as a disk of its own; skips where mounting is not permitted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", str(disk).encode(), b"tmpfs", 0, b"size=4m") != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+    yield disk
+    assert libc.umount(str(disk).encode()) == 0
+
+
+def test_write_on_a_full_disk_is_an_error_that_says_so_and_keeps_the_old_object(small_disk: Path):
+    store = LocalFolder(str(small_disk / "store"))
+    store.write("a", b"old")
+    with pytest.raises(StoreAccessError, match="no space left on the disk") as caught:
+        store.write("a", bytes(8 * 2**20))
+    assert caught.value.exit_code == 2
+    assert store.read("a") == b"old"
+
+
+def test_store_on_a_path_below_a_file_is_an_error_that_names_it(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreAccessError, match="folder cannot be made"):
+        open_store(str(tmp_path / "file" / "store"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_write_without_permission_is_an_error_that_names_the_store(tmp_path: Path):
+    store = LocalFolder(str(tmp_path / "store"))
+    (tmp_path / "store").chmod(0o500)
+    with pytest.raises(StoreAccessError, match=r"access denied|cannot be written"):
+        store.write("a/b", b"x")
+
+
+def test_write_where_a_file_is_in_the_way_is_an_error_that_names_the_key(tmp_path: Path):
+    store = LocalFolder(str(tmp_path))
+    store.write("a", b"x")
+    with pytest.raises(StoreAccessError, match="a/b"):
+        store.write("a/b", b"x")
+
+
+def test_write_if_unchanged_by_several_processes_loses_no_count(tmp_path: Path):
+    store = LocalFolder(str(tmp_path))
+    store.write("count", b"0")
+    processes = [subprocess.Popen([sys.executable, "-c", COUNT, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert store.read("count") == b"300"
+
+
+def test_write_if_unchanged_refuses_a_tag_from_before_two_writes_of_equal_size(tmp_path: Path):
+    store = LocalFolder(str(tmp_path))
+    for i in range(0, 150, 3):  # within one tick of the clock inode, time and size of a file come back
+        store.write("a", f"{i:06d}".encode())
+        _, stale = store.read_with_etag("a")
+        store.write("a", f"{i + 1:06d}".encode())
+        store.write("a", f"{i + 2:06d}".encode())
+        with pytest.raises(ObjectChanged):
+            store.write_if_unchanged("a", b"lost", stale)
+
+
+def test_list_hides_the_lock_files(tmp_path: Path):
+    store = LocalFolder(str(tmp_path))
+    store.write("a/b", b"1")
+    store.write_if_unchanged("a/b", b"2", store.read_with_etag("a/b")[1])
+    assert (tmp_path / LOCKS).is_dir()
+    assert [info.key for info in store.list("")] == ["a/b"]
+
+
+def test_folder_has_the_layout_it_would_have_in_s3(tmp_path: Path):
+    store = LocalFolder(f"{tmp_path}/store")
+    store.write("models/digits/versions/1/version.json", b"{}")
+    assert (tmp_path / "store/models/digits/versions/1/version.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "ftp://host", "s4://b"])
+def test_open_store_of_an_unknown_kind_is_an_error_that_names_the_kinds(uri: str):
+    with pytest.raises(StoreAccessError, match=r"is not supported\ntry: a folder, or s3://bucket/prefix"):
+        open_store(uri)
+
+
+def test_open_store_without_a_bucket_is_an_error():
+    with pytest.raises(StoreAccessError, match="names no bucket"):
+        open_store("s3://")
+
+
+def test_open_store_without_an_address_uses_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAYPIPE_STORE", str(tmp_path / "there"))
+    assert open_store().uri == str(tmp_path / "there")
+    monkeypatch.delenv("RAYPIPE_STORE")
+    monkeypatch.chdir(tmp_path)
+    assert open_store().uri == str(tmp_path / ".raypipe")

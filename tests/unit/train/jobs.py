@@ -1,0 +1,121 @@
+"""Small trainings by name, for one rank or several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raypipe.records import DatasetVersion
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import Store
+from raypipe.storage.local import LocalFolder
+from raypipe.testing.fakes import tiny_dataset
+from raypipe.train.loop import TrainJob
+
+NUM_TRAIN, NUM_VAL = 61, 20
+
+NAN_FOR_ONE_ROW = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+    def forward(self, x):
+        return self.layer(x) * torch.where(x[:, :1] == 99.0, float("nan"), 1.0)
+
+def build():
+    return Own()
+"""
+
+
+def dataset(store: Store, **options: Any) -> DatasetVersion:
+    """61 train and 20 val rows of three numbers in two classes that overlap a little; 10 rows a shard."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(NUM_TRAIN + NUM_VAL, 3)).astype(np.float32)
+    y = (x @ [1.0, -2.0, 0.5] + random.normal(scale=0.5, size=len(x)) > 0).astype(np.int64)
+    return tiny_dataset(store, {"x": x}, y, num_val=NUM_VAL, rows_per_shard=10, **options)
+
+
+def job(
+    folder: Path, run_id: str, train: dict[str, Any], *, model: dict[str, Any] | None = None, **options: Any
+) -> TrainJob:
+    """A training on `dataset` in the store at `folder`, unless `data` in `options` is another one."""
+    store = LocalFolder(str(folder))
+    made: DatasetVersion = options.pop("data", None) or dataset(store)
+    spec = PipelineSpec.model_validate(
+        {
+            "name": "small",
+            "seed": 7,
+            "data": {"source": {"format": "sklearn", "dataset": "iris"}, "target": "y"},
+            "model": model or {"kind": "mlp", "hidden": [16], "dropout_frac": 0.5},
+            "train": {"epochs": 3, "global_batch_size": 12, "optimizer": {"kind": "sgd", "lr": 0.1}, **train},
+        }
+    )
+    return TrainJob(spec, made, store.uri, run_id, f"runs/{run_id}/train/artifact", **options)
+
+
+def _nan_for_one_row(folder: Path, run_id: str, size: int) -> TrainJob:
+    """Only the last rank's share holds the row that gives NaN."""
+    code_dir = folder / "code"
+    code_dir.mkdir(exist_ok=True)
+    (code_dir / "nan_model.py").write_text(NAN_FOR_ONE_ROW)
+    x = np.random.default_rng(5).normal(size=(60, 3)).astype(np.float32)
+    x[59, 0] = 99.0
+    data = tiny_dataset(LocalFolder(str(folder)), {"x": x}, np.arange(60) % 2)
+    own = {"kind": "import", "path": "nan_model.py:build"}
+    return job(folder, run_id, {"num_workers": size}, model=own, code_dir=code_dir, data=data)
+
+
+def _damaged_shard(folder: Path, run_id: str, size: int) -> TrainJob:
+    """Only the last rank reads the shard that is damaged."""
+    store = LocalFolder(str(folder))
+    made = dataset(store, name="damaged")
+    key = made.splits["train"].shards[-1].key
+    data = bytearray(store.read(key))
+    data[-400] ^= 4
+    store.write(key, bytes(data))
+    return job(folder, run_id, {"num_workers": size}, data=made)
+
+
+def _full_batch(folder: Path, run_id: str, size: int) -> TrainJob:
+    """One step an epoch over all 61 rows, which no world size divides: the same set of rows at any size."""
+    train = {"num_workers": size, "global_batch_size": 66, "clip_grad_norm": 0.5, "label_smoothing_frac": 0.1}
+    return job(folder, run_id, train, model={"kind": "mlp", "hidden": [16]})
+
+
+def _frozen(folder: Path, run_id: str, size: int) -> TrainJob:
+    """A learning rate that changes nothing, so train_loss is the mean over the rows that were seen.
+
+    At 60 rows a step the last step has one row, so all ranks but one have none.
+    """
+    train = {"num_workers": size, "global_batch_size": 60, "optimizer": {"kind": "sgd", "lr": 1e-30}, "epochs": 2}
+    return job(folder, run_id, train, model={"kind": "linear"})
+
+
+def _checkpointed(folder: Path, run_id: str, size: int) -> TrainJob:
+    """Dropout, momentum, and checkpoints within epochs."""
+    optimizer = {"kind": "adamw", "lr": 0.01}
+    return job(folder, run_id, {"num_workers": size, "checkpoint": {"every_steps": 2}, "optimizer": optimizer})
+
+
+def _unwritable(folder: Path, run_id: str, size: int) -> TrainJob:
+    """A file stands where the folder of checkpoints must be."""
+    place = folder / "runs" / run_id / "train"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "checkpoints").write_text("in the way")
+    return job(folder, run_id, {"num_workers": size})
+
+
+JOBS = {
+    "full_batch": _full_batch,
+    "frozen": _frozen,
+    "whole": _checkpointed,
+    "resumed": _checkpointed,
+    "nan": _nan_for_one_row,
+    "damaged": _damaged_shard,
+    "unwritable": _unwritable,
+}

@@ -1,0 +1,72 @@
+"""One rank of real torch.distributed, without Ray: runs the jobs it finds, at 3 ranks and then at 2.
+
+    python -m tests.unit.train.ranks FOLDER RANK
+
+Reads FOLDER/jobs-SIZE.pickle, name -> TrainJob. Leaves FOLDER/NAME-SIZE-RANK.json: the TrainResult, or the error's
+type and words.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raypipe.errors import RaypipeError
+from raypipe.train import loop
+from raypipe.train.loop import TrainJob, World
+
+SIZES = (3, 2)
+STOP_AT_STEP = 9
+"""After the checkpoints at steps 2, 4, 6 (an epoch's end) and 8, within the second epoch."""
+
+
+class Interrupted(Exception):
+    """Stands for a lost worker group: every rank stops, with work done since the last checkpoint."""
+
+
+def answer(job: TrainJob, world: World) -> dict[str, Any]:
+    """The job's result or error, as JSON."""
+    try:
+        return loop.run(job, world, lambda event: None).model_dump(mode="json")
+    except RaypipeError as error:
+        return {"error": type(error).__name__, "message": error.message}
+
+
+def answer_after_interruption(job: TrainJob, world: World) -> dict[str, Any]:
+    """Lose the ranks at STOP_AT_STEP, then run the same job as Ray Train would start it again."""
+    started_at: list[int] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            started_at.append(event["step"])
+        elif len(started_at) == 1 and event["step"] == STOP_AT_STEP:
+            raise Interrupted
+
+    try:
+        loop.run(job, world, stop)
+    except Interrupted:
+        return {**loop.run(job, world, stop).model_dump(mode="json"), "started_at": started_at}
+    raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    loop.SAY_EVERY_S = 0.0  # every step is told, so that a run can be stopped at one
+    for size in SIZES:
+        if rank >= size:
+            continue
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{size}", world_size=size, rank=rank)
+        for name, job in pickle.loads((folder / f"jobs-{size}.pickle").read_bytes()).items():
+            run = answer_after_interruption if name == "resumed" else answer
+            (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(job, World(rank, size))))
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from raypipe.errors import CheckpointError
+from raypipe.spec.train import AdamSpec, AdamWSpec, Optimizer, SgdSpec
+from raypipe.storage import layout
+from raypipe.storage.local import LocalFolder
+from raypipe.storage.publish import MANIFEST
+from raypipe.testing.fakes import MemoryStore
+from raypipe.train import checkpoint
+from raypipe.train.checkpoint import TrainState
+from raypipe.train.optim import build_optimizer
+
+TENSORS = {"model/weight": torch.tensor([[0.1, -0.0], [float("inf"), 1e-40]]), "model/steps": torch.tensor(7)}
+
+
+def _save(store, step: int, *, num_to_keep: int = 10, fingerprint: str = "f") -> None:
+    state = TrainState(fingerprint=fingerprint, epoch=2, epoch_step=1, step=step, loss_sum=0.1 + 0.2, rows=5)
+    checkpoint.save(store, "r1", state, TENSORS, num_to_keep=num_to_keep)
+
+
+def test_checkpoint_saved_and_read_is_the_same_to_the_bit() -> None:
+    store = MemoryStore()
+    _save(store, 12)
+
+    found = checkpoint.newest(store, "r1", "f")
+
+    assert found is not None
+    state, tensors = found
+    assert state == TrainState(fingerprint="f", epoch=2, epoch_step=1, step=12, loss_sum=0.1 + 0.2, rows=5)
+    assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+
+
+def test_checkpoint_none_there_gives_none() -> None:
+    assert checkpoint.newest(MemoryStore(), "r1", "f") is None
+
+
+def test_checkpoint_interrupted_write_is_passed_over() -> None:
+    store = MemoryStore()
+    _save(store, 10)
+    _save(store, 20)
+    store.delete(f"{layout.checkpoint('r1', 20)}/{MANIFEST}")
+
+    found = checkpoint.newest(store, "r1", "f")
+
+    assert found is not None and found[0].step == 10
+
+
+@pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.STATE, MANIFEST])
+def test_checkpoint_damaged_byte_is_passed_over(file: str) -> None:
+    store = MemoryStore()
+    _save(store, 10)
+    _save(store, 20)
+    key = f"{layout.checkpoint('r1', 20)}/{file}"
+    data = bytearray(store.read(key))
+    data[len(data) // 2] ^= 0x80
+    store.write(key, bytes(data))
+
+    found = checkpoint.newest(store, "r1", "f")
+
+    assert found is not None and found[0].step == 10
+
+
+def test_checkpoint_of_other_settings_is_refused() -> None:
+    store = MemoryStore()
+    _save(store, 10, fingerprint="other")
+
+    with pytest.raises(CheckpointError, match="step-00000010 belongs to a training with other settings"):
+        checkpoint.newest(store, "r1", "f")
+
+
+def test_checkpoint_older_than_num_to_keep_is_deleted(tmp_path: Path) -> None:
+    store = LocalFolder(str(tmp_path))
+
+    for step in (1, 2, 3, 4):
+        _save(store, step, num_to_keep=2)
+
+    kept = {info.key.split("/")[-2] for info in store.list(layout.checkpoints("r1"))}
+    assert kept == {"step-00000003", "step-00000004"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SgdSpec(kind="sgd", lr=0.1),
+        SgdSpec(kind="sgd", lr=0.1, momentum=0.9),
+        AdamSpec(kind="adam", lr=0.1),
+        AdamWSpec(kind="adamw", lr=0.1),
+    ],
+    ids=["sgd", "momentum", "adam", "adamw"],
+)
+def test_optimizer_restored_from_a_checkpoint_goes_on_to_the_same_bits(spec: Optimizer) -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(5, 3)
+    optimizer = build_optimizer(spec, module.parameters())
+    for _ in range(3):
+        _step(module, optimizer)
+    store = MemoryStore()
+    tensors = {f"model/{name}": value for name, value in module.state_dict().items()}
+    tensors |= checkpoint.flatten_optimizer(optimizer.state_dict())
+    checkpoint.save(store, "r1", TrainState(fingerprint="f", step=3), tensors, num_to_keep=1)
+
+    found = checkpoint.newest(store, "r1", "f")
+    assert found is not None
+    other = nn.Linear(5, 3)
+    other.load_state_dict({k.removeprefix("model/"): v for k, v in found[1].items() if k.startswith("model/")})
+    fresh = build_optimizer(spec, other.parameters())
+    fresh.load_state_dict(checkpoint.unflatten_optimizer(found[1], fresh.state_dict()["param_groups"]))
+    for _ in range(2):
+        _step(module, optimizer)
+        _step(other, fresh)
+
+    assert torch.equal(module.weight, other.weight)
+    assert torch.equal(module.bias, other.bias)
+
+
+def _step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    module(torch.linspace(0, 1, 10).reshape(2, 5)).square().sum().backward()
+    optimizer.step()

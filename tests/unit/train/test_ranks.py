@@ -1,0 +1,134 @@
+"""The loop on 2 and 3 ranks of torch.distributed (gloo), compared with one rank in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from raypipe.model.artifact import WEIGHTS
+from raypipe.storage.local import LocalFolder
+from raypipe.storage.publish import read_published
+from raypipe.train.loop import World
+from tests.unit.train import ranks
+from tests.unit.train.jobs import JOBS, NUM_TRAIN
+
+ROOT = Path(__file__).parents[3]
+RANKS_TIMEOUT_S = 100.0
+
+
+class Outcomes:
+    """What every rank answered, by job and world size."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = LocalFolder(str(folder / "store"))
+
+    def of(self, name: str, size: int) -> list[dict[str, Any]]:
+        """One answer a rank."""
+        return [json.loads((self.folder / f"{name}-{size}-{rank}.json").read_text()) for rank in range(size)]
+
+    def weights(self, name: str, size: int) -> dict[str, torch.Tensor]:
+        """Of the artifact that was packaged, digests checked."""
+        artifact = self.of(name, size)[0]["artifact"]
+        files = read_published(self.store, artifact["key"], digest=artifact["digest"])
+        return safetensors.torch.load(files[WEIGHTS])
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """All jobs at one rank, in this process, then at 3 and 2 in processes of their own."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for size in (1, *ranks.SIZES):
+        jobs = {name: make(folder / "store", f"{name}-{size}", size) for name, make in JOBS.items()}
+        (folder / f"jobs-{size}.pickle").write_bytes(pickle.dumps(jobs))
+        if size == 1:
+            for name, job in jobs.items():
+                (folder / f"{name}-1-0.json").write_text(json.dumps(ranks.answer(job, World())))
+    command = [sys.executable, "-W", "error::UserWarning", "-m", ranks.__name__, str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    started = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        for rank in range(max(ranks.SIZES))
+    ]
+    try:
+        said = [process.communicate(timeout=RANKS_TIMEOUT_S)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
+    return Outcomes(folder)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_same_set_of_rows_a_step_gives_the_weights_of_one_rank(outcomes: Outcomes, size: int) -> None:
+    one, many = outcomes.weights("full_batch", 1), outcomes.weights("full_batch", size)
+
+    # Uneven shares, clipping and label smoothing included; the sums differ in order, so in the last bits.
+    for name, weight in one.items():
+        torch.testing.assert_close(many[name], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_each_row_counts_exactly_once_an_epoch(outcomes: Outcomes, size: int) -> None:
+    one, many = outcomes.of("frozen", 1)[0], outcomes.of("frozen", size)[0]
+
+    assert many["num_steps"] == 2 * 2, f"{NUM_TRAIN} rows are two steps of 60, the second with one row"
+    for alone, shared in zip(one["history"], many["history"], strict=True):
+        assert shared["metrics"]["train_loss"] == pytest.approx(alone["metrics"]["train_loss"], rel=1e-7)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_validate_on_many_ranks_gives_the_metrics_of_one(outcomes: Outcomes, size: int) -> None:
+    one, many = outcomes.of("frozen", 1)[0], outcomes.of("frozen", size)
+
+    expected = {k: v for k, v in one["history"][-1]["metrics"].items() if k.startswith("val_")}
+    for rank in many:
+        found = rank["history"][-1]["metrics"]
+        assert {k: found[k] for k in expected if k != "val_loss"} == {k: v for k, v in expected.items() if k != "val_loss"}
+        assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_stopped_within_an_epoch_ends_with_the_same_bits(outcomes: Outcomes, size: int) -> None:
+    whole, resumed = outcomes.of("whole", size)[0], outcomes.of("resumed", size)[0]
+
+    assert resumed["started_at"] == [0, 8], "it must have lost a step and gone on from the checkpoint before"
+    assert resumed["history"] == whole["history"]
+    assert resumed["artifact"]["digest"] == whole["artifact"]["digest"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_run_nan_on_one_rank_stops_all_at_the_same_step_and_publishes_nothing(outcomes: Outcomes, size: int) -> None:
+    answers = outcomes.of("nan", size)
+
+    assert {answer["error"] for answer in answers} == {"NonFiniteLossError"}
+    assert len({answer["message"] for answer in answers}) == 1
+    assert answers[0]["message"].startswith("training step ")
+    assert not list(outcomes.store.list(f"runs/nan-{size}/train/artifact"))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_one_rank_that_cannot_be_set_up_fails_all_with_its_error(outcomes: Outcomes, size: int) -> None:
+    answers = outcomes.of("damaged", size)
+
+    assert {answer["error"] for answer in answers} == {"DigestMismatch"}
+    assert len({answer["message"] for answer in answers}) == 1
+    assert "train/00006.arrow is damaged" in answers[0]["message"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_run_checkpoint_that_cannot_be_written_fails_all_with_its_error(outcomes: Outcomes, size: int) -> None:
+    answers = outcomes.of("unwritable", size)
+
+    assert {answer["error"] for answer in answers} == {"StoreAccessError"}
+    assert len({answer["message"] for answer in answers}) == 1
