@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import Job, ParquetShards, claim, complete
 from raypipe.data.formats import FORMATS
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError
-from raypipe.records import ArtifactRef, BatchOutput, ModelVersion
+from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener
 from raypipe.runtime.resources import ray_options
@@ -25,6 +26,11 @@ from raypipe.storage import open_store
 PREDICTION, PROBABILITY = "prediction", "probability"
 
 TELL_EVERY_S = 2.0
+
+MAX_SHARD_ROWS = 100_000
+
+MAX_SHARD_BYTES = 128 * 2**20
+"""Size of a shard's inputs in memory at most, unless one model call reads more."""
 
 
 def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> BatchOutput:
@@ -58,7 +64,9 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
             num_rows = source.count()  # before the output is touched: a source that cannot be read changes nothing
             output = claim(spec.output, job)
             sink = ParquetShards(output.uri, channel)
-            _answered(source, spec, model, ctx).write_datasink(sink)
+            rows = rows_per_shard(num_rows, spec, model.signature)
+            blocks = source.repartition(target_num_rows_per_block=rows, strict=True)
+            _answered(blocks, spec, model, ctx).write_datasink(sink)
     except Exception as error:  # Ray Data wraps what its tasks raise in many types
         raise _explained(error) from error
     written = sum(shard.num_rows for shard in sink.shards)
@@ -76,6 +84,13 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
         num_rows=success.num_rows,
         shards=tuple(shard.key for shard in success.shards),
     )
+
+
+def rows_per_shard(num_rows: int, spec: BatchSpec, signature: Signature) -> int:
+    """Every worker gets a shard, no model call is cut short by a shard's end, and no shard grows without bound."""
+    row_bytes = sum(math.prod(column.shape) * 8 for column in signature.inputs)
+    rows = max(1, min(-(-num_rows // spec.num_workers), MAX_SHARD_ROWS, MAX_SHARD_BYTES // row_bytes))
+    return -(-rows // spec.worker_batch_size) * spec.worker_batch_size
 
 
 def _answered(source: Any, spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Any:
@@ -183,7 +198,7 @@ def _explained(error: BaseException) -> RaypipeError:
             return seen.cause  # type: ignore[attr-defined]
         if isinstance(seen, RaypipeError):
             return seen
-        last = seen
+        last = last if type(seen).__name__ == "SystemException" else seen  # Ray Data's word for "not user code"
         seen = getattr(seen, "cause", None) or seen.__cause__
     text = str(last).strip().splitlines()[-1] if str(last).strip() else ""
     if type(last).__module__.startswith("ray."):

@@ -73,7 +73,7 @@ def claim(uri: str, job: Job) -> Store:
 
 def complete(store: Store, job: Job, shards: Iterable[Shard], finished_at: float) -> Success:
     """Say that the output is whole."""
-    ordered = tuple(sorted(shards, key=lambda shard: shard.key))
+    ordered = tuple(sorted(shards, key=lambda shard: (len(shard.key), shard.key)))  # the number may outgrow five digits
     success = Success(
         job=job,
         num_rows=sum(shard.num_rows for shard in ordered),

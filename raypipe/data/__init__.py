@@ -1,1 +1,1 @@
-
+"""Files -> DatasetVersion: read, checked, split, transforms fitted, shards written."""

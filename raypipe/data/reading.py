@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -37,11 +38,19 @@ def read_files(
         names: columns to keep; None keeps all.
         parallelism: blocks to read into; None lets Ray choose.
     """
+    _hush_console()
     small = sum(file.size_bytes for file in files) < SMALL_BYTES
     num_blocks = 1 if parallelism is None and small else parallelism
     dataset = ray.data.read_datasource(_Files(files, read_file, names), override_num_blocks=num_blocks)
     dataset.context.execution_options.preserve_order = True
     return dataset
+
+
+def _hush_console() -> None:
+    """Ray Data's own lines and traces stay in its log files; people read our progress and our one error."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def select(table: pa.Table, names: Sequence[str] | None, file: str) -> pa.Table:

@@ -101,7 +101,7 @@ def _difference(theirs: Signature, ours: Signature) -> str:
         ("inputs", [_kind(c) for c in theirs.inputs], [_kind(c) for c in ours.inputs]),
     ):
         if there != here:
-            return f"its {what} are {_short(there)}, the candidate's {_short(here)}"
+            return f"it has {what} {_short(there)}, the candidate {_short(here)}"
     return ""
 
 

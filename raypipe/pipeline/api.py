@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from raypipe.errors import SpecError
 from raypipe.pipeline.demand import demand_of
@@ -116,7 +115,7 @@ class Pipeline:
         fresh: bool = False,
         run_id: str | None = None,
         on_done: Callable[[RunResult], None] | None = None,
-        stream: TextIO | None = sys.stderr,
+        stream: TextIO | Literal["stderr"] | None = "stderr",
     ) -> RunResult:
         """From the dataset to the end of the file, using what earlier runs left from the same inputs.
 
@@ -200,7 +199,7 @@ class Pipeline:
     def _planner(self, store: Store, state: RunState, fresh: bool) -> Planner:
         return Planner(spec=self.spec, store=store, state=state, code_dir=self.file.code_dir, fresh=fresh)
 
-    def _context(self, store: Store, run_id: str, stream: TextIO | None) -> RunContext:
+    def _context(self, store: Store, run_id: str, stream: TextIO | Literal["stderr"] | None) -> RunContext:
         return RunContext(
             run_id=run_id,
             store=store,

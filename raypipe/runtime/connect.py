@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -90,15 +92,23 @@ def connect(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     started_here = not address or address == "local"
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with ExitStack() as leave:
         if started_here:
             _start(demand, code_dir, env or {})
         else:
             _join(str(address), demand, code_dir, env or {})
         leave.callback(ray.shutdown)
+        _set_sigterm(on_sigterm)
         if started_here:
             leave.enter_context(announced(ray.get_runtime_context().gcs_address))
         yield _joined(demand, started_here=started_here)
+
+
+def _set_sigterm(handler: Any) -> None:
+    """Give back what ray.init took: its own handler prints a stack and leaves what was started behind."""
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def hush() -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from raypipe.storage import Store, layout
 
@@ -25,12 +25,12 @@ class Progress:
 
     Args:
         run_id: shown on every line.
-        stream: where lines go; None is silent.
+        stream: where lines go; None is silent. "stderr" is looked up now: whoever redirected it means this.
     """
 
-    def __init__(self, run_id: str, stream: TextIO | None = sys.stderr) -> None:
+    def __init__(self, run_id: str, stream: TextIO | Literal["stderr"] | None = "stderr") -> None:
         self.run_id = run_id
-        self._stream = stream
+        self._stream = sys.stderr if isinstance(stream, str) else stream
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self.seconds: dict[str, float] = {}

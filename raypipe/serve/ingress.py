@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -54,8 +55,8 @@ HAPROXY_ENV = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
 }
 
-MAX_SOCKET_PATH_BYTES = 100
-"""Unix sockets take 107; HAProxy appends to the name while it reloads."""
+MAX_FOLDER_BYTES = 33
+"""HAProxy takes socket paths of 97 bytes at most; Ray adds a folder of 57, and the socket's name is 7."""
 
 
 def choose_ingress(spec: ServeSpec) -> Ingress:
@@ -91,8 +92,8 @@ def ingress_env(spec: ServeSpec) -> dict[str, str]:
     folder = _private_folder(spec.port)
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "admin.sock",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "metrics.sock",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "a.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "m.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "server-state",
     }
@@ -118,6 +119,11 @@ def check_port_free(host: str, port: int) -> None:
         if error.errno == errno.EACCES:
             raise ServeError(f"{where} may not be opened by this user", "choose a port above 1023") from None
         raise ServeError(f"{where} cannot be opened: {error.strerror}", "check serve.host") from None
+
+
+def forget_files(port: int) -> None:
+    """Remove HAProxy's files on this machine, once it has stopped."""
+    shutil.rmtree(_folder(port), ignore_errors=True)
 
 
 def _bind(host: str, port: int) -> int:
@@ -146,14 +152,16 @@ def _side_ports(port: int) -> dict[str, str]:
 
 def _private_folder(port: int) -> Path:
     """A folder only this user may enter: HAProxy's control socket in it obeys whoever reaches it."""
-    user = os.getuid()
-    base = Path(tempfile.gettempdir())
-    if len(str(base).encode()) > MAX_SOCKET_PATH_BYTES - 50:
-        base = Path("/tmp")
-    folder = base / f"raypipe-serve-{user}-{port}"
+    folder = _folder(port)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if found.st_uid != user or folder.is_symlink():
+    if found.st_uid != os.getuid() or folder.is_symlink():
         raise ServeError(f"{folder} belongs to another user", "remove it, or choose another serve.port")
     folder.chmod(0o700)
     return folder
+
+
+def _folder(port: int) -> Path:
+    name = f"raypipe-{os.getuid()}-{port}"
+    folder = Path(tempfile.gettempdir()) / name
+    return folder if len(os.fsencode(folder)) <= MAX_FOLDER_BYTES else Path("/tmp") / name

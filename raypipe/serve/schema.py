@@ -139,9 +139,11 @@ def _fast_numbers(column: Column, values: Sequence[Any]) -> NDArray[Any] | None:
     if array.shape != (len(values), *column.shape):
         return None
     if is_float:
+        # One pass finds NaN, infinity and what float32 cannot hold; a float64 beyond that is for the closer look.
         flat = array.reshape(-1)
-        # NaN and infinity make this false as well; so does a float64 beyond 1e154, which the closer look accepts
-        if not float(flat @ flat) <= FLOAT32_MAX**2:
+        with np.errstate(over="ignore"):
+            is_small = float(flat @ flat) <= FLOAT32_MAX**2
+        if not is_small:
             return None
     elif not is_bool and not _in_range(column, array):
         return None
@@ -247,7 +249,7 @@ def _kind(value: Any) -> str:
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
-    return text.encode("ascii", "backslashreplace").decode()
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _did_you_mean(name: str, signature: Signature) -> str:

@@ -17,7 +17,7 @@ from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_bundle, ray_options
 from raypipe.serve import running
 from raypipe.serve.app import ModelApp
-from raypipe.serve.ingress import check_port_free, choose_ingress, ingress_env
+from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
 from raypipe.serve.probe import expected_of, probe, wait_reachable
 from raypipe.serve.running import Listener
 from raypipe.spec.serve import ServeSpec
@@ -100,9 +100,10 @@ def stop(name: str | None = None) -> list[str]:
             f"no application '{name}' runs on this cluster; running: {', '.join(there) or 'none'}", "raypipe status"
         )
     leaving = there if name is None else [name]
-    if leaving == there:
-        running.shut_down()
-    else:
+    listener = running.listener()
+    if leaving == there and listener is not None:
+        _shut_down(listener.port)
+    elif leaving:
         serve.delete(leaving[0])
     for each in leaving:
         running.forget_endpoint(each)
@@ -111,32 +112,47 @@ def stop(name: str | None = None) -> list[str]:
 
 def _start(spec: ServeSpec) -> Listener:
     """Start Serve, or join the one that runs."""
-    from ray import serve
-    from ray.serve.schema import LoggingConfig
+    import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing it turned INFO on
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     found = running.listener()
     if found is None:
         check_port_free(spec.host, spec.port)
-        serve.start(
-            http_options={
-                "host": spec.host,
-                "port": spec.port,
-                "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S,
-            },
-            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-            # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-            controller_options={"runtime_env": {"env_vars": ingress_env(spec)}},
-        )
-        found = Listener(spec.host, spec.port, choose_ingress(spec))
-        running.note_listener(found)
-    elif (found.host, found.port) != (spec.host, spec.port):
+        return _start_serve(spec)
+    if (found.host, found.port) != (spec.host, spec.port):
         raise ServeError(
             f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
             f"the file asks for {spec.host}:{spec.port}",
             f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
         )
     return found
+
+
+def _start_serve(spec: ServeSpec) -> Listener:
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.schema import LoggingConfig
+
+    http = {"host": spec.host, "port": spec.port, "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S}
+    # Reaches the controller of a Ray that runs already; the driver's own environment would not.
+    controller = {"runtime_env": {"env_vars": ingress_env(spec)}}
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    try:
+        serve.start(http_options=http, logging_config=quiet, controller_options=controller)
+    except (RayError, RuntimeError, TimeoutError) as error:
+        _shut_down(spec.port)
+        raise ServeError(
+            f"Ray Serve did not start on port {spec.port}: {_last_line(str(error))}",
+            "see the logs under serve/ in Ray's session folder, or set serve.ingress: python",
+        ) from None
+    started = Listener(spec.host, spec.port, choose_ingress(spec))
+    running.note_listener(started)
+    return started
+
+
+def _shut_down(port: int) -> None:
+    running.shut_down()
+    forget_files(port)
 
 
 def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:

@@ -167,7 +167,7 @@ def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
         if last:
             here[part] = value
         elif not _has(here, part) or here[part] is None:
-            here[part] = {}
+            here[part] = _default_section(path[: depth + 1])
         here = here[part]
 
 
@@ -181,6 +181,18 @@ def _can_hold(here: Any, part: str | int) -> bool:
     if isinstance(here, list):
         return isinstance(part, int) and part < len(cast("list[Any]", here))
     return isinstance(here, dict)
+
+
+def _default_section(path: FieldPath) -> dict[str, Any]:
+    """What a section that is not written stands for, so far as its fields do not say so themselves: its kind."""
+    kind: Any = PipelineSpec
+    for part in path[:-1]:
+        kind = _step(kind, part)
+    for option in _flatten(kind):
+        if isinstance(option, type) and issubclass(option, BaseModel) and path[-1] in option.model_fields:
+            tag: Any = getattr(option.model_fields[str(path[-1])].default, "kind", None)
+            return {} if tag is None else {"kind": tag}
+    return {}
 
 
 def _dotted(path: FieldPath) -> str:

@@ -199,8 +199,8 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        output = self.parallel(self.train_rows.features[rows])
-        loss = self.row_loss(output, self.train_rows.target[rows]).mean()
+        output = self.parallel(self.train_rows.features.index_select(0, rows))  # half the time of features[rows]
+        loss = self.row_loss(output, self.train_rows.target.index_select(0, rows)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         (loss if weight == 1.0 else loss * weight).backward()
         self._check_finite(self._clip())

@@ -54,8 +54,10 @@ def run(ray_cluster: SimpleNamespace, store: Store) -> Iterator[Run]:
         serving = (f"serve.port={port}", f"serve.route_prefix=/{name}", "serve.max_replicas=1")
         return Pipeline.load(path, [*serving, *overrides], store).run(stream=None)
 
-    yield run_file
-    stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray_cluster.address)  # a cluster that is there: endpoints stay after their run
+        yield run_file
+        stop()
 
 
 def report_of(result: RunResult) -> EvaluationReport:
@@ -204,7 +206,7 @@ def plain_mnist(store: Store, dataset: DatasetVersion) -> float:
 
     def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor]:
         rows = load_rows(store, dataset, split)
-        return torch.from_numpy(rows.columns["image"]).float() / 255, torch.from_numpy(rows.target).long()
+        return torch.tensor(rows.columns["image"]).float() / 255, torch.tensor(rows.target).long()
 
     torch.manual_seed(0)
     images, labels = tensors("train")

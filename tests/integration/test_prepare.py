@@ -15,7 +15,7 @@ from raypipe.data.formats import FORMATS
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare, source_fingerprint
 from raypipe.data.transforms import FittedTransforms
-from raypipe.errors import DataError, RaypipeError
+from raypipe.errors import DataError, RaypipeError, StoreAccessError, StoreError
 from raypipe.records import DatasetVersion
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
@@ -201,11 +201,12 @@ def test_prepare_of_no_rows_is_refused(ray_cluster, ctx, tmp_path):
         prepare(spec(tmp_path), ctx)
 
 
-def test_prepare_of_a_damaged_file_names_the_file(ray_cluster, ctx, tmp_path):
+def test_prepare_of_a_damaged_file_names_the_file_and_prints_no_trace(ray_cluster, ctx, tmp_path, capfd):
     write_csv(tmp_path / "a.csv", ADULTS)
     (tmp_path / "b.csv").write_text("key,age,city,pay,label\n1,2\n")
     with pytest.raises(DataError, match=r"b\.csv is not readable as CSV"):
         prepare(spec(tmp_path), ctx)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.s3
@@ -230,3 +231,19 @@ def test_source_on_s3_that_is_not_there_is_refused_by_name(s3, bucket):
         with pytest.raises(RaypipeError, match=r"nothing\.csv"):
             source_fingerprint(spec("unused", path))
     assert not Path("unused").exists()
+
+
+@pytest.mark.s3
+def test_source_on_s3_with_wrong_credentials_is_refused_with_what_to_check(s3, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreAccessError, match="access denied") as caught:
+        source_fingerprint(spec("unused", f"s3://{bucket}/a.csv"))
+    assert "AWS_SECRET_ACCESS_KEY" in caught.value.hint
+
+
+@pytest.mark.s3
+def test_source_on_s3_that_does_not_answer_may_be_tried_again(s3_address, free_port, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
+    with pytest.raises(StoreError, match="S3 did not answer") as caught:
+        source_fingerprint(spec("unused", "s3://bucket/a.csv"))
+    assert caught.value.transient

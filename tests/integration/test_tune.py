@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 
 from raypipe.errors import TrainingError
-from raypipe.model.predictor import Predictor
 from raypipe.records import DatasetVersion, TuneResult
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage.local import LocalFolder
+from raypipe.testing.contracts import SearchContract
 from raypipe.testing.fakes import run_context, tiny_dataset
+from raypipe.tune.search import SEARCHES
 from raypipe.tune.stage import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-
-CSV_ROWS = 80
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalFolder:
@@ -50,29 +48,9 @@ def _tune(spec: PipelineSpec, dataset: DatasetVersion, store: LocalFolder, run_i
     return tune(spec, dataset, run_context(store, run_id=run_id, **options))
 
 
-def _points(result: TuneResult) -> list[dict[str, Any]]:
-    return sorted((trial.values for trial in result.trials), key=str)
-
-
-@pytest.mark.parametrize("search", ["random", "optuna"])
-def test_tune_best_trial_becomes_the_model_and_the_search_repeats(
-    search: str, store: LocalFolder, dataset: DatasetVersion
-) -> None:
-    # One trial at a time, so that Optuna learns from the same trials in the same order.
-    spec = _spec({"search": {"kind": search}, "max_concurrent_trials": 1})
-
-    first, again = (_tune(spec, dataset, store, run_id) for run_id in ("r1", "r2"))
-
-    assert [trial.status for trial in first.trials] == ["completed"] * 4
-    assert len({trial.values["train.optimizer.lr"] for trial in first.trials}) == 4
-    assert all(0.001 <= trial.values["train.optimizer.lr"] <= 1 for trial in first.trials)
-    assert all(trial.epochs == 3 for trial in first.trials)
-    best = min(first.trials, key=lambda trial: trial.metric or np.inf)
-    assert (first.best_trial, first.best_values) == (best.trial_id, best.values)
-    assert first.best.metrics["val_loss"] == best.metric
-    Predictor.load(store, first.best.artifact)
-    assert _points(again) == _points(first)
-    assert again.best.artifact.digest == first.best.artifact.digest
+@pytest.mark.parametrize("name", SEARCHES)
+def test_tune_every_search_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    SearchContract(name, tmp_path).check_search()
 
 
 def test_tune_asha_stops_trials_early_and_the_best_still_finishes(store: LocalFolder, dataset: DatasetVersion) -> None:
@@ -98,7 +76,7 @@ def test_tune_failing_trial_is_counted_and_the_search_goes_on(
         "        raise RuntimeError('thirteen brings bad luck')\n"
         "    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))\n"
     )
-    spec = _spec({"space": {"model.args.width": {"choice": [4, 13]}}, "num_trials": 6, "max_concurrent_trials": 2})
+    spec = _spec({"space": {"model.args.width": {"choice": [4, 13]}}, "num_trials": 3, "max_concurrent_trials": 2})
     own = {"kind": "import", "path": "searched_model.py:build", "args": {"width": 4}}
     spec = PipelineSpec.model_validate({**spec.model_dump(mode="json"), "model": own})
 
@@ -110,8 +88,8 @@ def test_tune_failing_trial_is_counted_and_the_search_goes_on(
     assert {trial.status for trial in result.trials} == {"failed", "completed"}
     assert result.best_values == {"model.args.width": 4}
 
-    hopeless = with_values(spec, {"tune.space": {"model.args.width": {"choice": [13]}}, "tune.num_trials": 2})
-    with pytest.raises(TrainingError, match="none of 2 trials finished; the first said: .*thirteen brings bad luck"):
+    hopeless = with_values(spec, {"tune.space": {"model.args.width": {"choice": [13]}}, "tune.num_trials": 1})
+    with pytest.raises(TrainingError, match="none of 1 trials finished; the first said: .*thirteen brings bad luck"):
         _tune(hopeless, dataset, store, "r2", code_dir=tmp_path)
 
 

@@ -24,11 +24,11 @@ def files(source: CsvSource, root: str) -> list[SourceFile]:
 
 def read(source: CsvSource, root: str, parallelism: int | None) -> ray.data.Dataset:
     """Rows of all files."""
-    read_file = partial(read_file_, delimiter=source.delimiter, null_values=source.null_values)
-    return read_files(files(source, root), read_file, source.columns, parallelism)
+    reader = partial(read_file, delimiter=source.delimiter, null_values=source.null_values)
+    return read_files(files(source, root), reader, source.columns, parallelism)
 
 
-def read_file_(file: SourceFile, *, delimiter: str = ",", null_values: list[str]) -> Iterator[pa.Table]:
+def read_file(file: SourceFile, *, delimiter: str = ",", null_values: list[str]) -> Iterator[pa.Table]:
     """One file; types are inferred over the whole of it, not from its beginning.
 
     Raises:

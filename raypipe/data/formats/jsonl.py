@@ -15,6 +15,7 @@ from raypipe.spec.data import JsonlSource
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
 MAX_LINE_BYTES = 64 * 2**20
+"""Arrow parses whole blocks of lines; a line may not be longer than a block."""
 
 
 def files(source: JsonlSource, root: str) -> list[SourceFile]:

@@ -42,7 +42,7 @@ def test_format_keeps_its_contract_on_files(name, tmp_path):
 
 def read_csv(folder, text, **options):
     (folder / "f.csv").write_text(text)
-    (table,) = csv.read_file_(source_file(folder / "f.csv"), **{"null_values": NULLS, **options})
+    (table,) = csv.read_file(source_file(folder / "f.csv"), **{"null_values": NULLS, **options})
     return table
 
 
@@ -80,7 +80,7 @@ def test_csv_gzip_that_is_cut_short_is_refused_by_name(tmp_path):
     data = gzip.compress(b"a,b\n" + b"1,2\n" * 10_000)
     (tmp_path / "f.csv.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"f\.csv\.gz is not readable"):
-        list(csv.read_file_(source_file(tmp_path / "f.csv.gz"), null_values=NULLS))
+        list(csv.read_file(source_file(tmp_path / "f.csv.gz"), null_values=NULLS))
 
 
 def test_jsonl_field_that_changes_type_is_refused_by_file(tmp_path):

@@ -17,7 +17,7 @@ HAPROXY = ServeSpec(ingress="haproxy")
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ingress.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(ingress, "MAX_SOCKET_PATH_BYTES", 1000)
+    monkeypatch.setattr(ingress, "MAX_FOLDER_BYTES", 1000)
     return tmp_path
 
 
@@ -57,6 +57,16 @@ def test_haproxy_files_go_to_a_folder_only_this_user_may_enter(temporary_folder:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert Path(env["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent == folder
     assert not any("/tmp/haproxy-serve" in value for value in env.values())
+
+
+def test_haproxy_socket_path_stays_short_enough_for_haproxy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    socket_path = Path(ingress_env(HAPROXY)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    added_by_ray = socket_path.parent / ("f" * 56) / socket_path.name
+    try:
+        assert len(str(added_by_ray)) <= 97
+    finally:
+        socket_path.parent.rmdir()
 
 
 def test_haproxy_folder_that_is_a_link_is_refused(temporary_folder: Path):

@@ -1,0 +1,105 @@
+"""Seconds of a whole small run, `raypipe run` on digits, beside a bare Ray script of the same work; JSON lines.
+
+    .venv/bin/python tests/bench/bench_startup.py [ROUNDS]
+
+Both sides, each in a process of its own that starts Ray and ends it: read the 1,797 digits with Ray Data, split 70/10/20,
+scale pixels, train a 64-256-128-10 network with AdamW on two Ray Train workers (DDP) for 30 epochs of 64 rows a step,
+validate and keep a checkpoint every epoch, measure test accuracy, save the model. Ours also hashes and checks every
+byte, writes shards and records, and registers a version (`--until register`). The bare script (bare_ray.py) is what
+Ray's documentation leads to, with Ray's defaults. They take turns; the medians of whole-process seconds are compared.
+One more run of ours goes on to a served endpoint, to show the seconds of that phase too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = ROOT / "examples" / "01_digits" / "pipeline.yaml"
+TIMEOUT_S = 600
+
+
+def main(rounds: int) -> None:
+    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
+    for number in range(rounds):
+        for name, turn in (("ours", ours), ("bare", bare)):
+            line = turn()
+            seconds[name].append(line["wall_s"])
+            print(json.dumps({"round": number, "run": name, **line}), flush=True)
+    print(json.dumps({"run": "ours, until served", **ours(serve=True)}), flush=True)
+    median = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
+    headline: dict[str, Any] = {
+        "bench": "startup",
+        "rounds": rounds,
+        "wall_s": median,
+        "ours_over_bare": round(median["ours"] / median["bare"], 3),
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    print(json.dumps(headline), flush=True)
+
+
+def ours(*, serve: bool = False) -> dict[str, Any]:
+    """Wall seconds of `raypipe run` into a fresh store, and of each phase."""
+    with private_folder() as (folder, env):
+        imported_s = timed([sys.executable, "-c", "import raypipe.cli.main"], folder, env)[0]
+        until = ["--no-wait"] if serve else ["--until", "register"]
+        command = [sys.executable, "-m", "raypipe", "run", str(PIPELINE), "--store", str(folder / "store"), *until]
+        started = time.time()
+        wall_s, _ = timed(command, folder, env)
+        events = [json.loads(line) for line in next((folder / "store").glob("runs/*/events.jsonl")).open()]
+        phases = {event["stage"]: event["seconds"] for event in events if "seconds" in event}
+        accuracy = json.loads(next((folder / "store").glob("runs/*/evaluate/record.json")).read_text())["metrics"]
+    return {
+        "wall_s": round(wall_s, 2),
+        "import_s": round(imported_s, 2),
+        "until_first_stage_s": round(events[0]["time"] - started, 2),
+        "phases_s": {name: round(value, 2) for name, value in phases.items()},
+        "test_accuracy": round(accuracy["accuracy"], 4),
+    }
+
+
+def bare() -> dict[str, Any]:
+    """Wall seconds of the bare script."""
+    with private_folder() as (folder, env):
+        wall_s, said = timed([sys.executable, str(Path(__file__).parent / "bare_ray.py"), str(folder)], folder, env)
+        assert (folder / "model.pt").exists()
+    return {"wall_s": round(wall_s, 2), **json.loads(said.splitlines()[-1])}
+
+
+@contextmanager
+def private_folder() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A short folder that is HOME and Ray's temporary folder; no other Ray setting gets through."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RAYPIPE_"))}
+    with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        env = {"HOME": name, "RAY_TMPDIR": name, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+        yield Path(name), {**kept, **env}
+
+
+def timed(command: list[str], folder: Path, env: dict[str, str]) -> tuple[float, str]:
+    """Seconds until the process has ended, and its stdout.
+
+    Raises:
+        RuntimeError: it failed; with what it said last.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT_S)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(f"{command} exited with {done.returncode}:\n{done.stderr[-3000:]}")
+    return seconds, done.stdout
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

@@ -1,0 +1,50 @@
+"""FAULTS T1: rank 0, then rank 1, killed at five steps each; at most one checkpoint interval is lost each time."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from raypipe.model.artifact import WEIGHTS
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress
+from raypipe.storage import layout, open_store
+from raypipe.storage.publish import read_published
+from raypipe.train.stage import train
+from tests.integration import faulty
+
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+
+INTERVAL = 3
+EPOCHS = 6
+PLAN = [f"{rank} {call}" for call in (5, 6, 7, 8, 9) for rank in (0, 1)]
+"""Rank and training call of the attempt; the first call settles DDP, so call 5 is within the attempt's fourth step."""
+
+
+def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_bits(tmp_path: Path) -> None:
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    for run_id, plan in {"whole": [], "killed": PLAN}.items():
+        code_dir = faulty.write_network(tmp_path / run_id / "code", plan)
+        store = open_store(str(tmp_path / run_id / "store"))
+        spec = faulty.pipeline(code_dir, epochs=EPOCHS, max_failures=len(PLAN))
+        progress = Progress(run_id, stream=io.StringIO())
+        ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
+        result = train(spec, faulty.dataset(store), ctx)
+        progress.save(store)
+        files = read_published(store, result.artifact.key, digest=result.artifact.digest)
+        weights[run_id] = safetensors.torch.load(files[WEIGHTS])
+
+    killed = faulty.kills(code_dir)
+    assert len(killed) == len(PLAN) and all(faulty.is_gone(pid) for pid, _ in killed), "the faults must have happened"
+    assert result.attempts == 1 + len(PLAN)
+    events = [json.loads(line) for line in store.read(layout.events("killed")).splitlines()]
+    starts = [event["step"] for event in events if event.get("event") == "start"]
+    for (_, call), start, next_start in zip(killed, starts, starts[1:], strict=True):
+        done = start + call - 2  # without the settling call and the call that was cut short
+        assert 0 <= done - next_start < INTERVAL
+    assert all(torch.equal(weights["whole"][name], weights["killed"][name]) for name in weights["whole"])

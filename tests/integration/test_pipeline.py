@@ -1,0 +1,183 @@
+"""The whole road through the commands: what runs, what is used again, what stops it, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from raypipe.cli.main import app
+from raypipe.registry.versions import list_models
+from raypipe.storage import open_store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+FILE = """\
+name: flowers
+data:
+  source: {format: sklearn, dataset: iris}
+  target: target
+  transforms: [{kind: standardize, columns: [sepal_length_cm, petal_length_cm]}]
+model: {kind: linear}
+train: {epochs: 3, global_batch_size: 16, optimizer: {kind: adamw, lr: 0.05}}
+"""
+
+LEAVE_TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(FILE)
+    return tmp_path / "p.yaml"
+
+
+def raypipe(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def done(*words: str | Path) -> Any:
+    """The JSON document of a command that must work."""
+    answer = raypipe(*words, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+def ran(document: Any) -> list[str]:
+    return [name for name, stage in document["stages"].items() if not stage["reused"]]
+
+
+def test_pipeline_run_again_does_only_what_changed(ray_cluster: SimpleNamespace, file: Path):
+    first = done("run", file)
+    assert ran(first) == ["data", "train", "evaluate", "register"]
+    assert first["model"] == {"name": "flowers", "version": 1} and first["metrics"]["accuracy"] > 0.6
+    again = done("run", file)
+    assert ran(again) == ["register"] and again["model"]["version"] == 1
+    assert again["stages"]["train"]["reason"] == f"reused: same data and spec as {first['run']}"
+
+    until = done("run", file, "--set", "train.epochs=4", "--until", "train")
+    assert ran(until) == ["train"] and list(until["stages"]) == ["data", "train"]
+    alone = done("evaluate", file, "--set", "train.epochs=4")
+    assert list(alone["stages"]) == ["evaluate"] and ran(alone) == ["evaluate"]
+    other = done("run", file, "--set", "train.epochs=4")
+    assert ran(other) == ["register"] and other["model"]["version"] == 2
+
+    assert [row["version"] for row in done("versions", "flowers")] == [1, 2]
+    assert done("diff", "flowers@1", "flowers@2")["train.epochs"] == [3, 4]
+    assert done("lineage", "flowers@2")["run"] == f"runs/{other['run']}"
+    assert done("rollback", "flowers") == {
+        "model": "flowers", "alias": "champion", "before": 2, "after": 1, "changed": True,
+    }  # fmt: skip
+    assert done("show", "flowers")["version"] == 1
+
+
+def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(ray_cluster: SimpleNamespace, file: Path):
+    answer = raypipe("run", file, "--run", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 1.0}]",
+                     "--set", "train.epochs=1")  # fmt: skip
+    assert answer.exit_code == 3
+    assert "did not pass 1 of 1 gates, nothing was registered: accuracy >= 1" in answer.stderr
+    assert list_models(open_store()) == []
+    resumed = done("run", file, "--resume", "rgate", "--set", "train.epochs=1")
+    assert (resumed["run"], ran(resumed)) == ("rgate", ["evaluate", "register"])
+    assert resumed["stages"]["train"]["reason"] == "reused: done earlier in this run"
+    events = open_store().read("runs/rgate/events.jsonl").decode()
+    assert '"failed": true' in events and "flowers@1 registered" in events
+
+
+def test_pipeline_loss_that_is_not_a_number_names_the_step_and_publishes_nothing(
+    ray_cluster: SimpleNamespace, file: Path
+):
+    answer = raypipe("run", file, "--run", "rnan", "--set", "train.optimizer={kind: sgd, lr: 1.0e+38}")
+    assert answer.exit_code == 3
+    assert "step " in answer.stderr.splitlines()[-2] and "Traceback" not in answer.stderr
+    assert list_models(open_store()) == []
+    assert [info.key for info in open_store().list("runs/rnan/train/artifact")] == []
+
+
+def test_pipeline_workers_that_never_fit_are_refused_at_once(ray_cluster: SimpleNamespace, file: Path):
+    started = time.monotonic()
+    answer = raypipe("run", file, "--set", "train.num_workers=64", "--set", "train.global_batch_size=64")
+    assert answer.exit_code == 2 and "CPUs at once" in answer.stderr
+    assert time.monotonic() - started < 10
+
+
+def test_pipeline_store_that_does_not_answer_exits_4_before_anything_starts(
+    file: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
+    answer = raypipe("run", file, "--store", "s3://bucket/prefix")
+    assert answer.exit_code == 4 and "S3 did not answer" in answer.stderr
+
+
+@pytest.mark.s3
+def test_pipeline_in_s3_keeps_everything_there(ray_cluster: SimpleNamespace, file: Path, bucket: str):
+    uri = f"s3://{bucket}/road"
+    first = done("run", file, "--store", uri)
+    assert first["store"] == uri and first["model"]["version"] == 1
+    assert ran(done("run", file, "--store", uri)) == ["register"]
+    assert not (file.parent / ".raypipe").exists()
+
+    rows = file.parent / "rows.csv"
+    rows.write_text("sepal_length_cm,sepal_width_cm,petal_length_cm,petal_width_cm\n5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n")
+    written = done("predict", "flowers", "--input", rows, "--output", f"s3://{bucket}/predicted", "--store", uri)
+    assert (written["num_rows"], written["version"]) == (2, 1)
+
+
+def test_pipeline_bucket_that_does_not_exist_exits_2(file: Path, request: pytest.FixtureRequest):
+    request.getfixturevalue("s3")
+    answer = raypipe("run", file, "--store", "s3://no-such-bucket-here/prefix")
+    assert answer.exit_code == 2 and "bucket 'no-such-bucket-here' does not exist" in answer.stderr
+
+
+def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path, free_port: int):
+    words = [sys.executable, "-m", "raypipe", "run", str(file), "--json", "--set", f"serve.port={free_port}"]
+    errors = file.parent / "stderr"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, errors.read_text()
+    endpoint = json.loads(line)["endpoint"]
+    asked = endpoint["curl"].partition(" -d ")[2].strip("'")
+    answer = httpx.post(f"{endpoint['url']}/predict", json=json.loads(asked), timeout=20)
+    assert answer.json()["predictions"][0]["label"] == endpoint["answer"]["predictions"][0]["label"]
+
+    # Its own process: this one may be on the session's Ray.
+    found = subprocess.run([*words[:3], "status", "--json"], capture_output=True, text=True, timeout=90, check=True)
+    (served,) = json.loads(found.stdout)
+    assert (served["name"], served["state"], served["version"]) == ("flowers", "RUNNING", 1)
+    busy = raypipe("run", file, "--set", f"serve.port={free_port}")
+    assert busy.exit_code == 2 and f"serve.port: {free_port} on 127.0.0.1 is in use" in busy.stderr
+    children = _session(process.pid)
+    assert len(children) > 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=90) == 143
+    process.stdout.close()
+    deadline = time.monotonic() + LEAVE_TIMEOUT_S
+    while (left := [pid for pid in children if _lives(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def _session(pid: int) -> list[int]:
+    """Processes of the session a command leads, or that it or they started."""
+    import psutil
+    import ray  # noqa: F401  (brings psutil)
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

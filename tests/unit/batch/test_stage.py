@@ -1,0 +1,31 @@
+"""How many rows go into one output shard."""
+
+from __future__ import annotations
+
+import pytest
+
+from raypipe.batch.stage import rows_per_shard
+from raypipe.records import Column, Signature
+from raypipe.spec.batch import BatchSpec
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_workers", "shape", "rows"),
+    [
+        (3000, 1, (), 3072),  # one shard, a whole number of model calls
+        (3000, 3, (), 1024),  # a shard for each worker
+        (10, 8, (), 1024),  # never less than one model call
+        (0, 1, (), 1024),
+        (10_000_000, 2, (), 100_352),  # bounded in rows
+        (10_000_000, 2, (64, 64), 4096),  # and in bytes: 32 KB a row
+        (10_000_000, 2, (1024, 1024), 1024),
+    ],
+)
+def test_rows_per_shard_are_whole_model_calls_spread_over_workers_and_bounded(
+    num_rows: int, num_workers: int, shape: tuple[int, ...], rows: int
+):
+    spec = BatchSpec.model_validate(
+        {"source": {"format": "sklearn", "dataset": "iris"}, "output": "out", "num_workers": num_workers}
+    )
+    signature = Signature(inputs=(Column(name="x", dtype="float32", shape=shape),), task="regression", target="y")
+    assert rows_per_shard(num_rows, spec, signature) == rows

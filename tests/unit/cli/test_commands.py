@@ -1,0 +1,198 @@
+"""Commands that start no Ray: results on stdout, errors on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from raypipe.cli.main import app
+from raypipe.cli.output import find_known, reported
+from raypipe.cli.summary import curl_line
+from raypipe.errors import DataError, StoreError
+from raypipe.records import Endpoint
+
+runner = CliRunner()
+
+FILE = """\
+name: flowers
+data: {source: {format: sklearn, dataset: iris}, target: target}
+model: {kind: linear}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(FILE)
+    return tmp_path / "p.yaml"
+
+
+def test_validate_good_file_says_so_and_exits_0(file: Path):
+    answer = runner.invoke(app, ["validate", str(file), "--set", "train.epochs=2"])
+    assert answer.exit_code == 0 and "valid, pipeline 'flowers'" in answer.stdout
+
+
+def test_validate_json_is_one_document_with_defaults_filled_in(file: Path):
+    answer = runner.invoke(app, ["validate", str(file), "--json"])
+    assert json.loads(answer.stdout)["spec"]["train"]["global_batch_size"] == 128
+
+
+def test_validate_bad_file_exits_2_with_the_message_on_stderr(file: Path):
+    answer = runner.invoke(app, ["validate", str(file), "--set", "train.epoch=2"])
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("error: --set train.epoch=2: train.epoch: unknown field, did you mean 'epochs'?")
+
+
+def test_validate_bad_file_json_is_an_error_document(file: Path):
+    answer = runner.invoke(app, ["validate", str(file), "--set", "seed=-1", "--json"])
+    error = json.loads(answer.stdout)["error"]
+    assert (answer.exit_code, error["kind"], error["exit_code"]) == (2, "SpecError", 2)
+
+
+def test_validate_imports_neither_ray_nor_torch(file: Path):
+    code = (
+        "import sys; from raypipe.cli.main import app; app(['validate', sys.argv[1]], standalone_mode=False); "
+        "heavy = {'ray', 'torch', 'pyarrow', 'pandas', 'boto3', 'numpy', 'sklearn'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["validate", "x", "--nope"]])
+def test_words_that_are_wrong_exit_2(words: list[str]):
+    assert runner.invoke(app, words).exit_code == 2
+
+
+def test_misspelt_command_is_told_the_right_one():
+    assert "validate" in runner.invoke(app, ["validat"]).stderr
+
+
+def test_init_makes_a_project_that_is_valid(tmp_path: Path):
+    folder = tmp_path / "My Digits"
+    assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
+    answer = runner.invoke(app, ["validate", str(folder / "pipeline.yaml")])
+    assert answer.exit_code == 0 and "pipeline 'my-digits'" in answer.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.py", "pipeline.yaml"]
+
+
+def test_init_folder_that_holds_something_is_refused_and_unchanged(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    answer = runner.invoke(app, ["init", str(tmp_path)])
+    assert answer.exit_code == 2 and "nothing was written" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_schema_is_json_schema_with_descriptions():
+    schema = json.loads(runner.invoke(app, ["schema"]).stdout)
+    assert schema["properties"]["seed"]["description"]
+
+
+def test_version_is_printed():
+    import raypipe
+
+    assert runner.invoke(app, ["--version"]).stdout == f"raypipe {raypipe.__version__}\n"
+
+
+def test_plan_shows_each_stage_and_reason(file: Path):
+    answer = runner.invoke(app, ["plan", str(file)])
+    assert answer.exit_code == 0
+    assert answer.stdout.splitlines()[1].split(maxsplit=1) == ["data", "runs: no earlier result"]
+
+
+def test_plan_unknown_run_exits_2(file: Path):
+    answer = runner.invoke(app, ["plan", str(file), "--resume", "rnone"])
+    assert answer.exit_code == 2 and "--resume rnone: no such run" in answer.stderr
+
+
+def test_models_of_an_empty_store_is_an_empty_table(file: Path):
+    assert runner.invoke(app, ["models", "--json"]).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("words", [["show", "nope"], ["versions", "nope"], ["promote", "nope@1"], ["rollback", "nope"]])
+def test_unknown_model_exits_2(file: Path, words: list[str]):
+    answer = runner.invoke(app, words)
+    assert answer.exit_code == 2 and answer.stderr.startswith("error: ")
+
+
+def test_store_of_an_unknown_kind_exits_2(file: Path):
+    answer = runner.invoke(app, ["plan", str(file), "--store", "gopher://x"])
+    assert answer.exit_code == 2 and "'gopher://' is not supported" in answer.stderr
+
+
+def test_status_and_stop_without_any_ray_say_that_nothing_is_served(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert runner.invoke(app, ["status"]).stdout == "nothing is served\n"
+    assert runner.invoke(app, ["stop"]).stdout == "nothing is served\n"
+    assert runner.invoke(app, ["stop", "flowers"]).exit_code == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--store", "folder"]])
+def test_submit_without_a_store_that_lasts_is_refused(file: Path, options: list[str]):
+    answer = runner.invoke(app, ["submit", str(file), "--address", "http://127.0.0.1:1", *options])
+    assert answer.exit_code == 2 and "--store" in answer.stderr
+
+
+def test_predict_input_without_a_known_ending_asks_for_the_format(file: Path):
+    answer = runner.invoke(app, ["predict", "flowers", "--input", "rows", "--output", "out"])
+    assert answer.exit_code == 2 and "--format" in answer.stderr
+
+
+def test_serve_options_that_do_not_fit_name_the_option(file: Path):
+    answer = runner.invoke(app, ["serve", "flowers", "--port", "99999"])
+    assert answer.exit_code == 2 and answer.stderr.startswith("error: --port: found 99999")
+
+
+def raised(error: BaseException) -> typer.Typer:
+    made = typer.Typer()
+
+    @made.command()
+    @reported
+    def fail() -> None:
+        raise error
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(DataError("bad rows"), 3), (StoreError("no answer"), 4), (KeyboardInterrupt(), 130)]
+)
+def test_command_that_raises_ends_with_its_exit_code(error: BaseException, code: int):
+    assert runner.invoke(raised(error), []).exit_code == code
+
+
+def test_command_with_an_unexpected_error_writes_the_traceback_to_a_file():
+    answer = runner.invoke(raised(ZeroDivisionError("division by zero")), [])
+    assert answer.exit_code == 1
+    first, hint = answer.stderr.splitlines()
+    assert first == "error: raypipe failed: ZeroDivisionError: division by zero"
+    log = Path(hint.partition("the traceback is in ")[2].partition(";")[0])
+    assert "ZeroDivisionError" in log.read_text() and "Traceback" in log.read_text()
+
+
+def test_known_error_inside_others_is_found():
+    try:
+        try:
+            raise DataError("bad rows")
+        except DataError as inner:
+            raise RuntimeError("a task failed") from inner
+    except RuntimeError as outer:
+        found = find_known(outer)
+    assert isinstance(found, DataError) and found.message == "bad rows"
+
+
+def test_curl_line_with_a_long_body_sends_a_file():
+    endpoint = Endpoint(
+        name="m", url="http://h:1", model="m", version=1, min_replicas=1, max_replicas=1, ingress="python"
+    )
+    assert curl_line(endpoint, {"instances": [{"x": 1}]}).endswith("""-d '{"instances":[{"x":1}]}'""")
+    line = curl_line(endpoint, {"instances": [{"x": list(range(500))}]})
+    assert json.loads(Path(line.rpartition("@")[2]).read_text())["instances"][0]["x"][-1] == 499

@@ -1,0 +1,279 @@
+"""What runs, what is used again, and the reason in words; records are made by hand, no stage runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raypipe.errors import SpecError
+from raypipe.pipeline.plan import Planner, changes, check_step
+from raypipe.pipeline.run import Walk, collect_needed
+from raypipe.pipeline.state import Records, RunState
+from raypipe.records import (
+    ArtifactRef,
+    DatasetVersion,
+    EvaluationReport,
+    ModelVersion,
+    Signature,
+    StageRecord,
+    TrainResult,
+)
+from raypipe.registry.aliases import Aliases
+from raypipe.spec.load import load_pipeline
+from raypipe.storage import Store, layout
+from raypipe.storage.publish import publish
+from raypipe.testing.fakes import MemoryStore
+
+FILE = """\
+name: flowers
+data: {source: {format: csv, path: rows.csv}, target: y}
+model: {kind: import, path: "model.py:build"}
+train: {epochs: 3}
+"""
+
+SIGNATURE = Signature(inputs=(), task="classification", target="y", classes=("no", "yes"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.yaml").write_text(FILE)
+    (tmp_path / "rows.csv").write_text("x,y\n1,no\n2,yes\n")
+    (tmp_path / "model.py").write_text("def build(): ...\n")
+    return tmp_path
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def planner(folder: Path, store: Store, *sets: str, run_id: str = "rnew", fresh: bool = False) -> Planner:
+    spec = load_pipeline(folder / "pipeline.yaml", sets).spec
+    return Planner(spec=spec, store=store, state=RunState(store, run_id, spec.name), code_dir=folder, fresh=fresh)
+
+
+def finish(planned: Planner, *stages: str) -> Records:
+    """Do as if these stages ran: records like theirs, and what they point at."""
+    records: Records = {}
+    for stage in stages:
+        step = planned.decide(stage, records)
+        if step.found is not None:
+            records[stage] = step.found.record
+            continue
+        assert step.inputs is not None
+        planned.state.describe({})
+        planned.state.begin(stage, step.inputs)
+        records[stage] = planned.state.save(stage, step.inputs, _made(stage, planned, records))
+    return records
+
+
+def _made(stage: str, planned: Planner, records: Records) -> StageRecord:
+    run_id = planned.state.run_id
+    if stage == "data":
+        dataset = DatasetVersion(
+            name="flowers",
+            version=f"d-{run_id}",
+            signature=SIGNATURE,
+            splits={},
+            transforms=(),
+            feature_shape=(1,),
+            content_fingerprint="c",
+        )
+        planned.store.write(layout.dataset_record(dataset.name, dataset.version), dataset.to_json())
+        return dataset
+    if stage == "train":
+        key = layout.artifact(run_id, "train")
+        digest = publish(planned.store, key, {"weights": run_id.encode()}).digest
+        return TrainResult(
+            run_id=run_id,
+            dataset="d",
+            artifact=ArtifactRef(key=key, digest=digest),
+            history=(),
+            best_epoch=1,
+            num_steps=1,
+            num_parameters=1,
+            num_workers=1,
+            rows_per_s=1.0,
+        )
+    trained = records["train"]
+    assert isinstance(trained, TrainResult)
+    return EvaluationReport(artifact=trained.artifact, dataset="d", num_rows=1, metrics={"accuracy": 1.0})
+
+
+def champion(planned: Planner, records: Records, number: int) -> None:
+    """Register what a run trained, and point the alias at it."""
+    trained, report = records["train"], records["evaluate"]
+    assert isinstance(trained, TrainResult) and isinstance(report, EvaluationReport)
+    version = ModelVersion(
+        model="flowers",
+        version=number,
+        artifact=trained.artifact,
+        signature=SIGNATURE,
+        run_id=planned.state.run_id,
+        dataset="d",
+        metrics={},
+        evaluation=report,
+        created_at="2026-01-01T00:00:00Z",
+    )
+    planned.store.write(layout.version("flowers", number), version.to_json())
+    aliases = Aliases(planned.store, "flowers")
+    aliases.move("champion", to=number, expect=aliases.get("champion"))
+
+
+def reasons(planned: Planner) -> dict[str, str]:
+    return {step.name: step.reason for step in planned.walk()}
+
+
+def test_plan_first_time_runs_everything(folder: Path, store: MemoryStore):
+    assert reasons(planner(folder, store)) == {
+        "data": "runs: no earlier result",
+        "train": "runs: after data",
+        "evaluate": "runs: after train",
+        "register": "runs: after evaluate",
+    }
+
+
+def test_plan_same_file_again_reuses_all_but_registration(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train", "evaluate")
+    assert reasons(planner(folder, store)) == {
+        "data": "reused: same source and spec as r7e9",
+        "train": "reused: same data and spec as r7e9",
+        "evaluate": "reused: same model, dataset and gates as r7e9",
+        "register": "runs: gives the model its version",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sets", "first", "reason"),
+    [
+        (["train.epochs=4"], "train", "runs: train.epochs changed"),
+        (["train.optimizer.lr=0.5", "seed=3"], "train", "runs: seed, train.optimizer.lr changed"),
+        (["data.split.salt=x"], "data", "runs: data.split.salt changed"),
+        (["evaluate.gates=[{metric: accuracy, min: 0.5}]"], "evaluate", "runs: evaluate.gates changed"),
+    ],
+)
+def test_plan_changed_field_runs_from_its_stage_on(
+    folder: Path, store: MemoryStore, sets: list[str], first: str, reason: str
+):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train", "evaluate")
+    steps = planner(folder, store, *sets).walk()
+    names = [step.name for step in steps]
+    assert [step.name for step in steps if step.reuse] == names[: names.index(first)]
+    assert steps[names.index(first)].reason == reason
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "train.max_failures=9",
+        "train.start_timeout_s=9",
+        "train.checkpoint.every_steps=9",
+        "train.resources.num_cpus=0.25",
+        "data.read_parallelism=9",
+        "evaluate.num_workers=2",
+    ],
+)
+def test_plan_field_that_changes_no_result_reuses_everything(folder: Path, store: MemoryStore, harmless: str):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train", "evaluate")
+    assert [step.reuse for step in planner(folder, store, harmless).walk()] == [True, True, True, False]
+
+
+def test_plan_changed_source_file_runs_data(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    (folder / "rows.csv").write_text("x,y\n1,no\n2,yes\n3,yes\n")
+    assert reasons(planner(folder, store))["data"] == "runs: the source files changed"
+
+
+def test_plan_changed_model_source_runs_train(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    (folder / "model.py").write_text("def build(): return 1\n")
+    assert reasons(planner(folder, store))["train"] == "runs: the model's source file changed"
+
+
+def test_plan_file_in_another_folder_reuses_everything(folder: Path, store: MemoryStore, tmp_path: Path):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    for name in ("pipeline.yaml", "model.py", "rows.csv"):
+        (other / name).write_bytes((folder / name).read_bytes())
+    assert [step.reuse for step in planner(other, store).walk()[:2]] == [True, True]
+
+
+def test_plan_result_that_was_deleted_runs_again(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    store.delete_prefix(layout.artifact("r7e9", "train"))
+    assert reasons(planner(folder, store))["train"] == "runs: the earlier result of r7e9 is no longer whole"
+
+
+def test_plan_fresh_uses_nothing(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    assert reasons(planner(folder, store, fresh=True))["data"] == "runs: --fresh"
+
+
+def test_plan_resumed_run_uses_its_own_records_first(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data")
+    finish(planner(folder, store, run_id="rother", fresh=True), "data")
+    assert reasons(planner(folder, store, run_id="r7e9"))["data"] == "reused: done earlier in this run"
+
+
+def test_plan_resumed_run_with_other_training_is_refused(folder: Path, store: MemoryStore):
+    started = planner(folder, store, run_id="r7e9")
+    records = finish(started, "data")
+    inputs = started.decide("train", records).inputs
+    assert inputs is not None
+    started.state.begin("train", inputs)
+    with pytest.raises(SpecError, match=r"run r7e9 cannot go on with train: train\.epochs changed since it started"):
+        planner(folder, store, "train.epochs=9", run_id="r7e9").walk()
+    assert reasons(planner(folder, store, run_id="r7e9"))["train"] == "runs: no earlier result"
+
+
+def test_plan_gate_against_champion_runs_again_when_the_champion_changed(folder: Path, store: MemoryStore):
+    gate = "evaluate.gates=[{metric: accuracy, min_gain_over_champion: 0}]"
+    old = planner(folder, store, gate, run_id="rold")
+    champion(old, finish(old, "data", "train", "evaluate"), 1)
+    new = planner(folder, store, gate, "seed=5", run_id="rnewer")
+    finish(new, "data", "train", "evaluate")
+    assert reasons(planner(folder, store, gate, "seed=5"))["evaluate"].startswith("reused")
+    other = planner(folder, store, "seed=9", run_id="rthird")
+    champion(other, finish(other, "data", "train", "evaluate"), 2)
+    assert reasons(planner(folder, store, gate, "seed=5"))["evaluate"].startswith("runs: the model, the champion")
+
+
+def test_plan_model_that_is_the_champion_itself_keeps_its_verdict(folder: Path, store: MemoryStore):
+    gate = "evaluate.gates=[{metric: accuracy, min_gain_over_champion: 0.1}]"
+    run = planner(folder, store, gate, run_id="rold")
+    champion(run, finish(run, "data", "train", "evaluate"), 1)
+    assert reasons(planner(folder, store, gate))["evaluate"] == "reused: same model, dataset and gates as rold"
+
+
+def test_plan_search_replaces_training(folder: Path, store: MemoryStore):
+    steps = planner(folder, store, "tune={space: {seed: {choice: [1, 2]}}}", "serve={}").walk()
+    assert [step.name for step in steps] == ["data", "tune", "evaluate", "register", "serve"]
+
+
+def test_one_stage_without_what_it_reads_names_the_command(folder: Path, store: MemoryStore):
+    with pytest.raises(SpecError) as caught:
+        collect_needed("train", planner(folder, store), Walk())
+    assert "train reads what data leaves" in caught.value.message
+    assert "raypipe data FILE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trian", "--until trian: no such stage; this pipeline has data, train, evaluate, register\ntry: did you mean"),
+        ("serve", "--until serve: the file has no `serve` section"),
+        ("tune", "--until tune: the file has no `tune` section"),
+    ],
+)
+def test_stage_the_pipeline_does_not_have_is_refused(folder: Path, name: str, message: str):
+    with pytest.raises(SpecError) as caught:
+        check_step(name, load_pipeline(folder / "pipeline.yaml").spec, "--until")
+    assert str(caught.value).startswith(message)
+
+
+def test_changes_name_fields_and_call_other_inputs_by_words():
+    before = {"train": {"epochs": 3, "lr": 1}, "source": "a", "stage_version": 1}
+    now = {"train": {"epochs": 4, "lr": 1}, "source": "b", "stage_version": 2}
+    assert changes(before, now) == ["the source files", "raypipe's own stage", "train.epochs"]

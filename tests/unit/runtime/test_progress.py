@@ -1,0 +1,103 @@
+"""Progress lines, kept events, retries, and which Rays are ours."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from raypipe.errors import DataError, StoreError
+from raypipe.retry import Retry
+from raypipe.runtime import local
+from raypipe.runtime.progress import Progress
+from raypipe.runtime.seeds import derive
+from raypipe.storage import layout
+from raypipe.testing.fakes import MemoryStore
+
+
+def test_progress_line_has_time_run_stage_and_text():
+    stream = io.StringIO()
+    Progress("r7f3", stream).say("train", "epoch 2/5  step 340/850")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d r7f3 train     epoch 2/5  step 340/850\n", stream.getvalue())
+
+
+def test_progress_stage_tells_its_end_and_keeps_its_seconds():
+    stream = io.StringIO()
+    progress = Progress("r7f3", stream)
+    with progress.stage("data", "no earlier result"):
+        pass
+    assert "starts: no earlier result" in stream.getvalue() and "done in 0.0s" in stream.getvalue()
+    assert progress.seconds["data"] >= 0
+
+
+def test_progress_stage_that_fails_says_so_and_has_no_seconds():
+    stream = io.StringIO()
+    progress = Progress("r7f3", stream)
+    with pytest.raises(DataError), progress.stage("data"):
+        raise DataError("no rows")
+    assert "failed after" in stream.getvalue() and progress.seconds == {}
+
+
+def test_progress_saved_twice_keeps_all_events_in_order():
+    store = MemoryStore()
+    progress = Progress("r7f3", None)
+    progress.say("data", "one", rows=3)
+    progress.save(store)
+    progress.say("data", "two")
+    progress.save(store)
+    events = [json.loads(line) for line in store.read(layout.events("r7f3")).splitlines()]
+    assert [event["text"] for event in events] == ["one", "two"]
+    assert events[0]["rows"] == 3 and events[0]["run"] == "r7f3"
+
+
+def test_retry_transient_error_is_tried_again_until_it_works():
+    outcomes = [StoreError("later"), StoreError("later"), None]
+
+    def action() -> str:
+        error = outcomes.pop(0)
+        if error is not None:
+            raise error
+        return "done"
+
+    slept: list[float] = []
+    assert Retry().call(action, sleep=slept.append) == "done"
+    assert len(slept) == 2
+
+
+@pytest.mark.parametrize(("error", "tries"), [(StoreError("later"), 3), (DataError("never"), 1)])
+def test_retry_gives_up_at_once_or_after_its_attempts(error: Exception, tries: int):
+    calls: list[int] = []
+
+    def action() -> None:
+        calls.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        Retry(max_attempts=3).call(action, sleep=lambda _: None)
+    assert len(calls) == tries
+
+
+def test_seeds_derived_for_different_parts_differ_and_repeat():
+    assert derive(1, "shuffle", 2) == derive(1, "shuffle", 2)
+    assert len({derive(1, "shuffle", epoch) for epoch in range(100)} | {derive(2, "shuffle", 0)}) == 101
+
+
+def test_announced_ray_is_found_while_it_lives_and_not_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with local.announced("127.0.0.1:6379"):
+        assert local.addresses() == ["127.0.0.1:6379"]
+    assert local.addresses() == []
+
+
+def test_announced_ray_of_a_process_that_died_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(child, 0)
+    left = tmp_path / "raypipe" / "clusters" / f"{child}.json"
+    left.parent.mkdir(parents=True)
+    left.write_text('{"address": "127.0.0.1:1"}')
+    assert local.addresses() == [] and not left.exists()

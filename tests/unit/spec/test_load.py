@@ -1,0 +1,174 @@
+"""Pipeline files that are wrong: every message names file, line and field, what was found and what must hold."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from raypipe.errors import SpecError
+from raypipe.spec.files import check_files, module_file
+from raypipe.spec.load import load_pipeline, parse_pipeline, with_values
+
+GOOD = """\
+name: flowers
+data:
+  source: {format: sklearn, dataset: iris}
+  target: target
+model:
+  kind: linear
+train:
+  epochs: 3
+"""
+
+BAD = {
+    "misspelt field": (
+        GOOD.replace("epochs: 3", "epoch: 3"),
+        "p.yaml:8: train.epoch: unknown field, did you mean 'epochs'?; known here: ",
+    ),
+    "wrong type": (
+        GOOD.replace("epochs: 3", "epochs: many"),
+        'p.yaml:8: train.epochs: found "many"; input should be a valid integer',
+    ),
+    "out of range": (
+        GOOD.replace("epochs: 3", "epochs: 0"),
+        "p.yaml:8: train.epochs: found 0; input should be greater than or equal to 1",
+    ),
+    "missing field": (
+        GOOD.replace("  target: target\n", ""),
+        "p.yaml:2: data.target: is missing; it must be given",
+    ),
+    "unknown model": (
+        GOOD.replace("kind: linear", "kind: liner"),
+        "p.yaml:5: model: kind is 'liner', did you mean 'linear'?; must be one of linear, mlp, cnn, import",
+    ),
+    "unknown data set": (
+        GOOD.replace("iris", "irises"),
+        "p.yaml:3: data.source.dataset: found \"irises\", did you mean 'iris'?; "
+        "must be one of digits, iris, wine, breast_cancer, diabetes",
+    ),
+    "batch that does not split": (
+        GOOD + "  num_workers: 3\n  global_batch_size: 128\n",
+        "p.yaml:7: train: global_batch_size=128 does not split over num_workers=3; use 129",
+    ),
+    "metric of another task": (
+        GOOD + "evaluate: {gates: [{metric: rmse, max: 1}]}\n",
+        "p.yaml:1: the file: evaluate.gates: 'rmse' is not a metric of classification; use one of "
+        "['accuracy', 'precision_macro', 'recall_macro', 'f1_macro']",
+    ),
+    "search outside its bounds": (
+        GOOD + "tune:\n  space:\n    train.epochs: {int_uniform: [0, 3]}\n",
+        "p.yaml:11: tune.space.train.epochs: train.epochs=0: train.epochs: found 0; "
+        "input should be greater than or equal to 1",
+    ),
+    "field twice": (GOOD + "train: {}\n", "p.yaml:9: train appears twice; keep one"),
+    "not YAML": ("name: [1\ndata: 2\n", "p.yaml:2: not valid YAML: expected ',' or ']', but got ':'"),
+    "a date that is none": (GOOD + "seed: 2024-99-99\n", "p.yaml: not valid YAML: month must be in 1..12"),
+    "empty": ("", "p.yaml: found nothing; a pipeline file is a mapping with name, data and model"),
+    "a list": ("- 1\n", "p.yaml: found a list; a pipeline file is a mapping with name, data and model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_pipeline_file_that_is_wrong_is_refused_with_line_and_field(case: str):
+    text, message = BAD[case]
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(text, name="p.yaml")
+    assert caught.value.message.startswith(message)
+
+
+def test_pipeline_file_with_several_problems_names_all_of_them():
+    text = GOOD.replace("epochs: 3", "epochs: x").replace("kind: linear", "kind: mlp\n  hiden: [3]")
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(text, name="p.yaml")
+    assert "p.yaml:7: model.hiden: unknown field, did you mean 'hidden'?" in caught.value.message
+    assert "p.yaml:9: train.epochs" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=x", '--set train.epochs=x: train.epochs: found "x"; input should be a valid integer'),
+        ("train.epoch=2", "--set train.epoch=2: train.epoch: unknown field, did you mean 'epochs'?"),
+        ("epochs", "--set epochs: must be field=value"),
+        ("name.x=1", "--set name.x=1: name is not a mapping, so it has no 'x'"),
+        ("train.epochs=[", "--set train.epochs=[: the value is not valid YAML"),
+    ],
+)
+def test_override_that_is_wrong_is_refused_by_its_own_words(override: str, message: str):
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(GOOD, name="p.yaml", overrides=[override])
+    assert caught.value.message.startswith(message)
+
+
+def test_overrides_reach_any_depth_and_keep_the_rest():
+    spec = parse_pipeline(
+        GOOD, overrides=["train.optimizer.kind=sgd", "train.optimizer.lr=1e-2", "serve.port=9000", "seed=7"]
+    )
+    assert (spec.train.optimizer.kind, spec.train.optimizer.lr) == ("sgd", 0.01)
+    assert (spec.train.epochs, spec.seed) == (3, 7)
+    assert spec.serve is not None and spec.serve.port == 9000
+
+
+def test_override_inside_a_section_that_is_not_written_keeps_its_default_kind():
+    spec = parse_pipeline(GOOD, overrides=["train.optimizer.lr=0.5", "train.schedule.warmup_steps=4"])
+    assert (spec.train.optimizer.kind, spec.train.optimizer.lr) == ("adamw", 0.5)
+    assert (spec.train.schedule.kind, spec.train.schedule.warmup_steps) == ("constant", 4)
+
+
+def test_with_values_unknown_field_is_refused():
+    with pytest.raises(SpecError, match="unknown field"):
+        with_values(parse_pipeline(GOOD), {"train.epoch": 3})
+
+
+def test_load_pipeline_missing_file_names_it(tmp_path: Path):
+    with pytest.raises(SpecError, match=r"nothing\.yaml: no such file"):
+        load_pipeline(tmp_path / "nothing.yaml")
+
+
+def test_load_pipeline_file_that_is_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "p.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="cannot be read as UTF-8 text"):
+        load_pipeline(tmp_path / "p.yaml")
+
+
+def test_load_pipeline_relative_root_starts_at_the_file(tmp_path: Path):
+    (tmp_path / "p.yaml").write_text(GOOD)
+    loaded = load_pipeline(tmp_path / "p.yaml", ["data.root=rows"])
+    assert loaded.spec.data.root == str(tmp_path / "rows")
+    assert loaded.overrides == ("data.root=rows",)
+    assert loaded.where("train", "epochs") == f"{tmp_path / 'p.yaml'}:8"
+    assert loaded.where("train", "resources", "num_cpus") == f"{tmp_path / 'p.yaml'}:7"
+
+
+def test_check_files_missing_source_and_module_are_told_with_line_and_field(tmp_path: Path):
+    text = GOOD.replace("{format: sklearn, dataset: iris}", "{format: csv, path: [rows.csv, more/*.csv]}")
+    (tmp_path / "p.yaml").write_text(text.replace("kind: linear", "kind: import\n  path: model.py:build"))
+    with pytest.raises(SpecError) as caught:
+        check_files(load_pipeline(tmp_path / "p.yaml"))
+    file = tmp_path / "p.yaml"
+    assert caught.value.message.splitlines() == [
+        f"{file}:3: data.source.path.0: {tmp_path / 'rows.csv'} does not exist",
+        f"{file}:3: data.source.path.1: {tmp_path / 'more' / '*.csv'} does not exist",
+        f"{file}:7: model.path: {tmp_path / 'model.py'} does not exist",
+    ]
+
+
+def test_check_files_everything_there_or_remote_says_nothing(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    for path in ("rows.csv", "*.csv", ".", "s3://bucket/rows.csv", str(tmp_path / "rows.csv")):
+        text = GOOD.replace("{format: sklearn, dataset: iris}", f"{{format: csv, path: '{path}'}}")
+        (tmp_path / "p.yaml").write_text(text)
+        check_files(load_pipeline(tmp_path / "p.yaml"))
+    check_files(load_pipeline(tmp_path / "p.yaml", ["data.root=s3://bucket", "data.source.path=rows.csv"]))
+
+
+def test_module_file_finds_packages_without_importing_them(tmp_path: Path):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "nets" / "small.py").write_text("raise RuntimeError('imported')\n")
+    assert module_file("nets.small:build", tmp_path) == tmp_path / "nets" / "small.py"
+    assert module_file("nets/small.py:build", tmp_path) == tmp_path / "nets" / "small.py"
+    assert module_file("nets.large:build", tmp_path) is None
+    assert "nets" not in sys.modules

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
+from raypipe.tune import space
+from raypipe.tune.stage import max_concurrent, resolved_mode
+
+SPACE: space.Space = {
+    "a": UniformRange(uniform=(-1, 1)),
+    "b": LogUniformRange(log_uniform=(1e-4, 1)),
+    "c": IntRange(int_uniform=(2, 4)),
+    "d": Choice(choice=[[64], [128, 64], None]),
+}
+
+
+def _spec(tune: dict[str, Any], **train: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "name": "search",
+            "data": {"source": {"format": "sklearn", "dataset": "iris"}, "target": "target"},
+            "model": {"kind": "linear"},
+            "train": {"optimizer": {"kind": "sgd"}, "global_batch_size": 8, **train},
+            "tune": {"space": {"train.optimizer.lr": {"uniform": [0.1, 0.2]}}, **tune},
+        }
+    )
+
+
+def test_space_many_draws_stay_in_bounds_and_reach_every_whole_number_and_option() -> None:
+    drawn = [{path: domain.sample() for path, domain in space.domains(SPACE).items()} for _ in range(300)]
+
+    points = [space.values(SPACE, draw) for draw in drawn]
+
+    assert all(-1 <= point["a"] <= 1 and 1e-4 <= point["b"] <= 1 for point in points)
+    assert {point["c"] for point in points} == {2, 3, 4}
+    assert {str(point["d"]) for point in points} == {"[64]", "[128, 64]", "None"}
+    assert {type(point["c"]) for point in points} == {int}
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "expected"),
+    [
+        ("val_loss", "auto", "min"),
+        ("val_accuracy", "auto", "max"),
+        ("val_f1_macro", "auto", "max"),
+        ("val_loss", "max", "max"),
+    ],
+)
+def test_resolved_mode_follows_the_metric_unless_told(metric: str, mode: str, expected: str) -> None:
+    tune = _spec({"metric": metric, "mode": mode}).tune
+
+    assert tune is not None and resolved_mode(tune) == expected
+
+
+@pytest.mark.parametrize(
+    ("tune", "train", "cpus", "gpus", "expected"),
+    [
+        ({"num_trials": 10}, {}, 8.0, 0.0, 7),
+        ({"num_trials": 3}, {}, 8.0, 0.0, 3),
+        ({"num_trials": 10, "max_concurrent_trials": 2}, {}, 8.0, 0.0, 2),
+        ({"num_trials": 10}, {"num_workers": 2}, 8.0, 0.0, 3),
+        ({"num_trials": 10}, {"resources": {"num_gpus": 1}}, 64.0, 4.0, 4),
+        ({"num_trials": 10}, {}, 1.0, 0.0, 1),
+        (
+            {"num_trials": 9, "space": {"train.num_workers": {"choice": [1, 4]}, "train.epochs": {"int_uniform": [1, 5]}}},
+            {},
+            9.0,
+            0.0,
+            2,
+        ),
+    ],
+)
+def test_max_concurrent_is_what_was_asked_and_what_fits(
+    tune: dict[str, Any], train: dict[str, Any], cpus: float, gpus: float, expected: int
+) -> None:
+    assert max_concurrent(_spec(tune, **train), cpus, gpus) == expected
+
+
+def test_largest_train_takes_the_upper_end_of_what_is_searched() -> None:
+    searched = {
+        "train.num_workers": {"choice": [1, 4, 2]},
+        "train.epochs": {"int_uniform": [1, 5]},
+        "train.resources.num_cpus": {"uniform": [0.5, 2.0]},
+    }
+
+    largest = _spec({"space": searched}).largest_train
+
+    assert (largest.num_workers, largest.epochs, largest.resources.num_cpus) == (4, 5, 2.0)
+    assert largest.optimizer == _spec({}).train.optimizer
