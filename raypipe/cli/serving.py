@@ -66,14 +66,14 @@ def serve(
     spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas)
     opened = open_store(store)
     version = resolve(opened, reference)
-    from raypipe.serve.ingress import check_port_free, ingress_env
+    from raypipe.serve.ingress import check_port_free
     from raypipe.serve.stage import deploy
 
     if address is None and starts_ray_here():
         check_port_free(host, port)
     code_dir = code.resolve() if code else None
     ctx = _context(opened, version, code_dir)
-    with connect(serve_demand(spec), address=address, code_dir=code_dir, env=ingress_env(spec)) as cluster:
+    with connect(serve_demand(spec), address=address, code_dir=code_dir) as cluster:
         try:
             endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))
             _show_endpoint(endpoint, as_json)

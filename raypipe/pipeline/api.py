@@ -174,16 +174,13 @@ class Pipeline:
         if all(step in WITHOUT_RAY for step in steps):
             yield None
             return
-        env: dict[str, str] = {}
         serves = self.spec.serve if "serve" in steps else None
-        if serves is not None:
-            from raypipe.serve.ingress import check_port_free, ingress_env
+        if serves is not None and starts_ray_here():
+            from raypipe.serve.ingress import check_port_free
 
-            env = ingress_env(serves)
-            if starts_ray_here():
-                check_port_free(serves.host, serves.port)  # before minutes of work end there
+            check_port_free(serves.host, serves.port)  # before minutes of work end there
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
-        with connect(demand_of(self.spec, steps), code_dir=code_dir, env=env) as cluster:
+        with connect(demand_of(self.spec, steps), code_dir=code_dir) as cluster:
             try:
                 yield cluster
             finally:

@@ -70,7 +70,7 @@ def register(
     )
     # Only an artifact that was here before can have a version of this run.
     version = (_registered_before(ctx.store, draft, numbers) if known else None) or _claim(ctx.store, draft)
-    ctx.progress.say("registry", f"{model}@{version.version} registered", model=model, version=version.version)
+    ctx.progress.say("register", f"{model}@{version.version} registered", model=model, version=version.version)
     if spec.alias is not None:
         _move_alias(spec.alias, version, ctx)
     return version
@@ -132,7 +132,7 @@ def _move_alias(alias: str, version: ModelVersion, ctx: RunContext) -> None:
         if now is not None and any(move.version == version.version for move in now.history):
             return
         if now is not None and now.version > version.version:
-            ctx.progress.say("registry", f"{alias} stays at version {now.version}, which was registered later")
+            ctx.progress.say("register", f"{alias} stays at version {now.version}, which was registered later")
             return
         try:
             aliases.move(alias, to=version.version, expect=now)
@@ -141,5 +141,5 @@ def _move_alias(alias: str, version: ModelVersion, ctx: RunContext) -> None:
                 raise
             continue
         was = "" if now is None else f" (was version {now.version})"
-        ctx.progress.say("registry", f"{alias} -> version {version.version}{was}", alias=alias)
+        ctx.progress.say("register", f"{alias} -> version {version.version}{was}", alias=alias)
         return

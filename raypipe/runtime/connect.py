@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
@@ -68,7 +68,6 @@ def connect(
     *,
     address: str | None = None,
     code_dir: Path | None = None,
-    env: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
@@ -79,7 +78,6 @@ def connect(
         demand: what will run at once; checked before anything starts.
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
-        env: variables of this process, and of a Ray started here (e.g. what Ray Serve reads when it starts).
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer.
@@ -95,9 +93,9 @@ def connect(
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with ExitStack() as leave:
         if started_here:
-            _start(demand, code_dir, env or {})
+            _start(demand, code_dir)
         else:
-            _join(str(address), demand, code_dir, env or {})
+            _join(str(address), demand, code_dir)
         leave.callback(ray.shutdown)
         _set_sigterm(on_sigterm)
         if started_here:
@@ -117,7 +115,7 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> None:
+def _start(demand: Demand, code_dir: Path | None) -> None:
     import ray
 
     cores = os.cpu_count() or 1
@@ -128,7 +126,7 @@ def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> Non
             f"and a Ray started here lends at most {limit} logical CPUs",
             "lower the worker count or num_cpus of one worker, or run on a cluster: RAY_ADDRESS or raypipe submit",
         )
-    for name, value in {**ANY_ENV, **LOCAL_ENV, **env}.items():
+    for name, value in {**ANY_ENV, **LOCAL_ENV}.items():
         os.environ.setdefault(name, value)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         _ensure_token()
@@ -151,11 +149,11 @@ def _start(demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> Non
         ) from None
 
 
-def _join(address: str, demand: Demand, code_dir: Path | None, env: Mapping[str, str]) -> None:
+def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
     import ray
 
     use_token_if_any()
-    for name, value in {**ANY_ENV, **env}.items():
+    for name, value in ANY_ENV.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
         sys.path.insert(0, str(code_dir))

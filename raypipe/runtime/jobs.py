@@ -126,10 +126,11 @@ async def _final_details(job: Job) -> Any:
 def _answering(address: str) -> Iterator[None]:
     """Ray's many ways to say that a cluster does not answer, as one."""
     import requests
+    from ray.exceptions import AuthenticationError
 
     try:
         yield
-    except (ConnectionError, requests.RequestException, RuntimeError) as error:
+    except (AuthenticationError, ConnectionError, requests.RequestException, RuntimeError) as error:
         raise ClusterError(
             f"the cluster at {address} did not do it: {first_line(error)}",
             "check the address, and that RAY_AUTH_TOKEN or ~/.ray/auth_token is the cluster's token",

@@ -39,7 +39,7 @@ LOOK_BACK_S = 10.5
 
 MAX_REASON_CHARS = 500
 
-__all__ = ["deploy", "ingress_env", "status", "stop"]
+__all__ = ["deploy", "status", "stop"]
 
 
 def deploy(

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from obstore.store import MemoryStore as _Memory
 
-from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
 from raypipe.data.fitting import fit_columns
+from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
 from raypipe.records import Column, DatasetVersion, Shard, Signature, Split
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress

@@ -138,8 +138,9 @@ class Trainer:
         module = build_model(job.spec.model, signature, job.dataset.feature_shape, job.code_dir)
         self.module: nn.Module = module.to(world.device)
         self.parallel = self.module
-        self.row_loss = build_loss(self.spec, signature.task)
-        self.optimizer = optim.build_optimizer(self.spec.optimizer, self.module.parameters())
+        self.loss = build_loss(self.spec, signature.task)
+        self.parameters = list(self.module.parameters())
+        self.optimizer = optim.build_optimizer(self.spec.optimizer, self.parameters)
         self.train_rows = self._load_share("train")
         self.val_rows = self._load_share("val") if job.dataset.splits["val"].num_rows else None
         self.worker_batch_size = self.spec.global_batch_size // world.size
@@ -200,8 +201,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         output = self.parallel(self.train_rows.features.index_select(0, rows))  # half the time of features[rows]
-        loss = self.row_loss(output, self.train_rows.target.index_select(0, rows)).mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(output, self.train_rows.target.index_select(0, rows), reduction="mean")
+        self._forget_gradients()
         (loss if weight == 1.0 else loss * weight).backward()
         self._check_finite(self._clip())
         self.optimizer.step()
@@ -236,7 +237,7 @@ class Trainer:
             target = rows.target[start : start + VALIDATION_ROWS]
             output = self.module(rows.features[start : start + VALIDATION_ROWS])
             answer = output.argmax(dim=1) if self.job.dataset.signature.classes is not None else output.reshape(-1)
-            parts.append(torch.stack([target.double(), answer.double(), self.row_loss(output, target).double()], dim=1))
+            parts.append(torch.stack([target.double(), answer.double(), self.loss(output, target).double()], dim=1))
         mine = torch.cat(parts) if parts else torch.zeros(0, 3, dtype=torch.float64, device=self.world.device)
         target_B, answer_B, loss_B = self._gather(mine, rows.num_rows_all).T.cpu().numpy()
         classes = self.job.dataset.signature.classes
@@ -308,7 +309,7 @@ class Trainer:
             history=tuple(EpochMetrics.model_validate(entry) for entry in history),
             best_epoch=self.state.best_epoch if self.spec.early_stopping else len(history),
             num_steps=self.state.step,
-            num_parameters=sum(p.numel() for p in self.module.parameters()),
+            num_parameters=sum(p.numel() for p in self.parameters),
             num_workers=self.world.size,
             stopped_early=self.state.epoch <= self.spec.epochs,
             rows_per_s=float(np.median(rates[1:] or rates)),
@@ -325,8 +326,9 @@ class Trainer:
         before = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         rows = torch.arange(min(self.worker_batch_size, len(self.train_rows.target)), device=self.world.device)
         self.parallel.train()
-        self.row_loss(self.parallel(self.train_rows.features[rows]), self.train_rows.target[rows]).mean().backward()
-        self.optimizer.zero_grad(set_to_none=True)
+        output = self.parallel(self.train_rows.features[rows])
+        self.loss(output, self.train_rows.target[rows], reduction="mean").backward()
+        self._forget_gradients()
         self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
 
     def _load_share(self, split: str) -> Share:
@@ -375,12 +377,16 @@ class Trainer:
         # Dropout after a checkpoint depends on the step alone, so a resumed run draws what the lost one would have.
         torch.manual_seed(seeds.derive(self.job.spec.seed, "dropout", self.state.step, self.world.rank))
 
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def _clip(self) -> Tensor:
         limit = self.spec.clip_grad_norm
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         if limit is None:
             return nn.utils.get_total_norm(gradients)
-        return nn.utils.clip_grad_norm_(self.module.parameters(), limit)
+        return nn.utils.clip_grad_norm_(self.parameters, limit)
 
     def _check_finite(self, norm: Tensor) -> None:
         """Stop before a gradient that is not finite reaches the weights (on a GPU: before it is saved or published).

@@ -12,6 +12,7 @@ from raypipe.data.stage import prepare
 from raypipe.records import DatasetVersion, TrainResult
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
+from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
@@ -40,15 +41,8 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
     store = open_store(base.store_uri)
     assert base.spec.tune is not None
     spec = with_values(base.spec, space.values(base.spec.tune.space, drawn))
-    ctx = RunContext(
-        run_id=base.run_id,
-        store=store,
-        progress=Progress(base.run_id, stream=None),
-        name=f"{base.name}-{trial_id}",
-        seed=spec.seed,
-        code_dir=base.code_dir,
-    )
-    dataset = base.dataset if spec.data == base.spec.data else prepare(spec.data, ctx)
+    ctx = _silent_context(base, store, f"{base.name}-{trial_id}")
+    dataset = base.dataset if spec.data == base.spec.data else _prepared(spec.data, base)
     job = TrainJob(
         spec=spec,
         dataset=dataset,
@@ -62,6 +56,32 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
     result = _alone(job, reports) if spec.train.num_workers == 1 else _distributed(job, trial_id, ctx, reports)
     write_outcome(store, base.run_id, trial_id, dataset, result)
     reports.tell_last()
+
+
+def _prepared(data: DataSpec, base: TrialBase) -> DatasetVersion:
+    """A dataset of the trial's own, made outside the trial's placement group: Tune lets no task start inside."""
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    outside = PlacementGroupSchedulingStrategy(placement_group=None)  # pyright: ignore[reportArgumentType]
+    task = ray.remote(prepare_apart).options(num_cpus=0, scheduling_strategy=outside)
+    return ray.get(task.remote(data, base))
+
+
+def prepare_apart(data: DataSpec, base: TrialBase) -> DatasetVersion:
+    """`prepare` in a process of its own."""
+    return prepare(data, _silent_context(base, open_store(base.store_uri), base.name))
+
+
+def _silent_context(base: TrialBase, store: Store, name: str) -> RunContext:
+    return RunContext(
+        run_id=base.run_id,
+        store=store,
+        progress=Progress(base.run_id, stream=None),
+        name=name,
+        seed=base.spec.seed,
+        code_dir=base.code_dir,
+    )
 
 
 def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:

@@ -183,7 +183,7 @@ def raypipe_server(folder: Path) -> Iterator[str]:
     """Our endpoint, one replica, through deploy() as a user would."""
     from raypipe.runtime.connect import connect
     from raypipe.runtime.resources import Bundle, Demand
-    from raypipe.serve.stage import deploy, ingress_env, stop
+    from raypipe.serve.stage import deploy, stop
     from raypipe.spec.resources import ResourceSpec
     from raypipe.spec.serve import ServeSpec
     from raypipe.storage import open_store
@@ -194,7 +194,7 @@ def raypipe_server(folder: Path) -> Iterator[str]:
     resources = ResourceSpec(num_cpus=1)
     spec = ServeSpec(port=free_port(), min_replicas=1, max_replicas=1, resources=resources)
     demand = Demand(groups=((Bundle("serve", 1, resources),),))
-    with connect(demand, env=ingress_env(spec)):
+    with connect(demand):
         try:
             yield deploy(spec, model, run_context(store)).url + "/predict"
         finally:

@@ -211,7 +211,7 @@ def plain_mnist(store: Store, dataset: DatasetVersion) -> float:
     torch.manual_seed(0)
     images, labels = tensors("train")
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.006)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5 * -(-len(labels) // 128))
     for _ in range(5):
         for rows in torch.randperm(len(labels)).split(128):

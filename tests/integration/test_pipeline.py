@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray  # noqa: F401  (brings psutil along)
 from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
@@ -171,7 +172,6 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path,
 def _session(pid: int) -> list[int]:
     """Processes of the session a command leads, or that it or they started."""
     import psutil
-    import ray  # noqa: F401  (brings psutil)
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 

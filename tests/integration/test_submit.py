@@ -14,11 +14,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+import ray  # noqa: F401  (brings psutil along)
+
+from tests.integration.conftest import stop_leftovers
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 8.0
 JOB_TIMEOUT_S = 180.0
 
 FILE = """\
@@ -79,8 +83,21 @@ def head(private_dir: Path) -> Iterator[Head]:
         _wait_until_jobs_answer(url, env["RAY_AUTH_TOKEN"], process, log)
         yield Head(url, {name: value for name, value in env.items() if name != "RAY_AUTH_MODE"})
     finally:
-        process.terminate()
-        process.wait(30)
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the head and everything it started, by their own pids."""
+    import psutil
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_TIMEOUT_S)
+    stop_leftovers(children)
 
 
 def _wait_until_jobs_answer(url: str, token: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -128,9 +145,9 @@ def test_submitted_pipeline_streams_its_log_and_gives_its_result_and_exit_code(
 
 def test_job_script_of_the_whole_pipeline_prints_the_last_record(head: Head, project: Path):
     (project / "pipeline.py").write_text((ROOT / "jobs" / "pipeline.py").read_text())
-    ray = Path(sys.executable).parent / "ray"
+    submit = Path(sys.executable).parent / "ray"
     done = subprocess.run(
-        [str(ray), "job", "submit", "--address", head.url, "--working-dir", str(project), "--",
+        [str(submit), "job", "submit", "--address", head.url, "--working-dir", str(project), "--",
          "python", "pipeline.py", "--config", "p.yaml", "--store", str(project / "store"), "--set", "train.epochs=1"],
         env={**head.env, "RAY_AUTH_MODE": "token"}, capture_output=True, text=True, timeout=JOB_TIMEOUT_S,
     )  # fmt: skip

@@ -71,7 +71,9 @@ def test_train_two_workers_leave_a_model_that_answers(whole: tuple[Store, TrainR
     labels = predictor.predict(columns.columns).labels()
     assert result.metrics["val_accuracy"] == (labels == columns.target).mean()
     assert _starts(events) == [0]
-    assert [event["metrics"] for event in events if event.get("event") == "epoch"] == [e.metrics for e in result.history]
+    assert [event["metrics"] for event in events if event.get("event") == "epoch"] == [
+        e.metrics for e in result.history
+    ]
     kept = {info.key.split("/")[-2] for info in store.list(layout.checkpoints("whole"))}
     assert kept == {"step-00000021", "step-00000024"}
 

@@ -20,6 +20,7 @@ from raypipe.tune.stage import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
+
 @pytest.fixture
 def store(tmp_path: Path) -> LocalFolder:
     return LocalFolder(str(tmp_path / "store"))

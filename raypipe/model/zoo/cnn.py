@@ -34,7 +34,7 @@ class Cnn(nn.Module):
 def build(spec: CnnModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     if len(input_shape) not in (2, 3):
         raise ModelError(
-            f"model.kind: cnn reads one image column of shape [H, W] or [C, H, W], but a row here has {list(input_shape)}",
+            f"model.kind: cnn reads one image of shape [H, W] or [C, H, W], but a row here has {list(input_shape)}",
             "name the image column alone in data.features, or use model.kind: mlp",
         )
     channels, height, width = (1, *input_shape) if len(input_shape) == 2 else input_shape

@@ -66,3 +66,18 @@ def json_object(body: bytes) -> dict[str, Any]:
             'send {"instances": [...]}',
         )
     return found
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """JSON of a document that may hold numpy numbers; float32 in the fewest digits that read back the same."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def answer_rows(predictions: Predictions) -> Any:
+    """`Predictions.rows()` without leaving float32, for `to_json`."""
+    if predictions.classes is None:
+        return predictions.values
+    return [
+        {"label": predictions.classes[best], "probability": row_K[best], "probabilities": row_K}
+        for best, row_K in zip(predictions.labels().tolist(), predictions.values, strict=True)
+    ]

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import orjson
-
 from raypipe.errors import RequestError
 from raypipe.model.predictor import Predictions
 from raypipe.records import Signature
-from raypipe.serve.protocols.base import Protocol, json_object
+from raypipe.serve.protocols.base import Protocol, answer_rows, json_object, to_json
 from raypipe.serve.schema import Columns, columns_of, example_of
 
 NAMES = ("instances", "rows")
@@ -31,6 +29,6 @@ class Predict(Protocol):
         return columns_of(request[given[0]], signature, max_rows=self.max_rows)
 
     def render(self, predictions: Predictions) -> bytes:
-        return orjson.dumps(
-            {"predictions": predictions.rows(), "model": self.model.model, "version": self.model.version}
+        return to_json(
+            {"predictions": answer_rows(predictions), "model": self.model.model, "version": self.model.version}
         )

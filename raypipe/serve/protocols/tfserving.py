@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from raypipe.errors import RequestError
 from raypipe.model.predictor import Predictions
 from raypipe.records import Signature
-from raypipe.serve.protocols.base import Protocol, json_object
+from raypipe.serve.protocols.base import Protocol, answer_rows, json_object, to_json
 from raypipe.serve.schema import Columns, columns_of, example_of
 
 SIGNATURE_NAME = "serving_default"
@@ -49,4 +47,4 @@ class TensorFlowServing(Protocol):
         return columns_of(request["instances"], signature, max_rows=self.max_rows)
 
     def render(self, predictions: Predictions) -> bytes:
-        return orjson.dumps({"predictions": predictions.rows()})
+        return to_json({"predictions": answer_rows(predictions)})

@@ -59,9 +59,9 @@ def test_haproxy_files_go_to_a_folder_only_this_user_may_enter(temporary_folder:
     assert not any("/tmp/haproxy-serve" in value for value in env.values())
 
 
-def test_haproxy_socket_path_stays_short_enough_for_haproxy(monkeypatch: pytest.MonkeyPatch):
+def test_haproxy_socket_path_stays_short_enough_for_haproxy(monkeypatch: pytest.MonkeyPatch, free_port: int):
     monkeypatch.undo()
-    socket_path = Path(ingress_env(HAPROXY)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    socket_path = Path(ingress_env(HAPROXY.model_copy(update={"port": free_port}))["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     added_by_ray = socket_path.parent / ("f" * 56) / socket_path.name
     try:
         assert len(str(added_by_ray)) <= 97

@@ -46,7 +46,11 @@ def test_run_small_regression_is_learned(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(200, 2))
     data = tiny_dataset(
-        LocalFolder(str(tmp_path)), {"a": x[:, 0], "b": x[:, 1]}, 3 * x[:, 0] - x[:, 1] + 2, task="regression", num_val=50
+        LocalFolder(str(tmp_path)),
+        {"a": x[:, 0], "b": x[:, 1]},
+        3 * x[:, 0] - x[:, 1] + 2,
+        task="regression",
+        num_val=50,
     )
 
     result = _run(job(tmp_path, "r1", {"epochs": 40}, model={"kind": "linear"}, data=data))
@@ -165,7 +169,9 @@ def test_run_early_stopping_packages_the_best_epoch(tmp_path: Path) -> None:
     assert result.stopped_early and len(losses) < 40
     assert losses[result.best_epoch - 1] == min(losses)
     assert len(losses) == result.best_epoch + 4
-    until_best = _run(job(tmp_path, "r2", {**train, "epochs": result.best_epoch}, model={"kind": "mlp", "hidden": [64, 64]}))
+    until_best = _run(
+        job(tmp_path, "r2", {**train, "epochs": result.best_epoch}, model={"kind": "mlp", "hidden": [64, 64]})
+    )
     best, same = _weights(training, result), _weights(training, until_best)
     assert all(torch.equal(best[name], same[name]) for name in best)
 
@@ -178,7 +184,9 @@ def test_run_early_stopping_min_delta_does_not_count_small_gains(tmp_path: Path)
     assert (result.best_epoch, len(result.history), result.stopped_early) == (1, 3, True)
 
 
-@pytest.mark.parametrize("setting", [{"clip_grad_norm": 1e-9}, {"schedule": {"kind": "constant", "warmup_steps": 10**9}}])
+@pytest.mark.parametrize(
+    "setting", [{"clip_grad_norm": 1e-9}, {"schedule": {"kind": "constant", "warmup_steps": 10**9}}]
+)
 def test_run_clipping_and_warm_up_reach_the_optimizer(setting: dict[str, Any], tmp_path: Path) -> None:
     training = job(tmp_path, "r1", setting)
     torch.manual_seed(loop.seeds.derive(7, "weights"))

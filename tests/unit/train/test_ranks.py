@@ -94,7 +94,9 @@ def test_validate_on_many_ranks_gives_the_metrics_of_one(outcomes: Outcomes, siz
     expected = {k: v for k, v in one["history"][-1]["metrics"].items() if k.startswith("val_")}
     for rank in many:
         found = rank["history"][-1]["metrics"]
-        assert {k: found[k] for k in expected if k != "val_loss"} == {k: v for k, v in expected.items() if k != "val_loss"}
+        assert {k: found[k] for k in expected if k != "val_loss"} == {
+            k: v for k, v in expected.items() if k != "val_loss"
+        }
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
 
 

@@ -65,7 +65,10 @@ def test_resolved_mode_follows_the_metric_unless_told(metric: str, mode: str, ex
         ({"num_trials": 10}, {"resources": {"num_gpus": 1}}, 64.0, 4.0, 4),
         ({"num_trials": 10}, {}, 1.0, 0.0, 1),
         (
-            {"num_trials": 9, "space": {"train.num_workers": {"choice": [1, 4]}, "train.epochs": {"int_uniform": [1, 5]}}},
+            {
+                "num_trials": 9,
+                "space": {"train.num_workers": {"choice": [1, 4]}, "train.epochs": {"int_uniform": [1, 5]}},
+            },
             {},
             9.0,
             0.0,
