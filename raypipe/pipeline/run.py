@@ -12,6 +12,7 @@ from raypipe.records import StageRecord
 from raypipe.registry.aliases import Aliases
 from raypipe.registry.versions import DEFAULT_ALIAS, get
 from raypipe.runtime.context import RunContext
+from raypipe.runtime.heartbeat import heartbeat
 from raypipe.spec.pipeline import PipelineSpec
 
 
@@ -81,7 +82,8 @@ def do_step(step: Step, spec: PipelineSpec, state: RunState, ctx: RunContext, wa
         return
     state.begin(step.name, step.inputs)
     try:
-        with ctx.progress.stage(step.name, step.reason.removeprefix("runs: ")):
+        why = step.reason.removeprefix("runs: ")
+        with ctx.progress.stage(step.name, why), heartbeat(ctx.progress, step.name):
             record = STAGES[step.name](spec, walk.records, ctx)
         walk.records[step.name] = state.save(step.name, step.inputs, record)
     finally:

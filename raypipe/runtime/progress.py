@@ -33,6 +33,7 @@ class Progress:
         self._stream = sys.stderr if isinstance(stream, str) else stream
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._said_at = time.monotonic()
         self.seconds: dict[str, float] = {}
         """Wall seconds of each finished stage."""
 
@@ -40,10 +41,17 @@ class Progress:
         """One line for people and the same as one event for programs; `show=False` leaves the line out."""
         now = time.time()
         with self._lock:
+            if show:
+                self._said_at = time.monotonic()
             self._events.append({"time": round(now, 3), "run": self.run_id, "stage": stage, "text": text, **fields})
             if show and self._stream is not None:
                 clock = time.strftime("%H:%M:%S", time.localtime(now))
                 print(f"{clock} {self.run_id} {stage:<9} {text}", file=self._stream, flush=True)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last line."""
+        return time.monotonic() - self._said_at
 
     @contextmanager
     def stage(self, stage: str, why: str = "") -> Iterator[None]:

@@ -172,7 +172,7 @@ class Trainer:
         loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
         for rows, weight, num_rows in self._batches(first_step):
             loss = self.train_step(rows, weight)
-            loss_sum += loss * num_rows
+            loss_sum.add_(loss, alpha=num_rows)
             self.state.step += 1
             self.state.epoch_step += 1
             self.state.rows += num_rows
@@ -357,8 +357,8 @@ class Trainer:
         order = torch.randperm(share_rows, generator=torch.Generator().manual_seed(seed)).to(self.world.device)
         for index in range(first_step, self.steps_per_epoch):
             rows = order[index * size : (index + 1) * size]
-            everyone = self._rows_of_all(index)
-            weight = len(rows) * self.world.size / everyone
+            alone = self.world.size == 1
+            weight = 1.0 if alone else len(rows) * self.world.size / self._rows_of_all(index)
             yield (rows if len(rows) else order[:1]), weight, len(rows)
 
     def _loss_of_all(self) -> tuple[float, int]:
@@ -369,6 +369,7 @@ class Trainer:
         return float(totals[0]), int(totals[1])
 
     def _rows_of_all(self, index: int) -> int:
+        """Rows that all ranks together take in a step of the epoch."""
         size = self.worker_batch_size
         bounds = (share(self.train_rows.num_rows_all, rank, self.world.size) for rank in range(self.world.size))
         return sum(min(size, max(0, stop - start - index * size)) for start, stop in bounds)

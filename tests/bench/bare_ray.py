@@ -42,15 +42,16 @@ def network() -> nn.Module:
     )
 
 
-def scale(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def scale(batch: Any) -> Any:
     return {"image": (batch["image"] / 16.0).astype(np.float32), "label": batch["label"]}
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    module = prepare_model(network())
+    module: Any = prepare_model(network())
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.003)
     loss_of = nn.CrossEntropyLoss()
-    train, val = ray.train.get_dataset_shard("train"), ray.train.get_dataset_shard("val")
+    shard: Any = ray.train.get_dataset_shard
+    train, val = shard("train"), shard("val")
     for epoch in range(EPOCHS):
         module.train()
         for batch in train.iter_torch_batches(batch_size=BATCH // WORKERS, local_shuffle_buffer_size=1000):
@@ -89,7 +90,7 @@ def main(folder: Path) -> None:
             name="digits", storage_path=str(folder / "ray"), checkpoint_config=CheckpointConfig(num_to_keep=2)
         ),
     )
-    result = trainer.fit()
+    result: Any = trainer.fit()
     module = network()
     with result.checkpoint.as_directory() as place:
         module.load_state_dict(torch.load(Path(place) / "checkpoint.pt")["module"])

@@ -1,4 +1,4 @@
-"""A small training whose network breaks on purpose: it kills its own worker, or raises, at a step that was asked for."""
+"""A small training whose network breaks on purpose: it kills its own worker, or raises, where it was asked to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch import nn
 
 
 class Faulty(nn.Module):
-    \"\"\"Each line of plan.txt, `RANK CALL`, ends that rank's process at so many training calls of this attempt, once.\"\"\"
+    \"\"\"Each line of plan.txt, `RANK CALL`, kills that rank at that training call of an attempt, once.\"\"\"
 
     def __init__(self, folder, raises):
         super().__init__()

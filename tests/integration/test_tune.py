@@ -90,7 +90,7 @@ def test_tune_failing_trial_is_counted_and_the_search_goes_on(
     assert result.best_values == {"model.args.width": 4}
 
     hopeless = with_values(spec, {"tune.space": {"model.args.width": {"choice": [13]}}, "tune.num_trials": 1})
-    with pytest.raises(TrainingError, match="none of 1 trials finished; the first said: .*thirteen brings bad luck"):
+    with pytest.raises(TrainingError, match=r"none of 1 trials finished; the first said: .*thirteen brings bad luck"):
         _tune(hopeless, dataset, store, "r2", code_dir=tmp_path)
 
 

@@ -34,7 +34,11 @@ def build():
 
 @pytest.mark.parametrize(
     "spec",
-    [LinearModel(kind="linear"), MlpModel(kind="mlp", dropout_frac=0.2), CnnModel(kind="cnn", channels=[4])],
+    [
+        LinearModel(kind="linear"),
+        MlpModel(kind="mlp", hidden=[8], dropout_frac=0.2),
+        CnnModel(kind="cnn", channels=[4]),
+    ],
     ids=["linear", "mlp", "cnn"],
 )
 def test_artifact_written_and_read_answers_to_the_bit(spec: Model, store: LocalFolder, images: DatasetVersion) -> None:

@@ -42,14 +42,14 @@ def test_build_model_same_torch_seed_gives_the_same_weights(images: DatasetVersi
     weights: list[torch.Tensor] = []
     for _ in range(2):
         torch.manual_seed(5)
-        weights.append(torch.cat([p.flatten() for p in _build(MlpModel(kind="mlp"), images).parameters()]))
+        weights.append(torch.cat([p.flatten() for p in _build(MlpModel(kind="mlp", hidden=[8]), images).parameters()]))
 
     assert torch.equal(*weights)
 
 
 def test_build_model_cnn_on_a_table_names_the_shape(table: DatasetVersion) -> None:
     with pytest.raises(ModelError, match=r"cnn reads one image column .* but a row here has \[4\]"):
-        _build(CnnModel(kind="cnn"), table)
+        _build(CnnModel(kind="cnn", channels=[4]), table)
 
 
 def test_build_model_cnn_with_more_blocks_than_pixels_says_how_many_fit(images: DatasetVersion) -> None:

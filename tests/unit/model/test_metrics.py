@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from sklearn import metrics as reference
 from raypipe.model.metrics import classification_metrics, regression_metrics
 
 NUM_CLASSES = 5
+NOTHING_IS_ZERO: Any = {"zero_division": 0.0}
 
 
 @given(st.lists(st.tuples(st.integers(0, NUM_CLASSES - 1), st.integers(0, NUM_CLASSES - 1)), min_size=1, max_size=60))
@@ -18,14 +21,14 @@ def test_classification_metrics_any_rows_equal_scikit_learn(pairs: list[tuple[in
 
     metrics, per_class, confusion_KK = classification_metrics(target_B, label_B, NUM_CLASSES)
 
-    macro = reference.precision_recall_fscore_support(
-        target_B, label_B, labels=occurring, average="macro", zero_division=0.0
+    macro: Any = reference.precision_recall_fscore_support(
+        target_B, label_B, labels=occurring, average="macro", **NOTHING_IS_ZERO
     )
     assert metrics["accuracy"] == pytest.approx(reference.accuracy_score(target_B, label_B), abs=1e-12)
     found = [metrics["precision_macro"], metrics["recall_macro"], metrics["f1_macro"]]
     assert found == pytest.approx(list(macro[:3]), abs=1e-12)
-    each = reference.precision_recall_fscore_support(
-        target_B, label_B, labels=range(NUM_CLASSES), average=None, zero_division=0.0
+    each: Any = reference.precision_recall_fscore_support(
+        target_B, label_B, labels=range(NUM_CLASSES), average=None, **NOTHING_IS_ZERO
     )
     for name, expected in zip(("precision", "recall", "f1", "support"), each, strict=True):
         assert [row[name] for row in per_class] == pytest.approx(list(expected), abs=1e-12)

@@ -34,7 +34,7 @@ def test_predictions_of_classes_are_json_rows_with_label_and_probabilities(
     assert answers.values.dtype == np.float32 and answers.values.shape == (12, 3)
     assert len(rows) == 12
     for row, label in zip(rows, answers.labels().tolist(), strict=True):
-        assert row["label"] == answers.classes[label]
+        assert row["label"] == (answers.classes or ())[label]
         assert row["probability"] == max(row["probabilities"])
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-6)
 
