@@ -1,4 +1,4 @@
-"""A sign of life while a stage is silent, with what the cluster has free: waiting for room must not look like a hang."""
+"""A sign of life while a stage is silent, with what the cluster has free: waiting must not look like a hang."""
 
 from __future__ import annotations
 

@@ -450,7 +450,8 @@ class ModelContract:
 
     def _train(self, run_id: str, *, epochs: int) -> Any:
         from raypipe.spec.pipeline import PipelineSpec
-        from raypipe.train.loop import TrainJob, World, run
+        from raypipe.train.loop import TrainJob, run
+        from raypipe.train.rows import World
 
         spec = PipelineSpec.model_validate(
             {

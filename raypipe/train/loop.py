@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raypipe.data.shards import encode_target, load_rows, share
-from raypipe.data.transforms import FittedTransforms
-from raypipe.errors import DataError, NonFiniteLossError, RaypipeError
+from raypipe.data.shards import share
+from raypipe.errors import NonFiniteLossError, RaypipeError
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.losses import build_loss
@@ -35,6 +34,7 @@ from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.storage import open_store
 from raypipe.train import checkpoint, optim
 from raypipe.train.checkpoint import TrainState
+from raypipe.train.rows import Share, World, load_share
 
 T = TypeVar("T")
 
@@ -69,24 +69,6 @@ class TrainJob:
         )
         code = imported.source_digest(model.path, self.code_dir) if isinstance(model, ImportModel) else None
         return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
-
-
-@dataclass(frozen=True)
-class World:
-    """This worker among the others."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-
-@dataclass(frozen=True)
-class Share:
-    """This worker's rows of a split, on its device: features float32 [B, *shape], target int64 or float32 [B]."""
-
-    features: Tensor
-    target: Tensor
-    num_rows_all: int
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -141,11 +123,12 @@ class Trainer:
         self.loss = build_loss(self.spec, signature.task)
         self.parameters = list(self.module.parameters())
         self.optimizer = optim.build_optimizer(self.spec.optimizer, self.parameters)
-        self.train_rows = self._load_share("train")
-        self.val_rows = self._load_share("val") if job.dataset.splits["val"].num_rows else None
+        self.train_rows = load_share(self.store, job.dataset, "train", world)
+        self.val_rows = (
+            load_share(self.store, job.dataset, "val", world) if job.dataset.splits["val"].num_rows else None
+        )
         self.worker_batch_size = self.spec.global_batch_size // world.size
-        largest_share = -(-self.train_rows.num_rows_all // world.size)
-        self.steps_per_epoch = -(-largest_share // self.worker_batch_size)
+        self.steps_per_epoch = -(-self.train_rows.largest // self.worker_batch_size)
         self.total_steps = self.steps_per_epoch * self.spec.epochs
         self.state = TrainState(fingerprint=job.fingerprint())
         self.best_weights: dict[str, Tensor] = {}
@@ -170,7 +153,10 @@ class Trainer:
         start = said = time.perf_counter()
         first_step = self.state.epoch_step
         loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
-        for rows, weight, num_rows in self._batches(first_step):
+        order_seed = seeds.derive(self.job.spec.seed, "shuffle", self.state.epoch, self.world.rank)
+        for rows, weight, num_rows in self.train_rows.batches(
+            self.worker_batch_size, order_seed, first_step=first_step
+        ):
             loss = self.train_step(rows, weight)
             loss_sum.add_(loss, alpha=num_rows)
             self.state.step += 1
@@ -204,9 +190,10 @@ class Trainer:
         loss = self.loss(output, self.train_rows.target.index_select(0, rows), reduction="mean")
         self._forget_gradients()
         (loss if weight == 1.0 else loss * weight).backward()
-        self._check_finite(self._clip())
+        norm, loss = self._clip(), loss.detach()
+        self._check_finite(loss if norm is None else norm)
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
     def finish_epoch(self) -> None:
         """Validate, note the epoch, remember the best, save."""
@@ -276,6 +263,8 @@ class Trainer:
     def _write_checkpoint(self) -> None:
         if self.world.rank != 0:
             return
+        if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in self.parameters])):
+            raise self._non_finite(self.state.step)  # a gradient can overflow where the loss does not
         tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
@@ -331,48 +320,12 @@ class Trainer:
         self._forget_gradients()
         self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
 
-    def _load_share(self, split: str) -> Share:
-        dataset, num_rows = self.job.dataset, self.job.dataset.splits[split].num_rows
-        if split == "train" and num_rows < self.world.size:
-            raise DataError(
-                f"{self.world.size} workers cannot share {num_rows} training rows; each needs at least one",
-                "lower train.num_workers",
-            )
-        start, stop = share(num_rows, self.world.rank, self.world.size)
-        rows = load_rows(self.store, dataset, split, start=start, stop=stop)
-        features = FittedTransforms.from_state(dataset.transforms).apply(rows.columns, dataset.signature.inputs)
-        target = encode_target(rows.target, dataset.signature)
-        return Share(
-            torch.from_numpy(features).to(self.world.device), torch.from_numpy(target).to(self.world.device), num_rows
-        )
-
-    def _batches(self, first_step: int) -> Iterator[tuple[Tensor, float, int]]:
-        """(row indices, weight of the mean loss, rows) of each remaining step of the epoch.
-
-        Shares differ by one row at most; where this worker has no row left in the last step, it takes part with a row
-        of weight 0, so that no rank waits for another and every row counts exactly once.
-        """
-        size, share_rows = self.worker_batch_size, len(self.train_rows.target)
-        seed = seeds.derive(self.job.spec.seed, "shuffle", self.state.epoch, self.world.rank)
-        order = torch.randperm(share_rows, generator=torch.Generator().manual_seed(seed)).to(self.world.device)
-        for index in range(first_step, self.steps_per_epoch):
-            rows = order[index * size : (index + 1) * size]
-            alone = self.world.size == 1
-            weight = 1.0 if alone else len(rows) * self.world.size / self._rows_of_all(index)
-            yield (rows if len(rows) else order[:1]), weight, len(rows)
-
     def _loss_of_all(self) -> tuple[float, int]:
         """Summed loss and rows of this epoch so far, over all ranks."""
         totals = torch.tensor([self.state.loss_sum, self.state.rows], dtype=torch.float64, device=self.world.device)
         if self.world.size > 1:
             dist.all_reduce(totals)
         return float(totals[0]), int(totals[1])
-
-    def _rows_of_all(self, index: int) -> int:
-        """Rows that all ranks together take in a step of the epoch."""
-        size = self.worker_batch_size
-        bounds = (share(self.train_rows.num_rows_all, rank, self.world.size) for rank in range(self.world.size))
-        return sum(min(size, max(0, stop - start - index * size)) for start, stop in bounds)
 
     def _reseed(self) -> None:
         # Dropout after a checkpoint depends on the step alone, so a resumed run draws what the lost one would have.
@@ -382,24 +335,30 @@ class Trainer:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _clip(self) -> Tensor:
-        limit = self.spec.clip_grad_norm
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if limit is None:
-            return nn.utils.get_total_norm(gradients)
-        return nn.utils.clip_grad_norm_(self.parameters, limit)
+    def _clip(self) -> Tensor | None:
+        """Clip the gradient.
 
-    def _check_finite(self, norm: Tensor) -> None:
-        """Stop before a gradient that is not finite reaches the weights (on a GPU: before it is saved or published).
+        Returns:
+            Its norm, the same on every rank after DDP's all-reduce; None where one rank alone need not know it.
+        """
+        if self.spec.clip_grad_norm is not None:
+            return nn.utils.clip_grad_norm_(self.parameters, self.spec.clip_grad_norm)
+        if self.world.size > 1:
+            return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        return None
 
-        The gradient is the same on every rank after DDP's all-reduce, so all ranks stop at the same step.
+    def _check_finite(self, value: Tensor) -> None:
+        """Stop at the first step whose loss or gradient is not finite (on a GPU: before it is saved or published).
+
+        Args:
+            value: one number, the same on every rank, so that all stop at the same step.
         """
         step = self.state.step + 1
         if self.world.device.type == "cpu":
-            if not math.isfinite(float(norm)):
+            if not math.isfinite(float(value)):
                 raise self._non_finite(step)
             return
-        self.first_bad_step += (~torch.isfinite(norm) & (self.first_bad_step == 0)) * step
+        self.first_bad_step += (~torch.isfinite(value) & (self.first_bad_step == 0)) * step
         if step % GPU_CHECK_STEPS == 0 and int(self.first_bad_step):
             raise self._non_finite(int(self.first_bad_step))
 

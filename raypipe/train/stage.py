@@ -16,7 +16,8 @@ from raypipe.runtime.progress import Listener, Reporter
 from raypipe.runtime.resources import ray_bundle
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import layout
-from raypipe.train.loop import TrainJob, World, run
+from raypipe.train.loop import TrainJob, run
+from raypipe.train.rows import World
 from raypipe.train.telling import Teller
 
 

@@ -16,7 +16,8 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
-from raypipe.train.loop import TrainJob, World, run
+from raypipe.train.loop import TrainJob, run
+from raypipe.train.rows import World
 from raypipe.train.stage import fit
 from raypipe.tune import space
 

@@ -3,12 +3,13 @@
     .venv/bin/python tests/bench/bench_startup.py [ROUNDS]
 
 Both sides, each in a process of its own that starts Ray and ends it: read the 1,797 digits with Ray Data, split
-70/10/20, scale pixels, train a 64-256-128-10 network with AdamW on two Ray Train workers (DDP) for 30 epochs of 64 rows a step,
-validate and keep a checkpoint every epoch, measure test accuracy, save the model. Ours also hashes and checks every
-byte, writes shards and records, and registers a version (`--until register`). The bare script (bare_ray.py) is what
-Ray's documentation leads to, with Ray's defaults; `bare, tuned` is the same script by someone who knows that Ray Train
-takes one report every 2 s by default, and sets RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1. They take turns; the medians of
-whole-process seconds are compared. One more run of ours goes on to a served endpoint, to show that phase too.
+70/10/20, scale pixels, train a 64-256-128-10 network with AdamW on two Ray Train workers (DDP) for 30 epochs of 64
+rows a step, validate and keep a checkpoint every epoch, measure test accuracy, save the model. Ours also hashes and
+checks every byte, writes shards and records, and registers a version (`--until register`). The bare script
+(bare_ray.py) is what Ray's documentation leads to, with Ray's defaults; `bare, tuned` is the same script by someone
+who knows that Ray Train takes one report every 2 s by default, and sets RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1. They
+take turns; the medians of whole-process seconds are compared.
+One more run of ours goes on to a served endpoint, to show that phase too.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from raypipe.spec.pipeline import PipelineSpec  # noqa: E402
 from raypipe.storage.local import LocalFolder  # noqa: E402
 from raypipe.testing.fakes import tiny_dataset  # noqa: E402
 from raypipe.train import loop  # noqa: E402
+from raypipe.train.rows import World  # noqa: E402
 
 BATCH, LR, MOMENTUM = 128, 0.2, 0.9
 EPOCHS_A_TURN, EPOCHS_FOR_ACCURACY = 3, 5
@@ -135,7 +136,7 @@ def train_ours(dataset: DatasetVersion, folder: str, epochs: int) -> tuple[list[
     run_id = f"r{time.time_ns()}"
     times: list[float] = []
     job = loop.TrainJob(spec, dataset, folder, run_id, f"runs/{run_id}/artifact")
-    result = loop.run(job, loop.World(), lambda event: times.append(time.perf_counter()) if _ends(event) else None)
+    result = loop.run(job, World(), lambda event: times.append(time.perf_counter()) if _ends(event) else None)
     return list(np.diff(times)), result
 
 

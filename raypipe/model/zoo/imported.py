@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from raypipe.errors import ModelError
 from raypipe.spec.model import ImportModel
@@ -77,8 +78,17 @@ class KerasModule(nn.Module):
         if not model.built:
             self.eval()(torch.zeros(2, *input_shape))
         for index, variable in enumerate(model.variables):  # in an order that the model's code alone decides
-            self.register_parameter(f"{index:03d}_{variable.name.replace('.', '_')}", variable.value)
+            name = f"{index:03d}_{variable.name.replace('.', '_')}"
+            if variable.trainable:
+                self.register_parameter(name, variable.value)
+            else:  # running averages and seeds: state that is kept, and that ranks share
+                self.register_buffer(name, variable.value)
         self.to("cpu").train()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        for buffer in self.buffers():
+            buffer.data = fn(buffer.data)  # in place, as torch itself does for parameters: Keras holds these tensors
+        return super()._apply(fn, recurse)
 
     def forward(self, features: Tensor) -> Tensor:
         with sys.modules["keras"].device(str(features.device)):

@@ -48,7 +48,7 @@ def test_build_model_same_torch_seed_gives_the_same_weights(images: DatasetVersi
 
 
 def test_build_model_cnn_on_a_table_names_the_shape(table: DatasetVersion) -> None:
-    with pytest.raises(ModelError, match=r"cnn reads one image column .* but a row here has \[4\]"):
+    with pytest.raises(ModelError, match=r"cnn reads one image .* but a row here has \[4\]"):
         _build(CnnModel(kind="cnn", channels=[4]), table)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from raypipe.data.shards import load_rows
 from raypipe.errors import CheckpointError, DataError, ModelError, NonFiniteLossError
 from raypipe.model.artifact import read_artifact
 from raypipe.model.predictor import Predictor
@@ -17,7 +18,8 @@ from raypipe.storage import layout, open_store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
-from raypipe.train.loop import TrainJob, World
+from raypipe.train.loop import TrainJob
+from raypipe.train.rows import World
 from tests.unit.train.jobs import NUM_TRAIN, dataset, job
 from tests.unit.train.ranks import answer_after_interruption
 
@@ -74,7 +76,7 @@ def test_run_validation_metrics_are_those_of_the_predictor_on_the_same_rows(tmp_
     training = job(tmp_path, "r1", {})
     result = _run(training)
     store = open_store(training.store_uri)
-    rows = loop.load_rows(store, training.dataset, "val")
+    rows = load_rows(store, training.dataset, "val")
 
     labels = Predictor.load(store, result.artifact).predict(rows.columns).labels()
 
@@ -227,7 +229,7 @@ def test_run_without_validation_rows_has_no_validation_metrics(tmp_path: Path) -
 
 
 def test_run_model_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cnn reads one image column"):
+    with pytest.raises(ModelError, match="cnn reads one image"):
         _run(job(tmp_path, "r1", {}, model={"kind": "cnn"}))
 
 

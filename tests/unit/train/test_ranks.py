@@ -17,7 +17,7 @@ import torch
 from raypipe.model.artifact import WEIGHTS
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import read_published
-from raypipe.train.loop import World
+from raypipe.train.rows import World
 from tests.unit.train import ranks
 from tests.unit.train.jobs import JOBS, NUM_TRAIN
 
@@ -84,7 +84,7 @@ def test_run_each_row_counts_exactly_once_an_epoch(outcomes: Outcomes, size: int
 
     assert many["num_steps"] == 2 * 2, f"{NUM_TRAIN} rows are two steps of 60, the second with one row"
     for alone, shared in zip(one["history"], many["history"], strict=True):
-        assert shared["metrics"]["train_loss"] == pytest.approx(alone["metrics"]["train_loss"], rel=1e-7)
+        assert shared["metrics"]["train_loss"] == pytest.approx(alone["metrics"]["train_loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 3])
