@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -231,6 +232,9 @@ class Pipeline:
 
 def starts_ray_here() -> bool:
     """Whether `connect()` without an address will start Ray in this process."""
+    ray = sys.modules.get("ray")  # not imported: then surely not started
+    if ray is not None and ray.is_initialized():
+        return False
     return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
 
 

@@ -21,9 +21,10 @@ def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
             groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
         elif step == "tune" and spec.tune is not None:
             # One trial must fit; more than one run side by side where there is room.
-            groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
+            largest = spec.largest_train
+            groups.append((Bundle("train", largest.num_workers, largest.resources),))
             trials = min(spec.tune.max_concurrent_trials or 1, spec.tune.num_trials)
-            wanted = max(wanted, trials * spec.train.num_workers * spec.train.resources.num_cpus)
+            wanted = max(wanted, trials * largest.num_workers * largest.resources.num_cpus)
         elif step == "evaluate":
             groups.append((Bundle("evaluate", spec.evaluate.num_workers, spec.evaluate.resources),))
         elif step == "serve" and spec.serve is not None:

@@ -1,6 +1,6 @@
 """Rows per second of our loop on MNIST, beside plain PyTorch; JSON lines, the last one is the headline.
 
-    .venv/bin/python tests/bench/bench_training.py [ROUNDS]
+    .venv/bin/python tests/bench/bench_training.py [ROUNDS [THREADS]]
 
 The same 60,000 images, network (784-128-relu-dropout 0.2-10), batch of 128 rows, SGD
 with momentum under a cosine schedule, and thread count:
@@ -46,7 +46,8 @@ from raypipe.train.rows import World  # noqa: E402
 
 BATCH, LR, MOMENTUM = 128, 0.2, 0.9
 EPOCHS_A_TURN, EPOCHS_FOR_ACCURACY = 3, 5
-NUM_THREADS = 1
+NUM_THREADS = int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count() or 1
+"""PyTorch's own default: one a core."""
 MODEL = {"kind": "mlp", "hidden": [128], "dropout_frac": 0.2}
 
 Images = tuple[np.ndarray, np.ndarray]
