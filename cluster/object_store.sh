@@ -89,7 +89,7 @@ mkdir -p "$data"
 cd "$private"
 "$weed" -logdir="$private" server -dir="$data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
   -master.port="$p_master" -master.telemetry=false -master.volumeSizeLimitMB=64 \
-  -volume.port="$p_volume" -volume.max=20 -volume.preStopSeconds=1 \
+  -volume.port="$p_volume" -volume.max=200 -volume.preStopSeconds=1 \
   -filer.port="$p_filer" -filer.localSocket="$private/filer.sock" \
   -s3 -s3.port="$p_s3" -s3.localSocket="$private/s3.sock" -s3.config="$private/identities.json" \
   -s3.port.iceberg=0 -s3.port.lance=0 \

@@ -144,7 +144,7 @@ def s3(s3_address: S3Address, private_dir: Path) -> Iterator[S3Server]:
         f"-s3.config={config}",
         "-s3.port.iceberg=0",  # its default clashes with other programs
         "-s3.port.lance=0",  # its default is Serve HAProxy's metrics port
-        "-volume.max=20",
+        "-volume.max=400",
         "-master.volumeSizeLimitMB=64",
     ]
     server = S3Server(**vars(s3_address))
