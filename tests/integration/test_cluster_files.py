@@ -66,7 +66,7 @@ def http(url: str, token: str | None = None, body: Any = None) -> tuple[int, Any
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
         with error:
@@ -239,7 +239,9 @@ def head_command(dashboard: int) -> str:
         assert old in command
         command = command.replace(old, new)
     command = command.replace("ray start", "exec ray start")  # so that the process we start is the one we end
-    return command + f" --ray-client-server-port={free_port(30000, 31000)}"
+    # Another Ray of this machine, the suite's own for one, has its agent at the usual port.
+    agent = free_port(31000, 32000)
+    return command + f" --ray-client-server-port={free_port(30000, 31000)} --dashboard-agent-listen-port={agent}"
 
 
 def test_setup_closes_the_token_and_can_run_twice(node):
