@@ -1,4 +1,7 @@
-"""What every entry of a table must hold.  A new format, model, search or protocol passes its own."""
+"""What every entry of a table must hold.  A new format, model, search or protocol passes its own.
+
+One file on purpose: whoever adds an entry finds all contracts side by side.
+"""
 
 from __future__ import annotations
 

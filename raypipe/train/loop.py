@@ -1,4 +1,4 @@
-"""The loop each worker runs, top to bottom.
+"""The loop each worker runs, top to bottom; kept whole, so that one file tells what happens to a row.
 
 The same loop runs inside Ray Train's workers (DDP, one process a rank) and, alone, inside a tuning trial.
 Shape letters: B rows, K classes.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 S3_START_TIMEOUT_S = 90.0
 S3_STOP_TIMEOUT_S = 15.0
-RAY_STOP_TIMEOUT_S = 5.0
+RAY_STOP_TIMEOUT_S = 2.0
 RAY_CPUS = 4
 """Logical, on two physical cores: Data needs one that Train workers do not own."""
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 8.0
+STOP_TIMEOUT_S = 3.0
 JOB_TIMEOUT_S = 180.0
 
 FILE = """\
