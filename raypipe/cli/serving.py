@@ -168,6 +168,7 @@ def predict_files(
     from raypipe.registry.versions import resolve
     from raypipe.runtime.connect import connect
     from raypipe.runtime.resources import Bundle, Demand
+    from raypipe.spec.resources import ResourceSpec
     from raypipe.storage import open_store
 
     wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}
@@ -178,7 +179,8 @@ def predict_files(
     from raypipe.batch.stage import predict_batch
 
     code_dir = code_dir.resolve() if code_dir else None
-    demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources),),))
+    readers = Bundle("reading rows", 1, ResourceSpec())
+    demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources), readers),))
     with connect(demand, address=address, code_dir=code_dir):
         return predict_batch(spec, version, _context(opened, version, code_dir))
 

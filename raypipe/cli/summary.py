@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from raypipe.cli.output import number, show
@@ -73,9 +72,12 @@ def curl_line(endpoint: Endpoint, request: Any) -> str:
         return f"curl -s {endpoint.url}/healthz"
     body = json.dumps(request, separators=(",", ":"))
     if len(body) > MAX_CURL_BODY_CHARS:
-        file = Path(tempfile.gettempdir()) / f"raypipe-{endpoint.name}-request.json"
-        file.write_text(body, encoding="utf-8")
-        return f"curl -s {url} -H 'Content-Type: application/json' -d @{shlex.quote(str(file))}"
+        # A name nobody can foresee, readable by this user alone: the row may be anything.
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"raypipe-{endpoint.name}-", suffix=".json", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(body)
+        return f"curl -s {url} -H 'Content-Type: application/json' -d @{shlex.quote(file.name)}"
     return f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from raypipe.errors import SpecError
+from raypipe.errors import RaypipeError, SpecError
 from raypipe.pipeline.plan import Planner, Step, step_names
 from raypipe.pipeline.stages import NEEDS, STAGES
 from raypipe.pipeline.state import Records, RunState
@@ -86,5 +87,8 @@ def do_step(step: Step, spec: PipelineSpec, state: RunState, ctx: RunContext, wa
         with ctx.progress.stage(step.name, why), heartbeat(ctx.progress, step.name):
             record = STAGES[step.name](spec, walk.records, ctx)
         walk.records[step.name] = state.save(step.name, step.inputs, record)
-    finally:
-        ctx.progress.save(ctx.store)
+    except BaseException:
+        with suppress(RaypipeError):  # a store that is down must not hide why the stage failed
+            ctx.progress.save(ctx.store)
+        raise
+    ctx.progress.save(ctx.store)

@@ -70,7 +70,7 @@ def resolve(store: Store, ref: str) -> ModelVersion:
     model, at, wanted = ref.partition("@")
     if at and not wanted:
         raise RegistryError(f"'{ref}' ends in '@'; write MODEL, MODEL@ALIAS or MODEL@VERSION")
-    if wanted.isdigit():
+    if wanted.isdecimal():
         return get(store, model, int(wanted))
     alias = Aliases(store, model).get(wanted or DEFAULT_ALIAS)
     if alias is None:

@@ -25,7 +25,10 @@ ANY_ENV = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
-"""Set in this process on any cluster, unless the user set them; Ray hands them on."""
+"""Set in this process and in those of any cluster, unless the user set them."""
+
+PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
+"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard."""
 
 LOCAL_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -161,6 +164,7 @@ def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
     if demand.num_cpus > 0 and not in_job():
         # The cluster runs this raypipe and this model code, whatever is installed there. A job brought both along.
         runtime_env = {"py_modules": [str(PACKAGE)], "excludes": UPLOAD_EXCLUDES}
+        runtime_env["env_vars"] = {**ANY_ENV, **passed_on()}
         if code_dir is not None:
             runtime_env["working_dir"] = str(code_dir)
     try:
@@ -170,6 +174,11 @@ def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
             f"no Ray cluster answers at {address}: {first_line(error)}",
             "check the address and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to run on this machine",
         ) from None
+
+
+def passed_on() -> dict[str, str]:
+    """What processes of a cluster that runs already must be told of this one's environment."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def in_job() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import ClusterError, SpecError
-from raypipe.runtime.connect import ANY_ENV, PACKAGE, UPLOAD_EXCLUDES, first_line, use_token_if_any
+from raypipe.runtime.connect import ANY_ENV, PACKAGE, UPLOAD_EXCLUDES, first_line, passed_on, use_token_if_any
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
-"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard."""
 
 STATUS_POLL_S = 0.5
 END_TIMEOUT_S = 60.0
@@ -63,12 +59,11 @@ def submit(
     from ray.job_submission import JobSubmissionClient
 
     use_token_if_any()
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     runtime_env: dict[str, Any] = {
         "working_dir": str(code_dir),
         "excludes": UPLOAD_EXCLUDES,
         "py_modules": [str(PACKAGE)],
-        "env_vars": {**ANY_ENV, **passed, **env},
+        "env_vars": {**ANY_ENV, **passed_on(), **env},
     }
     with _answering(address):
         client = JobSubmissionClient(address)

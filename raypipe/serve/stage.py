@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from raypipe.errors import ServeError
 from raypipe.model.predictor import Predictor
 from raypipe.records import Endpoint, ModelVersion
+from raypipe.runtime.connect import NODE_GROUP
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_bundle, ray_options
 from raypipe.serve import running
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
 STAGE = "serve"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.1
 
 TIMEOUT_GRACE_S = 1.0
@@ -117,6 +119,7 @@ def _start(spec: ServeSpec) -> Listener:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     found = running.listener()
     if found is None:
+        _check_host(spec)
         check_port_free(spec.host, spec.port)
         return _start_serve(spec)
     if (found.host, found.port) != (spec.host, spec.port):
@@ -126,6 +129,19 @@ def _start(spec: ServeSpec) -> Listener:
             f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
         )
     return found
+
+
+def _check_host(spec: ServeSpec) -> None:
+    """HAProxy reaches replicas of other nodes at the address they listen on, which is `serve.host` too."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    several = len(nodes) > 1 or any(node.get("Labels", {}).get(NODE_GROUP) for node in nodes)
+    if several and spec.host in LOOPBACK and choose_ingress(spec) == "haproxy":
+        raise ServeError(
+            f"serve.host: {spec.host} reaches one machine only, but replicas of this cluster may run on others",
+            "--set serve.host=0.0.0.0 on a network you control, or --set serve.ingress=python",
+        )
 
 
 def _start_serve(spec: ServeSpec) -> Listener:

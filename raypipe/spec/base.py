@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is also part of object keys and routes: lower case, digits, `.`, `_`, `-`; at most 63 characters."""
 
-Fraction = Annotated[float, "a share of a whole, in [0, 1]"]
-
 
 class Spec(BaseModel):
     """Base of all specs: unknown keys are refused, values never change after loading."""

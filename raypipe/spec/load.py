@@ -98,7 +98,7 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
     """
     raw = spec.model_dump(mode="json")
     for key, value in values.items():
-        _set(raw, tuple(int(p) if p.isdigit() else p for p in key.split(".")), value, key)
+        _set(raw, tuple(int(p) if p.isdecimal() else p for p in key.split(".")), value, key)
     try:
         return PipelineSpec.model_validate(raw)
     except ValidationError as error:
@@ -155,7 +155,7 @@ def _parse_override(override: str) -> tuple[FieldPath, Any]:
         value = yaml.safe_load(text) if text else None
     except (yaml.YAMLError, ValueError):
         raise SpecError(f"--set {override}: the value is not valid YAML") from None
-    return tuple(int(part) if part.isdigit() else part for part in key.split(".")), value
+    return tuple(int(part) if part.isdecimal() else part for part in key.split(".")), value
 
 
 def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:

@@ -15,7 +15,7 @@ class BatchingSpec(Spec):
     """How requests that arrive together share one model call."""
 
     max_rows: int = Field(default=256, ge=1)
-    """Requests gathered into one model call at most."""
+    """Rows gathered into one model call at most; a larger request is one call by itself."""
     wait_ms: float = Field(default=0.0, ge=0, le=10_000)
     """Longest wait for company; 0 takes what is already there."""
 
