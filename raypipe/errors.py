@@ -30,6 +30,8 @@ across a Ray process.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -154,3 +156,9 @@ class RequestError(RaypipeError):
         super().__init__(message, hint)
         self.args = (message, hint, status)
         self.status = status
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?`, or nothing when no name is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import glob
 import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raypipe.errors import DataError, StoreAccessError, StoreError
+from raypipe.errors import DataError, StoreAccessError, StoreError, did_you_mean
 
 HASHED_BYTES = 16 * 2**20
 """Files up to this size are identified by content; larger ones by size and time of the last change."""
@@ -80,12 +78,6 @@ def open_text(file: SourceFile) -> pa.NativeFile:
         return filesystem.open_input_stream(path, compression="gzip" if path.endswith(".gz") else None)
     except OSError as error:
         raise _unreadable(file.uri, error) from None
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?`, or nothing when no name is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def _absolute(path: str, root: str) -> str:

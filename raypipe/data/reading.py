@@ -13,8 +13,8 @@ from ray.data.block import BlockMetadata
 
 from raypipe.data import columns
 from raypipe.data.columns import Kind
-from raypipe.data.files import SourceFile, did_you_mean
-from raypipe.errors import DataError
+from raypipe.data.files import SourceFile
+from raypipe.errors import DataError, did_you_mean
 
 SMALL_BYTES = 16 * 2**20
 """Below this one task reads everything: starting a process costs more than reading."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import types
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.errors import SpecError
+from raypipe.errors import SpecError, did_you_mean
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
 
@@ -234,17 +233,17 @@ def _rule(problem: Any, path: FieldPath) -> str:
         return "is missing; it must be given"
     if kind == "extra_forbidden":
         known = _fields_at(problem["loc"][:-1])
-        return f"unknown field{_did_you_mean(str(path[-1]), known)}; known here: {', '.join(known)}"
+        return f"unknown field{did_you_mean(str(path[-1]), known)}; known here: {', '.join(known)}"
     if kind == "union_tag_invalid":
         tag = str(ctx.get("tag"))
         options = [t.strip(" '") for t in str(ctx.get("expected_tags", "")).split(",")]
         key = str(ctx.get("discriminator", "")).strip("'")
-        return f"{key} is '{tag}'{_did_you_mean(tag, options)}; must be one of {', '.join(options)}"
+        return f"{key} is '{tag}'{did_you_mean(tag, options)}; must be one of {', '.join(options)}"
     if kind == "union_tag_not_found":
         return f"found {_show(found)}; must be a mapping with {ctx.get('discriminator', 'kind')!s}"
     if kind == "literal_error":
         options = [t.strip(" '") for t in str(ctx.get("expected", "")).replace(" or ", ", ").split(",")]
-        return f"found {_show(found)}{_did_you_mean(str(found), options)}; must be one of {', '.join(options)}"
+        return f"found {_show(found)}{did_you_mean(str(found), options)}; must be one of {', '.join(options)}"
     if kind == "string_pattern_mismatch":
         return f"found {_show(found)}; must match {ctx.get('pattern')}"
     if kind == "value_error":
@@ -256,11 +255,6 @@ def _rule(problem: Any, path: FieldPath) -> str:
 def _show(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
 
 
 def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
