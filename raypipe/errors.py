@@ -4,6 +4,7 @@
     ├── SpecError                    2     the pipeline file or a command's words are wrong
     │   └── ResourceError            2     the file asks for more than the cluster can ever place
     ├── DataError                    3     the data does not hold what the file promises
+    │   ├── SourceChanged            3     a source file changed while the run read it
     │   └── GateError                3     the model did not pass its gates; nothing was registered
     ├── ModelError                   2     a model cannot be built, or does not fit the data
     │   └── ArtifactError            1     a packaged model is damaged or not loadable here
@@ -31,7 +32,7 @@ across a Ray process.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 
@@ -66,6 +67,10 @@ class ResourceError(SpecError):
 
 class DataError(RaypipeError):
     exit_code = 3
+
+
+class SourceChanged(DataError):
+    pass
 
 
 class GateError(DataError):
@@ -156,6 +161,36 @@ class RequestError(RaypipeError):
         super().__init__(message, hint)
         self.args = (message, hint, status)
         self.status = status
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it wraps, outermost first, as Ray (`cause`) and Python (`raise ... from`) keep it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        wrapped = getattr(error, "cause", None)
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__
+
+
+def find_known(error: BaseException | None) -> RaypipeError | None:
+    """Our own error inside whatever Ray wrapped it in, or that was being handled; None when there is none."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        for inner in causes(waiting.pop(0)):
+            if id(inner) in seen:
+                break
+            seen.add(id(inner))
+            # Ray's RayTaskError is also an instance of what it wraps, but without its attributes.
+            if isinstance(inner, RaypipeError) and "message" in vars(inner):
+                return inner
+            failures = getattr(inner, "worker_failures", None)  # Ray Train: by rank
+            if isinstance(failures, dict):
+                waiting += [failures[rank] for rank in sorted(failures)]
+            if not inner.__suppress_context__:
+                waiting.append(inner.__context__)
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.batch.rows import raw_columns
-from raypipe.batch.writer import Job, ParquetShards, claim, complete
+from raypipe.batch.writer import Claim, ParquetShards, claim, complete
 from raypipe.data.formats import FORMATS
-from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError
+from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener
@@ -48,7 +48,7 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
     """
     import ray.data
 
-    job = Job(
+    ours = Claim(
         model=model.model,
         version=model.version,
         artifact=model.artifact.digest,
@@ -62,7 +62,7 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
     try:
         with _ray_data_silent(), Listener(channel, teller.tell):
             num_rows = source.count()  # before the output is touched: a source that cannot be read changes nothing
-            output = claim(spec.output, job)
+            output = claim(spec.output, ours)
             sink = ParquetShards(output.uri, channel)
             rows = rows_per_shard(num_rows, spec, model.signature)
             blocks = source.repartition(target_num_rows_per_block=rows, strict=True)
@@ -75,7 +75,7 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
             f"{num_rows} rows went in but {written} came out; {output.uri} is left without its success mark",
             "did the source change meanwhile? run it again",
         )
-    success = complete(output, job, sink.shards, ctx.clock())
+    success = complete(output, ours, sink.shards, ctx.clock())
     teller.end(success.num_rows, output.uri)
     return BatchOutput(
         model=model.model,
@@ -191,15 +191,11 @@ class _Teller:
 
 def _explained(error: BaseException) -> RaypipeError:
     """Our own error somewhere in the chain of causes, else one that names the last of them."""
-    last = error
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(getattr(seen, "cause", None), RaypipeError):
-            return seen.cause  # type: ignore[attr-defined]
-        if isinstance(seen, RaypipeError):
-            return seen
-        last = last if type(seen).__name__ == "SystemException" else seen  # Ray Data's word for "not user code"
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    known = find_known(error)
+    if known is not None:
+        return known
+    # SystemException is Ray Data's word for "not user code", and says nothing.
+    last = [each for each in causes(error) if type(each).__name__ != "SystemException"][-1]
     text = str(last).strip().splitlines()[-1] if str(last).strip() else ""
     if type(last).__module__.startswith("ray."):
         return ClusterError(f"batch inference was lost: {type(last).__name__}: {text}", "run the same command again")

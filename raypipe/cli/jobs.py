@@ -40,12 +40,13 @@ def submit(
     from raypipe.pipeline.plan import check_step
     from raypipe.runtime.jobs import follow
     from raypipe.runtime.jobs import submit as submit_job
+    from raypipe.runtime.reach import lasting
     from raypipe.spec.load import load_pipeline
 
     checked = load_pipeline(file, sets or ())
     if until is not None:
         check_step(until, checked.spec, "--until")
-    where = _lasting_store(store or checked.spec.store or os.environ.get("RAYPIPE_STORE"))
+    where = lasting(store or checked.spec.store)
     words = ["python", "-m", "raypipe", "run", checked.path.name, "--store", where, "--no-wait", "--json"]
     words += [word for text in checked.overrides for word in ("--set", text)]
     for option, value in (("--resume", resume), ("--until", until)):
@@ -66,20 +67,29 @@ def submit(
 
 
 class _Log:
-    """A job's log is its stdout and stderr in one: the result is the line that is a JSON document, the rest is told."""
+    """A job's log is its stdout and stderr in one: the result is the JSON document of a run, the rest is told."""
 
     def __init__(self) -> None:
         self.result: dict[str, Any] | None = None
 
     def line(self, text: str) -> None:
         """Take one line."""
-        if text.startswith("{"):
-            try:
-                self.result = json.loads(text)
-                return
-            except ValueError:
-                pass
-        say(text)
+        result = _document(text)
+        if result is None:
+            say(text)
+        else:
+            self.result = result
+
+
+def _document(line: str) -> dict[str, Any] | None:
+    """What `raypipe run --json` ends with, a run or its error; None for any other line, JSON or not."""
+    try:
+        value = json.loads(line) if line.startswith("{") else {}
+    except ValueError:
+        return None
+    error = value.get("error")
+    is_end = {"run", "stages"} <= value.keys() or (isinstance(error, dict) and {"kind", "exit_code"} <= error.keys())
+    return value if is_end else None
 
 
 def _show_end(result: dict[str, Any] | None, as_json: bool) -> None:
@@ -91,18 +101,6 @@ def _show_end(result: dict[str, Any] | None, as_json: bool) -> None:
         show_json(result)
     elif "run" in result:
         show_run(result)
-
-
-def _lasting_store(uri: str | None) -> str:
-    """A store that outlives the job and that every node reaches.
-
-    Raises:
-        SpecError: none is named, or it is relative to a folder that ends with the job.
-    """
-    if uri and ("://" in uri or os.path.isabs(uri)):
-        return uri
-    found = f"'{uri}' is relative to the job's own folder, which ends with it" if uri else "no store is named"
-    raise SpecError(f"--store: {found}", "--store s3://bucket/prefix, or a folder that every node mounts, as /path")
 
 
 def _variable(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, find_known
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,9 +25,6 @@ INTERRUPTED = 130
 
 TERMINATED = 143
 """Exit code after SIGTERM."""
-
-CAUSES = ("cause", "__cause__", "__context__")
-"""Where Ray and Python keep the error inside an error."""
 
 
 @contextmanager
@@ -97,30 +94,6 @@ def _unexpected(error: Exception) -> RaypipeError:
     return RaypipeError(
         f"raypipe failed: {type(error).__name__}: {text}", f"the traceback is in {log.name}; RAYPIPE_DEBUG=1 shows it"
     )
-
-
-def find_known(error: BaseException | None) -> RaypipeError | None:
-    """Our own error inside whatever Ray wrapped it in; None when there is none."""
-    for inner in _chain(error):
-        # Ray's RayTaskError is also an instance of what it wraps, but without its attributes.
-        if isinstance(inner, RaypipeError) and "message" in vars(inner):
-            return inner
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        inner = waiting.pop(0)
-        if inner is None or id(inner) in seen:
-            continue
-        seen.add(id(inner))
-        yield inner
-        waiting += [found for name in CAUSES if isinstance(found := getattr(inner, name, None), BaseException)]
-        failures = getattr(inner, "worker_failures", None)
-        if isinstance(failures, dict):
-            waiting += [found for found in failures.values() if isinstance(found, BaseException)]
 
 
 def say(text: str) -> None:

@@ -61,10 +61,10 @@ def serve(
     from raypipe.pipeline.stages import probe_rows
     from raypipe.registry.versions import resolve
     from raypipe.runtime.connect import connect
-    from raypipe.storage import open_store
+    from raypipe.runtime.reach import check_shared, open_reachable
 
     spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas)
-    opened = open_store(store)
+    opened = open_reachable(store)
     version = resolve(opened, reference)
     from raypipe.serve.ingress import check_port_free
     from raypipe.serve.stage import deploy
@@ -74,6 +74,7 @@ def serve(
     code_dir = code.resolve() if code else None
     ctx = _context(opened, version, code_dir)
     with connect(serve_demand(spec), address=address, code_dir=code_dir) as cluster:
+        check_shared(opened)
         try:
             endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))
             _show_endpoint(endpoint, as_json)
@@ -167,13 +168,19 @@ def predict_files(
     """
     from raypipe.registry.versions import resolve
     from raypipe.runtime.connect import connect
+    from raypipe.runtime.reach import check_shared, open_reachable
     from raypipe.runtime.resources import Bundle, Demand
     from raypipe.spec.resources import ResourceSpec
+    from raypipe.spec.sources import refuse_secrets
     from raypipe.storage import open_store
 
+    try:
+        refuse_secrets(source)  # before any other message, which would show it
+    except ValueError as error:
+        raise SpecError(f"--input: {error}") from None
     wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}
     spec = _checked("batch", source=wanted, output=_absolute(output), num_workers=num_workers)
-    opened = open_store(store)
+    opened = open_reachable(store)
     opened.check()
     version = resolve(opened, reference)
     from raypipe.batch.stage import predict_batch
@@ -182,6 +189,8 @@ def predict_files(
     readers = Bundle("reading rows", 1, ResourceSpec())
     demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources), readers),))
     with connect(demand, address=address, code_dir=code_dir):
+        for each in (opened, open_store(spec.output)):
+            check_shared(each)
         return predict_batch(spec, version, _context(opened, version, code_dir))
 
 

@@ -33,7 +33,7 @@ def document(result: RunResult) -> dict[str, Any]:
         name: {
             "reused": step.reuse,
             "reason": step.reason,
-            "seconds": result.seconds.get(name),
+            "wall_s": result.wall_s.get(name),
             "record": result.records[name].model_dump(mode="json"),
         }
         for name, step in result.steps.items()
@@ -85,7 +85,7 @@ def show_run(run: dict[str, Any]) -> None:
     """A run's document for people."""
     show(f"run {run['run']} of {run['pipeline']} in {run['store']}")
     for name, stage in run["stages"].items():
-        spent = "reused" if stage["reused"] else f"{stage['seconds'] or 0:.1f}s"
+        spent = "reused" if stage["reused"] else f"{stage['wall_s'] or 0:.1f}s"
         show(f"  {name:<9} {spent:>7}  {_said(name, stage)}")
     if run["endpoint"] is not None:
         show_endpoint(run["endpoint"])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypipe.data.shards import encode_target, load_rows
-from raypipe.errors import ClusterError, RaypipeError, TrainingError
+from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import ArtifactRef, DatasetVersion
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_options
@@ -215,10 +215,11 @@ def _answer(outcome: Scored | RaypipeError) -> Scored:
 
 
 def _explained(error: Exception) -> RaypipeError:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, RaypipeError):
-        return cause
-    if cause is not None:
+    known = find_known(error)
+    if known is not None:
+        return known
+    cause = list(causes(error))[-1]
+    if cause is not error:
         return TrainingError(f"scoring failed: {type(cause).__name__}: {cause}", "the model's forward raised this")
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ClusterError(f"scoring workers were lost more than 3 times: {text}", "give evaluate.resources more memory")

@@ -80,6 +80,7 @@ def do_step(step: Step, spec: PipelineSpec, state: RunState, ctx: RunContext, wa
     if step.found is not None:
         ctx.progress.say(step.name, step.reason)
         walk.records[step.name] = state.adopt(step.name, step.inputs, step.found)
+        ctx.progress.save(ctx.store)
         return
     state.begin(step.name, step.inputs)
     try:

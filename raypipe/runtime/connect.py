@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
@@ -15,9 +16,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from raypipe.errors import ClusterError, ResourceError
+from raypipe.errors import ClusterError, ResourceError, SpecError, causes
 from raypipe.runtime.local import announced
-from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, check_fits
+from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
 
 ANY_ENV = {
     # Train drains its report queue once per poll, and datasource V2 starts up to 32 actors to read one small file.
@@ -41,15 +42,18 @@ LOCAL_ENV = {
 start of a small run. RAY_AUTH_MODE is not among them: a local Ray asks for a token by itself, and setting it once ray
 is imported makes the server want a token that was never made."""
 
-NODE_GROUP = "ray.io/node-group"
-"""Label of nodes that `ray up` or KubeRay started: only there can an autoscaler add more."""
-
 PACKAGE = Path(__file__).parent.parent
 """This raypipe, as a cluster gets it."""
 
 UPLOAD_EXCLUDES = [".git/", ".venv/", "__pycache__/", ".raypipe/"]
 
-QUIET = ("ray", "ray.data", "ray.train", "ray.tune", "ray.serve")
+TOO_LARGE = re.compile(r"exceeds the maximum size of (?P<mib>[\d.]+)MiB|body size (?P<bytes>\d+) exceeded")
+"""How Ray's client and its dashboard refuse a folder."""
+
+QUIET = (
+    *("ray", "ray.data", "ray.train", "ray.tune", "ray.serve"),
+    *("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"),  # the client of jobs
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def connect(
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer.
+        SpecError: `code_dir` is too large to send to it.
     """
     import ray
 
@@ -168,11 +173,34 @@ def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
         if code_dir is not None:
             runtime_env["working_dir"] = str(code_dir)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+        with sending(code_dir or PACKAGE):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+    except SpecError:
+        raise
     except Exception as error:  # ray.init raises many unrelated types when a cluster does not answer
         raise ClusterError(
             f"no Ray cluster answers at {address}: {first_line(error)}",
             "check the address and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to run on this machine",
+        ) from None
+
+
+@contextmanager
+def sending(folder: Path) -> Iterator[None]:
+    """Ray packs a folder and sends it to a cluster in the block.
+
+    Raises:
+        SpecError: it is larger than Ray takes.
+    """
+    try:
+        yield
+    except Exception as error:  # Ray has a type of its own for each way a folder can go
+        found = next(filter(None, (TOO_LARGE.search(str(each)) for each in causes(error))), None)
+        if found is None:
+            raise
+        limit_mib = float(found["mib"] or int(found["bytes"]) / 2**20)
+        raise SpecError(
+            f"{folder} is too large to send to the cluster: zipped, it must be below {limit_mib:.0f} MiB",
+            "name what the model's code does not need in a .gitignore or .rayignore there; keep data in s3://",
         ) from None
 
 
@@ -215,10 +243,10 @@ def _joined(demand: Demand, *, started_here: bool) -> Cluster:
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    can_grow = not started_here and any(node.get("Labels", {}).get(NODE_GROUP) for node in nodes)
-    if not can_grow:
+    grows = can_grow(nodes)
+    if not grows:
         check_fits(demand, [node["Resources"] for node in nodes])
-    return Cluster(started_here=started_here, can_grow=can_grow)
+    return Cluster(started_here=started_here, can_grow=grows)
 
 
 def _put_on_path(code_dir: Path) -> None:

@@ -68,7 +68,7 @@ class ModelApp:
             open_store(store_uri), self.model.artifact, code_dir=_here(code_dir), device=device
         )
         self.signature = self.predictor.signature
-        self._batcher = Batcher(self.predictor.predict, self.spec.batching)
+        self._batcher = Batcher(self.predictor.predict, self.spec.batching, self.spec.request_timeout_s)
         self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
         self._posts: dict[str, Protocol] = {}
         self._gets: dict[str, bytes] = {"/healthz": self._health()}
@@ -106,12 +106,13 @@ class ModelApp:
         raise RequestError(f"{method[:16]} is not answered at {path}", f"use {allowed}", status=405)
 
     async def _predict(self, request: Request, protocol: Protocol) -> Response:
+        arrived = asyncio.get_running_loop().time()
         headers = dict(request.scope["headers"])
         _check_type(headers, protocol)
         body = await self._body(request, headers)
         columns = protocol.parse(body, self.signature)
         num_rows = len(columns[self.signature.inputs[0].name])
-        predictions = await self._batcher.predict(columns, num_rows)
+        predictions = await self._batcher.predict(columns, num_rows, since=arrived)
         return Response(protocol.render(predictions), media_type=protocol.content_types[0], headers=self._headers)
 
     async def _body(self, request: Request, headers: dict[bytes, bytes]) -> bytes:

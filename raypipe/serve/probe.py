@@ -17,6 +17,9 @@ from raypipe.spec.serve import ServeSpec
 
 POLL_S = 0.05
 
+HEALTH_TIMEOUT_S = 1.0
+"""Given to the last question about health, however near the deadline is."""
+
 TOLERANCE = 1e-6
 """Relative and absolute; batches of another size add numbers in another order."""
 
@@ -37,39 +40,26 @@ def wait_reachable(endpoint: Endpoint, deadline: float) -> None:
     Raises:
         ServeError: it did not in time.
     """
-    version = f"{endpoint.model}@{endpoint.version}"
-    seen = "no answer"
-    with httpx.Client(trust_env=False) as client:
-        while True:
-            try:
-                answer = client.get(f"{endpoint.url}/healthz", timeout=max(0.1, deadline - time.monotonic()))
-                if answer.status_code == 200 and answer.headers.get("x-raypipe-model") == version:
-                    return
-                seen = f"HTTP {answer.status_code} from {answer.headers.get('x-raypipe-model', 'another program')}"
-            except httpx.TransportError as error:
-                seen = type(error).__name__
-            if time.monotonic() > deadline:
-                raise ServeError(
-                    f"{version} is up, but {endpoint.url}/healthz does not reach it ({seen})",
-                    "check that serve.host is an address of this machine and that no proxy is in between",
-                )
-            time.sleep(POLL_S)
+    answer = _ask(endpoint, httpx.Request("GET", f"{endpoint.url}/healthz"), deadline, HEALTH_TIMEOUT_S)
+    if answer.status_code != 200:
+        raise ServeError(f"{endpoint.url}/healthz answers HTTP {answer.status_code}: {answer.text[:300]}")
 
 
-def probe(endpoint: Endpoint, rows: list[dict[str, Any]], expected: Predictions, spec: ServeSpec) -> dict[str, Any]:
+def probe(
+    endpoint: Endpoint, rows: list[dict[str, Any]], expected: Predictions, spec: ServeSpec, deadline: float
+) -> dict[str, Any]:
     """Send rows to /predict.
 
+    Args:
+        deadline: time.monotonic() value; the last request may take its own time limit beyond it.
     Returns:
         The request and its answer.
     Raises:
-        ServeError: the answer is an error, or its numbers differ from `expected`.
+        ServeError: this version does not answer, answers with an error, or its numbers differ from `expected`.
     """
     url = f"{endpoint.url}/predict"
     request = {"instances": rows}
-    try:
-        answer = httpx.post(url, json=request, timeout=spec.request_timeout_s + 5, trust_env=False)
-    except httpx.TransportError as error:
-        raise ServeError(f"{url} did not answer the first request: {type(error).__name__}", "run it again") from None
+    answer = _ask(endpoint, httpx.Request("POST", url, json=request), deadline, spec.request_timeout_s + 5)
     if answer.status_code != 200:
         raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
     found = _numbers(answer.json()["predictions"])
@@ -81,6 +71,27 @@ def probe(endpoint: Endpoint, rows: list[dict[str, Any]], expected: Predictions,
             "the cluster runs another version of raypipe, torch or the model's code",
         )
     return {"request": request, "answer": answer.json()}
+
+
+def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s: float) -> httpx.Response:
+    """The first answer of this version: in a swap, replicas of the version before may still answer, or break off."""
+    version = f"{endpoint.model}@{endpoint.version}"
+    with httpx.Client(trust_env=False) as client:
+        while True:
+            request.extensions["timeout"] = httpx.Timeout(max(timeout_s, deadline - time.monotonic())).as_dict()
+            try:
+                answer = client.send(request)
+                if answer.headers.get("x-raypipe-model") == version:
+                    return answer
+                seen = f"HTTP {answer.status_code} from {answer.headers.get('x-raypipe-model', 'another program')}"
+            except httpx.TransportError as error:
+                seen = type(error).__name__
+            if time.monotonic() > deadline:
+                raise ServeError(
+                    f"{version} is up, but {request.url} does not reach it ({seen})",
+                    "check that serve.host is an address of this machine and that no proxy is in between",
+                )
+            time.sleep(POLL_S)
 
 
 def _numbers(predictions: list[Any]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ Columns = dict[str, NDArray[Any]]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_SHOWN_CHARS = 40
 MAX_SHOWN_NAMES = 5
+MAX_COMPARED_NAMES = 50
 
 
 def columns_of(instances: Any, signature: Signature, *, max_rows: int) -> Columns:
@@ -71,7 +72,8 @@ def _by_column(instances: list[Any], signature: Signature) -> Sequence[Sequence[
             values = [[row[c.name] for row in instances] for c in inputs]
         except KeyError:
             values = None
-        if values is not None and all(len(row) == len(inputs) for row in instances):
+        ignores_extra = signature.extra_columns == "ignore"
+        if values is not None and (ignores_extra or all(len(row) == len(inputs) for row in instances)):
             return values
     elif len(inputs) == 1 and dict not in kinds:
         return [instances]
@@ -86,16 +88,18 @@ def _row(row: Any, index: int, signature: Signature) -> list[Any]:
     inputs = signature.inputs
     if isinstance(row, dict):
         known = {c.name for c in inputs}
-        for name in row:
-            if name not in known:
-                raise RequestError(f"row {index}: unknown field '{_shown(name)}'", _did_you_mean(str(name), signature))
+        extra = [str(name) for name in row if name not in known]
+        if extra and signature.extra_columns == "error":
+            raise RequestError(f"row {index}: unknown field '{_shown(extra[0])}'", _did_you_mean(extra[0], signature))
         for column in inputs:
-            if column.name not in row and not column.nullable:
+            if column.name not in row:
+                near = [name[:MAX_SHOWN_CHARS] for name in extra[:MAX_COMPARED_NAMES]]
+                close = difflib.get_close_matches(column.name, near, n=1)
                 raise RequestError(
                     f"row {index}: field '{column.name}' is missing; expected {_expected(column)}",
-                    example_of(signature),
+                    f"is '{_shown(close[0])}' meant? name it '{column.name}'" if close else example_of(signature),
                 )
-        return [row.get(c.name) for c in inputs]
+        return [row[c.name] for c in inputs]
     if len(inputs) == 1:
         return [row]
     if not isinstance(row, list):

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from raypipe.errors import ServeError
 from raypipe.model.predictor import Predictor
 from raypipe.records import Endpoint, ModelVersion
-from raypipe.runtime.connect import NODE_GROUP
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.resources import ray_bundle, ray_options
+from raypipe.runtime.resources import can_grow, ray_bundle, ray_options
 from raypipe.serve import running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
@@ -32,6 +31,9 @@ POLL_S = 0.1
 
 TIMEOUT_GRACE_S = 1.0
 """A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
+
+LEAVE_TIMEOUT_S = 20.0
+"""Longest a replica that leaves may take over the requests it has; none of them lasts beyond request_timeout_s."""
 
 START_ATTEMPTS = 2
 """The model has been loaded once before anything started; a replica that fails twice will go on failing."""
@@ -70,7 +72,7 @@ def deploy(
         _wait_running(endpoint.name, deadline, spec)
         wait_reachable(endpoint, deadline)
         if probe_rows and expected is not None:
-            endpoint = endpoint.model_copy(update={"probe": probe(endpoint, probe_rows, expected, spec)})
+            endpoint = endpoint.model_copy(update={"probe": probe(endpoint, probe_rows, expected, spec, deadline)})
     except BaseException:
         # The version before keeps its replicas where new ones fail to start; a first version leaves nothing behind.
         if not replaced and endpoint.name in running.applications():
@@ -136,7 +138,7 @@ def _check_host(spec: ServeSpec) -> None:
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    several = len(nodes) > 1 or any(node.get("Labels", {}).get(NODE_GROUP) for node in nodes)
+    several = len(nodes) > 1 or can_grow(nodes)
     if several and spec.host in LOOPBACK and choose_ingress(spec) == "haproxy":
         raise ServeError(
             f"serve.host: {spec.host} reaches one machine only, but replicas of this cluster may run on others",
@@ -191,6 +193,7 @@ def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:
         ),
         max_ongoing_requests=spec.max_ongoing_requests,
         max_constructor_retry_count=START_ATTEMPTS,
+        graceful_shutdown_timeout_s=min(spec.request_timeout_s, LEAVE_TIMEOUT_S),
         ray_actor_options=ray_options(spec.resources),
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )

@@ -102,6 +102,11 @@ def test_serve_settings_are_the_same_on_head_and_workers():
     assert head["RAY_SERVE_HAPROXY_RETRY_ON"] == '"conn-failure empty-response"'
 
 
+def test_folders_of_haproxy_are_private_on_every_node():
+    for command in starts(good()):
+        assert re.search(r"\bumask 077;", command.partition("ray start")[0])
+
+
 def test_nodes_install_the_version_of_this_checkout():
     project = (ROOT / "pyproject.toml").read_text()
     version = re.search(r'^version = "(.+)"', project, re.M)

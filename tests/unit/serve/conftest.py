@@ -9,8 +9,8 @@ import pytest
 
 from raypipe.records import DatasetVersion
 from raypipe.serve.app import ModelApp
-from raypipe.spec.data import OneHotTransform, StandardizeTransform
 from raypipe.spec.serve import ServeSpec
+from raypipe.spec.transforms import OneHotTransform, StandardizeTransform
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import model_app, model_version

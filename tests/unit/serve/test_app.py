@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
 from raypipe.serve.app import ModelApp
+from raypipe.serve.stage import TIMEOUT_GRACE_S
 from raypipe.testing.served import ask, request
 
 PERSON = {"age": 33.5, "color": "red"}
@@ -144,6 +147,23 @@ def test_model_that_breaks_is_500_without_its_inner_words(regressor: ModelApp, c
     regressor._batcher._predict = broken
     status, error = refusal(ask(regressor, "POST", "/predict", GOOD))
     assert status == 500 and "secret" not in json.dumps(error)
+
+
+def test_model_that_takes_too_long_is_408_within_the_time_limit(regressor: ModelApp):
+    stuck = threading.Event()
+    predict = regressor._batcher._predict
+
+    def slow(columns: Any) -> Any:
+        stuck.wait(30)
+        return predict(columns)
+
+    regressor._batcher._predict = slow
+    start = time.monotonic()
+    status, error = refusal(ask(regressor, "POST", "/predict", GOOD))
+    stuck.set()
+    assert status == 408 and error["code"] == "timeout"
+    assert "1 rows within 0.2 s" in error["message"] and "serve.request_timeout_s" in error["hint"]
+    assert time.monotonic() - start < 0.2 + TIMEOUT_GRACE_S
 
 
 def test_client_that_leaves_while_sending_harms_nobody(regressor: ModelApp):

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raypipe.errors import DataError
+from raypipe.errors import DataError, RequestError
 from raypipe.model.predictor import Predictions
 from raypipe.serve import batching
 from raypipe.serve.batching import Batcher
 from raypipe.serve.schema import Columns
 from raypipe.spec.serve import BatchingSpec
+
+TIMEOUT_S = 30.0
 
 
 class Double:
@@ -44,13 +46,13 @@ def together(batcher: Batcher, asks: list[Columns]) -> list[Any]:
 
 def test_asks_at_once_share_one_call_and_get_their_own_rows():
     model = Double()
-    assert together(Batcher(model, BatchingSpec()), [rows(1), rows(2, 3), rows(4)]) == [[2], [4, 6], [8]]
+    assert together(Batcher(model, BatchingSpec(), TIMEOUT_S), [rows(1), rows(2, 3), rows(4)]) == [[2], [4, 6], [8]]
     assert model.calls == [4]
 
 
 def test_asks_beyond_max_rows_go_into_the_next_call_in_order():
     model = Double()
-    batcher = Batcher(model, BatchingSpec(max_rows=3))
+    batcher = Batcher(model, BatchingSpec(max_rows=3), TIMEOUT_S)
     assert together(batcher, [rows(1, 1), rows(2, 2), rows(3), rows(4, 4, 4, 4, 4)]) == [
         [2, 2],
         [4, 4],
@@ -62,13 +64,13 @@ def test_asks_beyond_max_rows_go_into_the_next_call_in_order():
 
 def test_ask_that_the_model_refuses_fails_alone():
     model = Double()
-    one, bad, two = together(Batcher(model, BatchingSpec()), [rows(1), rows(-1), rows(2)])
+    one, bad, two = together(Batcher(model, BatchingSpec(), TIMEOUT_S), [rows(1), rows(-1), rows(2)])
     assert (one, two) == ([2], [4]) and isinstance(bad, DataError)
 
 
 def test_ask_whose_client_is_gone_is_not_computed():
     model = Double()
-    batcher = Batcher(model, BatchingSpec())
+    batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
 
     async def run() -> list[float]:
         gone = asyncio.create_task(batcher.predict(rows(1), 1))
@@ -82,7 +84,7 @@ def test_ask_whose_client_is_gone_is_not_computed():
 
 def test_wait_lets_a_later_ask_join():
     model = Double()
-    batcher = Batcher(model, BatchingSpec(wait_ms=200))
+    batcher = Batcher(model, BatchingSpec(wait_ms=200), TIMEOUT_S)
 
     async def run() -> None:
         first = asyncio.create_task(batcher.predict(rows(1), 1))
@@ -94,31 +96,72 @@ def test_wait_lets_a_later_ask_join():
     assert model.calls == [2]
 
 
-def test_slow_model_moves_to_a_thread_and_the_loop_stays_free(monkeypatch: pytest.MonkeyPatch):
+def test_slow_model_is_called_in_a_thread_and_the_loop_stays_free(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(batching, "INLINE_MAX_S", 0.0)
     model, entered, free = Double(), threading.Event(), threading.Event()
 
     def slow(columns: Columns) -> Predictions:
-        if threading.current_thread() is not threading.main_thread():
-            entered.set()
-            assert free.wait(10)  # only a free event loop can set it
+        entered.set()
+        assert free.wait(10)  # only a free event loop can set it
         return model(columns)
 
-    batcher = Batcher(slow, BatchingSpec())
+    batcher = Batcher(slow, BatchingSpec(), TIMEOUT_S)
 
-    async def run() -> None:
-        await batcher.predict(rows(1), 1)
-        asked = asyncio.create_task(batcher.predict(rows(2), 1))
+    async def ask() -> None:
+        asked = asyncio.create_task(batcher.predict(rows(1), 1))
         while not entered.is_set():
             await asyncio.sleep(0)
         free.set()
         await asked
 
+    async def run() -> None:
+        await ask()
+        entered.clear()
+        free.clear()
+        await ask()
+
     asyncio.run(run())
-    assert model.threads[0] == "MainThread" and model.threads[1].startswith("raypipe-predict")
+    assert len(model.threads) == 2 and all(name.startswith("raypipe-predict") for name in model.threads)
+
+
+def test_quick_model_is_called_in_the_loop_once_its_time_is_known(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batching, "INLINE_MAX_S", 10.0)
+    model = Double()
+    batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
+
+    async def run() -> None:
+        await batcher.predict(rows(1), 1)
+        await batcher.predict(rows(2), 1)
+
+    asyncio.run(run())
+    assert model.threads[0].startswith("raypipe-predict") and model.threads[1] == "MainThread"
 
 
 def test_batcher_after_an_error_answers_on():
-    batcher = Batcher(Double(), BatchingSpec())
+    batcher = Batcher(Double(), BatchingSpec(), TIMEOUT_S)
     assert isinstance(together(batcher, [rows(-1)])[0], DataError)
     assert together(batcher, [rows(5)]) == [[10]]
+
+
+def test_ask_that_takes_too_long_is_given_up_and_does_not_harm_the_next():
+    model = Double()
+    stuck = threading.Event()
+
+    def slow(columns: Columns) -> Predictions:
+        if columns["x"][0] == 1:
+            stuck.wait(TIMEOUT_S)
+        return model(columns)
+
+    async def run() -> Predictions:
+        batcher = Batcher(slow, BatchingSpec(), 0.05)
+        with pytest.raises(RequestError, match=r"did not answer 1 rows within 0\.05 s") as raised:
+            await batcher.predict(rows(1), 1)
+        assert raised.value.status == 408
+        # Waits behind the call that is still stuck, and is never put to the model.
+        with pytest.raises(RequestError):
+            await batcher.predict(rows(2), 1)
+        stuck.set()
+        return await batcher.predict(rows(3), 1, since=asyncio.get_running_loop().time() + TIMEOUT_S)
+
+    assert asyncio.run(run()).values.tolist() == [6]
+    assert model.calls == [1, 1]  # the rows given up while they waited were never computed

@@ -30,6 +30,7 @@ TABLE = signature(
     Column(name="city", dtype="string", nullable=True),
     Column(name="member", dtype="bool"),
 )
+STRICT = TABLE.model_copy(update={"extra_columns": "error"})
 PERSON = {"age": 40, "income": 1.5, "city": "Bonn", "member": True}
 
 
@@ -51,10 +52,25 @@ def test_objects_lists_and_bare_values_mean_the_same():
     assert mixed["city"].tolist() == ["Bonn", "Bonn"]
 
 
-def test_null_and_an_absent_field_are_missing_values_where_allowed():
-    found = parse([{**PERSON, "income": None, "city": None}, {"age": 1, "member": False}], TABLE)
+def test_null_is_a_missing_value_where_allowed():
+    found = parse([{**PERSON, "income": None, "city": None}], TABLE)
     assert np.isnan(found["income"]).all() and found["income"].dtype == np.float64
-    assert found["city"].tolist() == [None, None]
+    assert found["city"].tolist() == [None]
+
+
+def test_absent_field_is_refused_even_where_null_is_allowed():
+    absent = {name: value for name, value in PERSON.items() if name != "income"}
+    with pytest.raises(RequestError, match="row 1: field 'income' is missing"):
+        parse([PERSON, absent], TABLE)
+    with pytest.raises(RequestError, match="is 'incom' meant\\? name it 'income'"):
+        parse([{**absent, "incom": 1.5}], TABLE)
+
+
+def test_extra_field_is_left_out_unless_the_policy_refuses_it():
+    rows = [{**PERSON, "agee": 1}, PERSON]
+    assert parse(rows, TABLE)["age"].tolist() == [40, 40]
+    with pytest.raises(RequestError, match="row 0: unknown field 'agee'"):
+        parse(rows, STRICT)
 
 
 def test_integer_written_as_a_float_without_a_fraction_is_taken():
@@ -95,8 +111,8 @@ def test_huge_but_finite_float64_is_taken():
         ([{**PERSON, "age": None}], TABLE, "field 'age': found null"),
         ([{**PERSON, "member": 1}], TABLE, "found 1 (integer); expected true or false"),
         ([{**PERSON, "city": 7}], TABLE, "found 7 (integer); expected a string"),
-        ([{"age": 1}], TABLE, "row 0: field 'member' is missing"),
-        ([{**PERSON, "agee": 1}], TABLE, "row 0: unknown field 'agee'"),
+        ([{"age": 1}], TABLE, "row 0: field 'income' is missing"),
+        ([{**PERSON, "agee": 1}], STRICT, "row 0: unknown field 'agee'"),
         ([[1, 2.0]], TABLE, "row 0: found 2 values; expected 4 (age, income, city, member)"),
         ([PERSON, 7], TABLE, "row 1: found integer; expected an object"),
     ],
@@ -113,7 +129,7 @@ def test_wrong_row_is_400_and_the_message_names_row_field_found_and_expected(
 
 def test_misspelt_field_gets_the_right_name():
     with pytest.raises(RequestError, match="did you mean 'income'"):
-        parse([{**PERSON, "incom": 1}], TABLE)
+        parse([{**PERSON, "incom": 1}], STRICT)
 
 
 def test_more_rows_than_allowed_is_413():
