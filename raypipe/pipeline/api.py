@@ -22,11 +22,12 @@ from raypipe.records import Endpoint, StageRecord
 from raypipe.runtime.connect import Cluster, connect, hush
 from raypipe.runtime.context import RunContext, new_run_id
 from raypipe.runtime.progress import Progress
+from raypipe.runtime.reach import check_shared, open_reachable
 from raypipe.spec.files import check_files
 from raypipe.spec.load import PipelineFile, load_pipeline
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.storage import Store, open_store
+from raypipe.storage import Store
 
 ENDPOINT_POLL_S = 1.0
 """How often a waiting run looks whether its endpoint was stopped from elsewhere."""
@@ -39,7 +40,7 @@ class RunResult:
     Attributes:
         records: by stage: data, train or tune, evaluate, register, serve; those that were reached.
         steps: by stage: whether it ran or was reused, and why.
-        seconds: wall seconds of each stage that ran.
+        wall_s: wall seconds of each stage that ran.
         endpoint_stays: the endpoint outlives this process: it is on a cluster that was there before.
     """
 
@@ -48,7 +49,7 @@ class RunResult:
     store: str
     records: Mapping[str, StageRecord]
     steps: Mapping[str, Step] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    wall_s: Mapping[str, float] = field(default_factory=dict)
     endpoint_stays: bool = False
 
     @property
@@ -87,9 +88,9 @@ class Pipeline:
         return self.file.spec
 
     def open_store(self) -> Store:
-        """The pipeline's store; opened once. Raises StoreAccessError."""
+        """The pipeline's store; opened once. Raises StoreAccessError, and SpecError in a job that would lose it."""
         if not isinstance(self._store, Store):
-            self._store = open_store(self._store or self.spec.store)
+            self._store = open_reachable(self._store or self.spec.store)
         return self._store
 
     def validate(self) -> None:
@@ -182,6 +183,7 @@ class Pipeline:
             check_port_free(serves.host, serves.port)  # before minutes of work end there
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
         with connect(demand_of(self.spec, steps), code_dir=code_dir) as cluster:
+            check_shared(self.open_store())
             try:
                 yield cluster
             finally:
@@ -225,7 +227,7 @@ class Pipeline:
             store=ctx.store.uri,
             records=dict(walk.records),
             steps=dict(walk.steps),
-            seconds=dict(ctx.progress.seconds),
+            wall_s=dict(ctx.progress.wall_s),
             endpoint_stays=cluster is not None and not cluster.started_here,
         )
 

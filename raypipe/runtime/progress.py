@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
 from raypipe.storage import Store, layout
@@ -34,7 +34,7 @@ class Progress:
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._said_at = time.monotonic()
-        self.seconds: dict[str, float] = {}
+        self.wall_s: dict[str, float] = {}
         """Wall seconds of each finished stage."""
 
     def say(self, stage: str, text: str, *, show: bool = True, **fields: Any) -> None:
@@ -63,8 +63,8 @@ class Progress:
         except BaseException:
             self.say(stage, f"failed after {time.monotonic() - start:.1f}s", failed=True)
             raise
-        self.seconds[stage] = time.monotonic() - start
-        self.say(stage, f"done in {self.seconds[stage]:.1f}s", seconds=round(self.seconds[stage], 3))
+        self.wall_s[stage] = time.monotonic() - start
+        self.say(stage, f"done in {self.wall_s[stage]:.1f}s", wall_s=round(self.wall_s[stage], 3))
 
     def save(self, store: Store) -> None:
         """Keep the events with the run, after those an earlier attempt left."""
@@ -108,11 +108,16 @@ class Reporter:
 
 
 class Listener:
-    """Hands events of a channel to `on_event`, in the driver, while the `with` block runs."""
+    """Hands events of a channel to `on_event`, in the driver, while the `with` block runs.
+
+    An event that `on_event` fails on stops neither the block nor the events after it; the first such error is raised
+    when the block ends, unless the block failed itself.
+    """
 
     def __init__(self, channel: str, on_event: Callable[[dict[str, Any]], None]) -> None:
         self._channel = channel
         self._on_event = on_event
+        self._failure: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="raypipe-progress", daemon=True)
 
@@ -120,20 +125,31 @@ class Listener:
         self._thread.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._stop.set()
         self._thread.join()
         self._drain()
+        if error is None and self._failure is not None:
+            raise self._failure
 
     def _poll(self) -> None:
         while not self._stop.wait(POLL_S):
             self._drain()
 
     def _drain(self) -> None:
+        for event in self._arrived():
+            try:
+                self._on_event(json.loads(event))
+            except Exception as error:  # this thread has nobody to raise it to
+                self._failure = self._failure or error
+
+    def _arrived(self) -> Iterator[bytes]:
+        from ray.exceptions import RayError
         from ray.experimental import internal_kv
 
-        for key in sorted(internal_kv._internal_kv_list(f"{self._channel}/") or []):
-            value = internal_kv._internal_kv_get(key)
-            internal_kv._internal_kv_del(key)
-            if value is not None:
-                self._on_event(json.loads(value))
+        with suppress(RayError):  # a head that does not answer now costs lines; who works with it will tell
+            for key in sorted(internal_kv._internal_kv_list(f"{self._channel}/") or []):
+                value = internal_kv._internal_kv_get(key)
+                internal_kv._internal_kv_del(key)
+                if value is not None:
+                    yield value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from raypipe.spec.resources import ResourceSpec
 
 MAX_OVERSUBSCRIPTION = 4
 """A local Ray gets at most this many logical CPUs a core: enough to run a small pipeline on a laptop."""
+
+
+NODE_GROUP = "ray.io/node-group"
+"""Label of nodes that `ray up` or KubeRay started: only there can an autoscaler add more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,15 @@ def ray_bundle(resources: ResourceSpec) -> dict[str, float]:
     return bundle
 
 
+def can_grow(nodes: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether an autoscaler may add nodes to a cluster.
+
+    Args:
+        nodes: the cluster's, as `ray.nodes()` describes them.
+    """
+    return any((node.get("Labels") or {}).get(NODE_GROUP) for node in nodes)
+
+
 def check_fits(demand: Demand, nodes: Iterable[dict[str, float]]) -> None:
     """Refuse what these nodes can never place together.
 
@@ -77,17 +91,39 @@ def check_fits(demand: Demand, nodes: Iterable[dict[str, float]]) -> None:
                     f"the file asks for {wanted:g} {kind}s at once ({asked}), but the cluster has {there:g} in all",
                     "lower the worker count or the resources of one worker, or add nodes",
                 )
+        _check_packing(group, sizes)
 
 
 def _check_bundle(bundle: Bundle, nodes: list[dict[str, float]]) -> None:
     need = ray_bundle(bundle.resources)
-    if any(all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in need.items()) for node in nodes):
+    if any(_holds(node, need) for node in nodes):
         return
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in need}
     raise ResourceError(
         f"one process for {bundle.what} needs {_show(need)}, but no node has that; the largest have {_show(largest)}",
         f"lower {bundle.what}.resources, or add a larger node",
     )
+
+
+def _check_packing(group: tuple[Bundle, ...], nodes: list[dict[str, float]]) -> None:
+    """Each process lies on one node: 2 x 3 CPUs are more than two nodes of 4 and 2 hold. Largest first, first fit."""
+    free = [dict(node) for node in nodes]
+    for bundle in sorted(group, key=lambda each: each.resources.num_cpus, reverse=True):
+        need = ray_bundle(bundle.resources)
+        for placed in range(bundle.count):
+            node = next((node for node in free if _holds(node, need)), None)
+            if node is None:
+                there = Counter(_show({kind: node.get(kind, 0.0) for kind in need}) for node in nodes)
+                raise ResourceError(
+                    f"the file asks for {bundle.count} x {_show(need)} for {bundle.what}, each on one node, but only "
+                    f"{placed} fit at once; the cluster has {'; '.join(f'{n} x {size}' for size, n in there.items())}",
+                    "make one worker small enough for several to share a node, lower their count, or add nodes",
+                )
+            node.update({kind: node[kind] - amount for kind, amount in need.items()})
+
+
+def _holds(node: dict[str, float], need: dict[str, float]) -> bool:
+    return all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in need.items())
 
 
 def _show(amounts: dict[str, float]) -> str:

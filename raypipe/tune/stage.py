@@ -6,13 +6,16 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from raypipe.errors import TrainingError
+from raypipe.errors import TrainingError, causes, find_known
 from raypipe.records import DatasetVersion, TrainResult, Trial, TuneResult
 from raypipe.runtime import seeds
 from raypipe.runtime.context import RunContext
+from raypipe.runtime.resources import can_grow, ray_bundle
 from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.spec.tune import TuneSpec
 from raypipe.tune import space
@@ -66,14 +69,43 @@ def resolved_mode(spec: TuneSpec) -> Mode:
     return "max" if spec.metric.removeprefix("val_") in HIGHER_IS_BETTER else "min"
 
 
-def max_concurrent(spec: PipelineSpec, cluster_cpus: float, cluster_gpus: float) -> int:
-    """Trials at one time: what was asked for, what fits, and one CPU left for Ray Data."""
+def max_concurrent(spec: PipelineSpec, there: Mapping[str, float], *, grows: bool = False) -> int:
+    """Trials at one time: what was asked for and what fits, with one CPU left for Ray Data.
+
+    Trials that wait are what makes a cluster grow, so there they may be more than fit now. Not where a trial trains on
+    workers of its own: it holds next to nothing while they wait, and all trials would wait for each other's workers.
+
+    Args:
+        there: the cluster's resources, Ray's names.
+        grows: an autoscaler may add nodes.
+    """
     assert spec.tune is not None
-    resources, workers = spec.largest_train.resources, spec.largest_train.num_workers
-    fits = (cluster_cpus - 1) / (resources.num_cpus * workers)
-    if resources.num_gpus:
-        fits = min(fits, cluster_gpus / (resources.num_gpus * workers))
-    return max(1, min(spec.tune.num_trials, spec.tune.max_concurrent_trials or spec.tune.num_trials, math.floor(fits)))
+    asked = min(spec.tune.num_trials, spec.tune.max_concurrent_trials or spec.tune.num_trials)
+    workers = spec.largest_train.num_workers
+    if grows and workers == 1:
+        return asked
+    for_data = {"CPU": 1.0}
+    fits = min(
+        (there.get(kind, 0.0) - for_data.get(kind, 0.0)) / (amount * workers)
+        for kind, amount in ray_bundle(spec.largest_train.resources).items()
+    )
+    return max(1, min(asked, math.floor(fits)))
+
+
+def side_by_side(spec: PipelineSpec, nodes: Sequence[Mapping[str, Any]], max_concurrent: int) -> int:
+    """Trials that the roomiest node takes at one time, and whose rows share its memory.
+
+    Args:
+        nodes: as `ray.nodes()` lists them.
+    """
+    train = spec.largest_train
+    needed = {kind: amount * train.num_workers for kind, amount in ray_bundle(train.resources).items()}
+    fits = [
+        min(node["Resources"].get(kind, 0.0) / amount for kind, amount in needed.items())
+        for node in nodes
+        if node["Alive"]
+    ]
+    return max(1, min(max_concurrent, math.floor(max(fits, default=1.0))))
 
 
 def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
@@ -85,20 +117,29 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
     # Tune warns in these words about a console and a storage that this run does not use.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    seed = seeds.derive(base.spec.seed, "search")
-    there = ray.cluster_resources()
+    max_concurrent_trials = max_concurrent(base.spec, ray.cluster_resources(), grows=can_grow(ray.nodes()))
+    search = SEARCHES[spec.search.kind](
+        spec.search,
+        seed=seeds.derive(base.spec.seed, "search"),
+        metric=spec.metric,
+        mode=mode,
+        # Not TuneConfig's own bound, which Tune applies to some searches only.
+        max_concurrent=max_concurrent_trials,
+    )
+    base = replace(base, side_by_side=side_by_side(base.spec, ray.nodes(), max_concurrent_trials))
     scratch = tempfile.mkdtemp(prefix="raypipe-tune-")
     try:
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(partial(run_trial, base=base), _resources(base.spec)),
+            ray_tune.with_resources(
+                partial(run_trial, base=base), ray_tune.PlacementGroupFactory([trial_bundle(base.spec)])
+            ),
             param_space=space.domains(spec.space),
             tune_config=ray_tune.TuneConfig(
                 metric=spec.metric,
                 mode=mode,
                 num_samples=spec.num_trials,
-                search_alg=SEARCHES[spec.search.kind](spec.search, seed=seed, metric=spec.metric, mode=mode),
+                search_alg=search,
                 scheduler=build_scheduler(spec.scheduler, max_epochs=base.spec.largest_train.epochs),
-                max_concurrent_trials=max_concurrent(base.spec, there.get("CPU", 1.0), there.get("GPU", 0.0)),
                 # A later trial then starts at once. Not where a trial's workers live on until its process ends.
                 reuse_actors=base.spec.largest_train.num_workers == 1,
             ),
@@ -115,11 +156,10 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _resources(spec: PipelineSpec) -> dict[str, float]:
+def trial_bundle(spec: PipelineSpec) -> dict[str, float]:
+    """What a trial's own process occupies."""
     train = spec.largest_train
-    if train.num_workers > 1:
-        return {"cpu": NESTED_CPUS}
-    return {"cpu": train.resources.num_cpus, "gpu": train.resources.num_gpus}
+    return {"CPU": NESTED_CPUS} if train.num_workers > 1 else ray_bundle(train.resources)
 
 
 def _trial_id(result: Any) -> str:
@@ -147,6 +187,7 @@ def _best(done: list[Trial], mode: Mode) -> Trial:
 
 
 def _reason(error: BaseException) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    known = find_known(error)
+    cause = known or list(causes(error))[-1]
+    lines = [line for line in (known.message if known else str(cause)).splitlines() if line.strip()]
     return lines[-1][:500] if lines else type(cause).__name__

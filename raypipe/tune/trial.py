@@ -16,7 +16,7 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
-from raypipe.train.loop import TrainJob, run
+from raypipe.train.loop import TrainOrder, run
 from raypipe.train.rows import World
 from raypipe.train.stage import fit
 from raypipe.tune import space
@@ -24,7 +24,11 @@ from raypipe.tune import space
 
 @dataclass(frozen=True)
 class TrialBase:
-    """What all trials of a search share; plain values, so that it travels to any process."""
+    """What all trials of a search share; plain values, so that it travels to any process.
+
+    Attributes:
+        side_by_side: trials on a node at one time.
+    """
 
     spec: PipelineSpec
     dataset: DatasetVersion
@@ -32,6 +36,7 @@ class TrialBase:
     run_id: str
     name: str
     code_dir: Path | None
+    side_by_side: int = 1
 
 
 def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
@@ -44,17 +49,18 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
     spec = with_values(base.spec, space.values(base.spec.tune.space, drawn))
     ctx = _silent_context(base, store, f"{base.name}-{trial_id}")
     dataset = base.dataset if spec.data == base.spec.data else _prepared(spec.data, base)
-    job = TrainJob(
+    order = TrainOrder(
         spec=spec,
         dataset=dataset,
         store_uri=base.store_uri,
         run_id=base.run_id,
-        artifact_key=f"{layout.trial(base.run_id, trial_id)}/artifact",
+        artifact_key=layout.trial_artifact(base.run_id, trial_id),
         code_dir=base.code_dir,
         checkpoints=False,
+        side_by_side=base.side_by_side,
     )
     reports = Reports(spec.train.epochs)
-    result = _alone(job, reports) if spec.train.num_workers == 1 else _distributed(job, trial_id, ctx, reports)
+    result = _alone(order, reports) if spec.train.num_workers == 1 else _distributed(order, trial_id, ctx, reports)
     write_outcome(store, base.run_id, trial_id, dataset, result)
     reports.tell_last()
 
@@ -87,17 +93,17 @@ def _silent_context(base: TrialBase, store: Store, name: str) -> RunContext:
 
 def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:
     """Leave a finished trial's records; a trial that was stopped early leaves none."""
-    store.write(f"{layout.trial(run_id, trial_id)}/dataset.json", dataset.to_json())
-    store.write(f"{layout.trial(run_id, trial_id)}/record.json", result.to_json())
+    store.write(layout.trial_dataset(run_id, trial_id), dataset.to_json())
+    store.write(layout.trial_record(run_id, trial_id), result.to_json())
 
 
 def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersion, TrainResult] | None:
     """What `write_outcome` left, or None."""
-    prefix = layout.trial(run_id, trial_id)
-    if not store.exists(f"{prefix}/record.json"):
+    record = layout.trial_record(run_id, trial_id)
+    if not store.exists(record):
         return None
-    dataset = DatasetVersion.model_validate_json(store.read(f"{prefix}/dataset.json"))
-    return dataset, TrainResult.model_validate_json(store.read(f"{prefix}/record.json"))
+    dataset = DatasetVersion.model_validate_json(store.read(layout.trial_dataset(run_id, trial_id)))
+    return dataset, TrainResult.model_validate_json(store.read(record))
 
 
 class Reports:
@@ -130,23 +136,23 @@ class Reports:
             ray.tune.report(self._last)
 
 
-def _alone(job: TrainJob, reports: Reports) -> TrainResult:
+def _alone(order: TrainOrder, reports: Reports) -> TrainResult:
     """In this process: a later trial that reuses it starts at once."""
     import torch
 
-    resources = job.spec.train.resources
+    resources = order.spec.train.resources
     torch.set_num_threads(max(1, round(resources.num_cpus)))
     device = torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
-    return run(job, World(device=device), reports.tell)
+    return run(order, World(device=device), reports.tell)
 
 
-def _distributed(job: TrainJob, trial_id: str, ctx: RunContext, reports: Reports) -> TrainResult:
+def _distributed(order: TrainOrder, trial_id: str, ctx: RunContext, reports: Reports) -> TrainResult:
     """On a worker group of its own; this process only passes its reports on to Tune."""
     events: queue.Queue[dict[str, Any] | TrainResult | BaseException] = queue.Queue()
 
     def fit_aside() -> None:
         try:
-            events.put(fit(job, f"raypipe/{job.run_id}/tune/{trial_id}", events.put, ctx))
+            events.put(fit(order, f"raypipe/{order.run_id}/tune/{trial_id}", events.put, ctx))
         except BaseException as error:  # handed to the trial's own thread, which raises it
             events.put(error)
 

@@ -15,6 +15,7 @@ from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.storage import layout, open_store
 from raypipe.storage.publish import read_published
+from raypipe.testing import faults
 from raypipe.train.stage import train
 from tests.integration import faulty
 
@@ -32,7 +33,7 @@ Neighbours differ in the call: the other rank still reaches the call in which th
 def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     weights: dict[str, dict[str, torch.Tensor]] = {}
     for run_id, plan in {"whole": [], "killed": PLAN}.items():
-        code_dir = faulty.write_network(tmp_path / run_id / "code", plan)
+        code_dir = faults.write_network(tmp_path / run_id / "code", plan)
         store = open_store(str(tmp_path / run_id / "store"))
         spec = faulty.pipeline(code_dir, epochs=EPOCHS, max_failures=len(PLAN))
         progress = Progress(run_id, stream=io.StringIO())
@@ -42,8 +43,8 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
         files = read_published(store, result.artifact.key, digest=result.artifact.digest)
         weights[run_id] = safetensors.torch.load(files[WEIGHTS])
 
-    killed = faulty.kills(code_dir)
-    assert len(killed) == len(PLAN) and all(faulty.is_gone(pid) for pid, _ in killed), "the faults must have happened"
+    killed = faults.kills(code_dir)
+    assert len(killed) == len(PLAN) and all(faults.is_gone(pid) for pid, _ in killed), "the faults must have happened"
     assert result.attempts == 1 + len(PLAN)
     events = [json.loads(line) for line in store.read(layout.events("killed")).splitlines()]
     starts = [event["step"] for event in events if event.get("event") == "start"]

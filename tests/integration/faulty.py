@@ -1,4 +1,4 @@
-"""A small training whose network breaks on purpose: it kills its own worker, or raises, where it was asked to."""
+"""A small training of the network of `raypipe.testing.faults`, which kills its own worker or raises when told to."""
 
 from __future__ import annotations
 
@@ -12,60 +12,6 @@ from raypipe.records import DatasetVersion
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 from raypipe.testing.fakes import tiny_dataset
-
-FAULTY_NETWORK = """
-import os
-import signal
-from pathlib import Path
-
-import torch
-import torch.distributed as dist
-from torch import nn
-
-
-class Faulty(nn.Module):
-    \"\"\"Each line of plan.txt, `RANK CALL`, kills that rank at that training call of an attempt, once.\"\"\"
-
-    def __init__(self, folder, raises):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
-        self.folder, self.raises, self.calls = Path(folder), raises, 0
-
-    def forward(self, x):
-        if self.training:
-            self.calls += 1
-            done = len(list(self.folder.glob("killed-*")))
-            plan = (self.folder / "plan.txt").read_text().split("\\n") if (self.folder / "plan.txt").exists() else []
-            if done < len(plan) and plan[done] == f"{dist.get_rank()} {self.calls}":
-                (self.folder / f"killed-{done:02d}").write_text(f"{os.getpid()} {self.calls}")
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.raises and self.calls == self.raises:
-                raise RuntimeError("the network does not feel like it")
-        return self.layers(x)
-
-
-def build(folder, raises=0):
-    return Faulty(folder, raises)
-"""
-
-
-def write_network(folder: Path, plan: list[str]) -> Path:
-    """A code_dir with the network, and the kills that it shall do."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "faulty_model.py").write_text(FAULTY_NETWORK)
-    (folder / "plan.txt").write_text("\n".join(plan))
-    return folder
-
-
-def kills(folder: Path) -> list[tuple[int, int]]:
-    """(pid, call) of each kill that was done."""
-    pairs = (path.read_text().split() for path in sorted(folder.glob("killed-*")))
-    return [(int(pid), int(call)) for pid, call in pairs]
-
-
-def is_gone(pid: int) -> bool:
-    """Whether no such process runs."""
-    return not Path(f"/proc/{pid}").exists()
 
 
 def dataset(store: Store) -> DatasetVersion:

@@ -53,7 +53,7 @@ def without_code(ctx: RunContext, dataset: DatasetVersion) -> ArtifactRef:
         transforms=(),
         feature_shape=(2,),
         dataset=dataset.version,
-        code_sha256="0" * 64,
+        code={"gone.py": "0" * 64},
         versions={},
     )
     digest = publish(ctx.store, "gone/artifact", {DESCRIPTION: artifact.to_json(), WEIGHTS: b""}).digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
 from raypipe.registry.versions import list_models
+from raypipe.serve.stage import stop
 from raypipe.storage import open_store
+from tests.integration.conftest import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -32,6 +35,7 @@ model: {kind: linear}
 train: {epochs: 3, global_batch_size: 16, optimizer: {kind: adamw, lr: 0.05}}
 """
 
+COLUMNS = ("sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm")
 LEAVE_TIMEOUT_S = 30.0
 
 
@@ -119,18 +123,56 @@ def test_pipeline_store_that_does_not_answer_exits_4_before_anything_starts(
     assert answer.exit_code == 4 and "S3 did not answer" in answer.stderr
 
 
+def test_pipeline_commands_of_one_stage_each_go_on_from_what_the_last_one_left(
+    ray_cluster: SimpleNamespace, file: Path
+):
+    early = raypipe("train", file)
+    assert early.exit_code == 2 and "train reads what data leaves" in early.stderr
+    for stage in ("data", "train", "evaluate", "register"):
+        alone = done(stage, file)
+        assert ran(alone) == [stage] == list(alone["stages"])
+    assert alone["model"] == {"name": "flowers", "version": 1}
+
+    lr = "train.optimizer.lr"
+    searched = done("tune", file, "--set", f"tune={{space: {{{lr}: {{choice: [0.1]}}}}, num_trials: 1}}")
+    assert ran(searched) == ["tune"] and searched["stages"]["tune"]["record"]["best_values"] == {lr: 0.1}
+
+
 @pytest.mark.s3
-def test_pipeline_in_s3_keeps_everything_there(ray_cluster: SimpleNamespace, file: Path, bucket: str):
+def test_pipeline_in_s3_reads_keeps_and_serves_everything_from_there(
+    ray_cluster: SimpleNamespace, file: Path, s3: S3Server, bucket: str, free_port: int
+):
+    with contextlib.closing(s3.client()) as client:
+        client.put_object(Bucket=bucket, Key="in/rows.csv", Body=csv_rows(90).encode())
     uri = f"s3://{bucket}/road"
-    first = done("run", file, "--store", uri)
+    words = ["--store", uri, "--set", f"data.source={{format: csv, path: 's3://{bucket}/in/*.csv'}}"]
+    first = done("run", file, *words)
     assert first["store"] == uri and first["model"]["version"] == 1
-    assert ran(done("run", file, "--store", uri)) == ["register"]
     assert not (file.parent / ".raypipe").exists()
 
+    serving = f"serve={{port: {free_port}, max_replicas: 1, resources: {{num_cpus: 0.5}}}}"
+    try:
+        again = done("run", file, *words, "--set", serving)
+        assert ran(again) == ["register", "serve"] and again["model"]["version"] == 1
+        asked = {"instances": [dict(zip(COLUMNS, (5.1, 3.5, 1.4, 0.2), strict=True))]}
+        answer = httpx.post(f"{again['endpoint']['url']}/predict", json=asked, timeout=30).raise_for_status().json()
+        assert answer["predictions"][0]["label"] == "short"
+    finally:
+        stop()
+
     rows = file.parent / "rows.csv"
-    rows.write_text("sepal_length_cm,sepal_width_cm,petal_length_cm,petal_width_cm\n5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n")
+    rows.write_text(csv_rows(2, target=False))
     written = done("predict", "flowers", "--input", rows, "--output", f"s3://{bucket}/predicted", "--store", uri)
     assert (written["num_rows"], written["version"]) == (2, 1)
+
+
+def csv_rows(count: int, *, target: bool = True) -> str:
+    """Flowers whose petals tell their kind: short ones of 1 to 2 cm, long ones of 4 to 5."""
+    lines = [",".join((*COLUMNS, *(["target"] * target)))]
+    for i in range(count):
+        row = [5 + i % 7 / 10, 3 + i % 5 / 10, (1 if i % 2 else 4) + i % 9 / 10, 0.2 + i % 3 / 10]
+        lines.append(",".join((*(f"{value:.1f}" for value in row), *(["short" if i % 2 else "long"] * target))))
+    return "\n".join(lines) + "\n"
 
 
 def test_pipeline_bucket_that_does_not_exist_exits_2(file: Path, request: pytest.FixtureRequest):

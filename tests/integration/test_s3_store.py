@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +12,7 @@ from raypipe.errors import ObjectMissing, StoreAccessError, StoreError
 from raypipe.storage import open_store
 from raypipe.storage.publish import copy_published, publish, read_published
 from raypipe.testing.contracts import StoreContract
+from raypipe.testing.faults import silent_port
 from tests.integration.conftest import S3Address, S3Server
 
 pytestmark = pytest.mark.s3
@@ -89,13 +88,6 @@ def test_missing_credentials_are_an_error_that_says_so(monkeypatch: pytest.Monke
         monkeypatch.delenv(name)
     with pytest.raises(StoreAccessError, match="no AWS credentials found"):
         open_store("s3://bucket/p")
-
-
-@contextlib.contextmanager
-def silent_port() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
 
 
 def assert_told_in_time(address: S3Address) -> None:

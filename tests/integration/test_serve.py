@@ -245,7 +245,8 @@ def test_code_that_the_replica_cannot_import_is_told_and_undone(
 def test_replica_that_fits_nowhere_is_a_timeout_that_says_what_it_needs(
     spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
 ):
-    hungry = spec.model_copy(update={"resources": ResourceSpec(num_cpus=64), "start_timeout_s": 2.0})
+    few_s = {"start_timeout_s": 2.0, "request_timeout_s": 1.0}  # Serve waits as long for a replica that never came
+    hungry = spec.model_copy(update={"resources": ResourceSpec(num_cpus=64), **few_s})
     with pytest.raises(ServeError, match=r"within 2 s: one replica needs CPU 64, free"):
         deploy(hungry, model_version(store, digits, name="hungry"), ctx)
     assert status() == []

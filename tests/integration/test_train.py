@@ -21,6 +21,7 @@ from raypipe.runtime.progress import Progress
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
 from raypipe.storage.publish import read_published
+from raypipe.testing import faults
 from raypipe.train.stage import train
 from tests.integration import faulty
 
@@ -54,7 +55,7 @@ def _weights(store: Store, ref: ArtifactRef) -> dict[str, torch.Tensor]:
 def whole(tmp_path_factory: pytest.TempPathFactory, ray_cluster: object) -> tuple[Store, TrainResult, list[dict]]:
     """A run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
-    code_dir = faulty.write_network(folder / "code", plan=[])
+    code_dir = faults.write_network(folder / "code", plan=[])
     store = open_store(str(folder / "store"))
     return store, *_train(faulty.pipeline(code_dir), store, code_dir, "whole")
 
@@ -82,13 +83,13 @@ def test_train_two_workers_leave_a_model_that_answers(whole: tuple[Store, TrainR
 def test_train_worker_killed_on_s3_loses_one_interval_and_ends_with_the_same_bits(
     whole: tuple[Store, TrainResult, list[dict]], bucket: str, tmp_path: Path
 ) -> None:
-    code_dir = faulty.write_network(tmp_path / "code", plan=["1 12"])  # one call settles DDP, so within step 11
+    code_dir = faults.write_network(tmp_path / "code", plan=["1 12"])  # one call settles DDP, so within step 11
     store = open_store(f"s3://{bucket}/some/prefix")
 
     result, events = _train(faulty.pipeline(code_dir), store, code_dir, "killed")
 
-    ((pid, _),) = faulty.kills(code_dir)
-    assert faulty.is_gone(pid), "the fault must have happened"
+    ((pid, _),) = faults.kills(code_dir)
+    assert faults.is_gone(pid), "the fault must have happened"
     assert _starts(events) == [0, 9], "step 10 was done, and the newest checkpoint is that of step 9"
     assert result.attempts == 2
     expected, found = _weights(whole[0], whole[1].artifact), _weights(store, result.artifact)
@@ -98,7 +99,7 @@ def test_train_worker_killed_on_s3_loses_one_interval_and_ends_with_the_same_bit
 
 
 def test_train_network_that_raises_names_the_cause(tmp_path: Path) -> None:
-    code_dir = faulty.write_network(tmp_path / "code", plan=[])
+    code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
     spec = faulty.pipeline(code_dir, raises=3, max_failures=0)
 
@@ -108,7 +109,7 @@ def test_train_network_that_raises_names_the_cause(tmp_path: Path) -> None:
 
 
 def test_train_rate_far_too_high_stops_at_once_and_publishes_nothing(tmp_path: Path) -> None:
-    code_dir = faulty.write_network(tmp_path / "code", plan=[])
+    code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
     spec = faulty.pipeline(code_dir, optimizer={"kind": "sgd", "lr": 1e30}, max_failures=3)
 
@@ -120,7 +121,7 @@ def test_train_rate_far_too_high_stops_at_once_and_publishes_nothing(tmp_path: P
 
 
 def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path) -> None:
-    code_dir = faulty.write_network(tmp_path / "code", plan=[])
+    code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
     spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=3)
 

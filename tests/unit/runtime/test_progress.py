@@ -6,14 +6,17 @@ import io
 import json
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RpcError
+from ray.experimental import internal_kv
 
 from raypipe.errors import DataError, StoreError
 from raypipe.retry import Retry
 from raypipe.runtime import local
-from raypipe.runtime.progress import Progress
+from raypipe.runtime.progress import Listener, Progress, Reporter
 from raypipe.runtime.seeds import derive
 from raypipe.storage import layout
 from raypipe.testing.fakes import MemoryStore
@@ -31,7 +34,7 @@ def test_progress_stage_tells_its_end_and_keeps_its_seconds():
     with progress.stage("data", "no earlier result"):
         pass
     assert "starts: no earlier result" in stream.getvalue() and "done in 0.0s" in stream.getvalue()
-    assert progress.seconds["data"] >= 0
+    assert progress.wall_s["data"] >= 0
 
 
 def test_progress_stage_that_fails_says_so_and_has_no_seconds():
@@ -39,7 +42,7 @@ def test_progress_stage_that_fails_says_so_and_has_no_seconds():
     progress = Progress("r7f3", stream)
     with pytest.raises(DataError), progress.stage("data"):
         raise DataError("no rows")
-    assert "failed after" in stream.getvalue() and progress.seconds == {}
+    assert "failed after" in stream.getvalue() and progress.wall_s == {}
 
 
 def test_progress_saved_twice_keeps_all_events_in_order():
@@ -52,6 +55,69 @@ def test_progress_saved_twice_keeps_all_events_in_order():
     events = [json.loads(line) for line in store.read(layout.events("r7f3")).splitlines()]
     assert [event["text"] for event in events] == ["one", "two"]
     assert events[0]["rows"] == 3 and events[0]["run"] == "r7f3"
+
+
+class KeyValues:
+    """Ray's key-value store in a dictionary; `down`: it does not answer."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.down = False
+        patch.setattr(internal_kv, "_internal_kv_put", lambda key, value, overwrite: self.put(key, value))
+        patch.setattr(internal_kv, "_internal_kv_list", self.list)
+        patch.setattr(internal_kv, "_internal_kv_get", self.values.get)
+        patch.setattr(internal_kv, "_internal_kv_del", self.values.pop)
+
+    def put(self, key: str, value: str) -> None:
+        self.values[key.encode()] = value.encode()
+
+    def list(self, prefix: str) -> list[bytes]:
+        if self.down:
+            raise RpcError("the head is away")
+        return [key for key in self.values if key.startswith(prefix.encode())]
+
+
+@pytest.fixture
+def key_values(monkeypatch: pytest.MonkeyPatch) -> KeyValues:
+    return KeyValues(monkeypatch)
+
+
+def test_listener_event_that_cannot_be_told_is_raised_at_the_end_and_later_ones_are_told(key_values: KeyValues):
+    told: list[int] = []
+    third = threading.Event()
+
+    def tell(event: dict[str, int]) -> None:
+        if event["step"] == 2:
+            raise KeyError("rows_per_s")
+        told.append(event["step"])
+        if event["step"] == 3:
+            third.set()
+
+    reporter, finished = Reporter("c"), False
+    with pytest.raises(KeyError, match="rows_per_s"), Listener("c", tell):  # noqa: PT012
+        for step in (1, 2, 3):
+            reporter.send({"step": step}, force=True)
+        assert third.wait(30), "the listening thread goes on"
+        finished = True
+    assert finished and told == [1, 3]
+
+
+def test_listener_event_that_cannot_be_told_does_not_hide_the_error_of_the_block(key_values: KeyValues):
+    with pytest.raises(DataError, match="no rows"), Listener("c", lambda event: event["missing"]):  # noqa: PT012
+        Reporter("c").send({"step": 1}, force=True)
+        raise DataError("no rows")
+
+
+def test_listener_head_that_does_not_answer_costs_lines_and_not_the_block(key_values: KeyValues):
+    told: list[dict[str, int]] = []
+    with Listener("c", told.append):
+        key_values.down = True
+        Reporter("c").send({"step": 1}, force=True)
+    assert told == []
+    key_values.down = False
+    with Listener("c", told.append):
+        pass
+    assert told == [{"step": 1}]
 
 
 def test_retry_transient_error_is_tried_again_until_it_works():

@@ -6,7 +6,7 @@ import pytest
 
 from raypipe.errors import ResourceError
 from raypipe.pipeline.demand import demand_of
-from raypipe.runtime.resources import Bundle, Demand, check_fits, ray_bundle, ray_options
+from raypipe.runtime.resources import NODE_GROUP, Bundle, Demand, can_grow, check_fits, ray_bundle, ray_options
 from raypipe.spec.load import parse_pipeline
 from raypipe.spec.resources import ResourceSpec
 
@@ -36,6 +36,10 @@ def test_demand_of_a_search_is_one_trial_and_wants_those_side_by_side():
     assert (demand.num_cpus, demand.wanted_cpus) == (3.0, 6.0)
 
 
+def _one(what: str, count: int, **resources: float) -> Demand:
+    return Demand(groups=((Bundle(what, count, ResourceSpec.model_validate(resources)),),))
+
+
 def test_check_fits_what_is_there_passes():
     check_fits(Demand(groups=((Bundle("train", 4, ResourceSpec(num_cpus=1)),),)), [{"CPU": 2.0}, {"CPU": 2.0}])
 
@@ -48,6 +52,26 @@ def test_check_fits_too_many_workers_names_the_sum():
 def test_check_fits_worker_larger_than_any_node_names_the_largest():
     with pytest.raises(ResourceError, match="needs CPU 3, but no node has that; the largest have CPU 2"):
         check_fits(Demand(groups=((Bundle("train", 1, ResourceSpec(num_cpus=3)),),)), [{"CPU": 2.0}, {"CPU": 2.0}])
+
+
+def test_check_fits_workers_whose_sum_fits_but_no_two_share_a_node_names_the_nodes():
+    with pytest.raises(ResourceError, match=r"2 x CPU 3 .* only 1 fit at once; the cluster has 1 x CPU 4; 2 x CPU 2"):
+        check_fits(_one("train", 2, num_cpus=3), [{"CPU": 4.0}, {"CPU": 2.0}, {"CPU": 2.0}])
+
+
+def test_check_fits_workers_that_share_the_memory_of_too_few_nodes_are_refused():
+    with pytest.raises(ResourceError, match="only 2 fit at once"):
+        check_fits(_one("train", 3, memory_bytes=600), [{"CPU": 8.0, "memory": 1000.0}] * 2)
+
+
+def test_check_fits_small_and_large_processes_of_one_stage_are_packed_largest_first():
+    group = (Bundle("reading rows", 1, ResourceSpec(num_cpus=1)), Bundle("predict", 1, ResourceSpec(num_cpus=4)))
+    check_fits(Demand(groups=(group,)), [{"CPU": 4.0}, {"CPU": 1.0}])
+
+
+def test_can_grow_is_told_by_the_label_of_a_node_group():
+    assert can_grow([{"Labels": {}}, {"Labels": {NODE_GROUP: "cpu"}}])
+    assert not can_grow([{"Labels": {}}, {}])
 
 
 def test_check_fits_gpu_without_gpus_is_refused():

@@ -7,7 +7,8 @@ import pytest
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
 from raypipe.tune import space
-from raypipe.tune.stage import max_concurrent, resolved_mode
+from raypipe.tune.search import SEARCHES
+from raypipe.tune.stage import max_concurrent, resolved_mode, trial_bundle
 
 SPACE: space.Space = {
     "a": UniformRange(uniform=(-1, 1)),
@@ -56,30 +57,57 @@ def test_resolved_mode_follows_the_metric_unless_told(metric: str, mode: str, ex
 
 
 @pytest.mark.parametrize(
-    ("tune", "train", "cpus", "gpus", "expected"),
+    ("tune", "train", "there", "expected"),
     [
-        ({"num_trials": 10}, {}, 8.0, 0.0, 7),
-        ({"num_trials": 3}, {}, 8.0, 0.0, 3),
-        ({"num_trials": 10, "max_concurrent_trials": 2}, {}, 8.0, 0.0, 2),
-        ({"num_trials": 10}, {"num_workers": 2}, 8.0, 0.0, 3),
-        ({"num_trials": 10}, {"resources": {"num_gpus": 1}}, 64.0, 4.0, 4),
-        ({"num_trials": 10}, {}, 1.0, 0.0, 1),
+        ({"num_trials": 10}, {}, {"CPU": 8.0}, 7),
+        ({"num_trials": 3}, {}, {"CPU": 8.0}, 3),
+        ({"num_trials": 10, "max_concurrent_trials": 2}, {}, {"CPU": 8.0}, 2),
+        ({"num_trials": 10}, {"num_workers": 2}, {"CPU": 8.0}, 3),
+        ({"num_trials": 10}, {"resources": {"num_gpus": 1}}, {"CPU": 64.0, "GPU": 4.0}, 4),
+        ({"num_trials": 10}, {"resources": {"memory_bytes": 400}}, {"CPU": 64.0, "memory": 1000.0}, 2),
+        ({"num_trials": 10}, {}, {"CPU": 1.0}, 1),
+        ({"num_trials": 10}, {}, {}, 1),
         (
             {
                 "num_trials": 9,
                 "space": {"train.num_workers": {"choice": [1, 4]}, "train.epochs": {"int_uniform": [1, 5]}},
             },
             {},
-            9.0,
-            0.0,
+            {"CPU": 9.0},
             2,
         ),
     ],
 )
 def test_max_concurrent_is_what_was_asked_and_what_fits(
-    tune: dict[str, Any], train: dict[str, Any], cpus: float, gpus: float, expected: int
+    tune: dict[str, Any], train: dict[str, Any], there: dict[str, float], expected: int
 ) -> None:
-    assert max_concurrent(_spec(tune, **train), cpus, gpus) == expected
+    assert max_concurrent(_spec(tune, **train), there) == expected
+
+
+def test_max_concurrent_on_a_cluster_that_grows_from_zero_is_what_was_asked() -> None:
+    assert max_concurrent(_spec({"num_trials": 10, "max_concurrent_trials": 6}), {}, grows=True) == 6
+
+
+def test_max_concurrent_of_trials_with_workers_of_their_own_is_what_fits_even_where_the_cluster_grows() -> None:
+    spec = _spec({"num_trials": 10}, num_workers=2)
+
+    assert max_concurrent(spec, {"CPU": 8.0}, grows=True) == 3
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_search_of_every_kind_bounds_the_trials_at_one_time(name: str) -> None:
+    tune = _spec({"search": {"kind": name}}).tune
+    assert tune is not None
+
+    search = SEARCHES[name](tune.search, seed=0, metric="val_loss", mode="min", max_concurrent=3)
+
+    assert search.max_concurrent == 3
+
+
+def test_trial_bundle_is_what_one_worker_of_train_occupies() -> None:
+    resources = {"num_cpus": 2, "num_gpus": 1, "memory_bytes": 2**30}
+
+    assert trial_bundle(_spec({}, resources=resources)) == {"CPU": 2.0, "GPU": 1.0, "memory": float(2**30)}
 
 
 def test_largest_train_takes_the_upper_end_of_what_is_searched() -> None:

@@ -1,0 +1,94 @@
+"""Which stores every process of a cluster reaches, and which outlive a job: told before a stage runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from raypipe.errors import ClusterError, SpecError, StoreAccessError
+from raypipe.runtime.connect import first_line, in_job
+from raypipe.storage import Store, layout, open_store
+
+ANSWER_TIMEOUT_S = 60.0
+"""Longest wait for a node to look for a file: it starts a process, and may unpack this raypipe first."""
+
+REACHABLE = "--store s3://bucket/prefix, or a folder that every node mounts, as /path"
+
+
+def open_reachable(uri: str | None = None) -> Store:
+    """`open_store`, but what is opened in a job outlives it.
+
+    Raises:
+        SpecError: this is a job, and the store is relative to a folder that ends with it.
+        StoreAccessError: see `open_store`.
+    """
+    return open_store(lasting(uri) if in_job() else uri)
+
+
+def lasting(uri: str | None) -> str:
+    """A store that outlives a job and that every node may reach; unset: $RAYPIPE_STORE.
+
+    Raises:
+        SpecError: none is named, or it is relative to a folder that ends with the job.
+    """
+    uri = uri or os.environ.get("RAYPIPE_STORE")
+    if uri and ("://" in uri or os.path.isabs(uri)):
+        return uri
+    found = f"'{uri}' is relative to the job's own folder, which ends with it" if uri else "no store is named"
+    raise SpecError(f"--store: {found}", REACHABLE)
+
+
+def check_shared(store: Store) -> None:
+    """Refuse a folder that the nodes of this cluster do not share: each would silently write into one of its own.
+
+    Every node that is there now looks for a file written here; a node that comes later is not asked.
+
+    Raises:
+        StoreAccessError: a node does not see it.
+        ClusterError: a node did not answer.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if "://" in store.uri or len(nodes) < 2:
+        return
+    key, token = layout.probe(secrets.token_hex(16)), secrets.token_bytes(16)
+    store.write(key, token)
+    try:
+        seen = _ask(nodes, os.path.join(store.uri, key), token)
+    finally:
+        store.delete(key)
+    blind = [str(node["NodeManagerAddress"]) for node, sees in zip(nodes, seen, strict=True) if not sees]
+    if blind:
+        raise StoreAccessError(
+            f"store {store.uri}: {len(blind)} of the cluster's {len(nodes)} nodes do not see what is written there "
+            f"({', '.join(blind[:5])}{', ...' if len(blind) > 5 else ''}); each would keep a folder of its own",
+            REACHABLE,
+        )
+
+
+def _ask(nodes: list[dict[str, Any]], path: str, token: bytes) -> list[bool]:
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    look = ray.remote(_holds)
+    asked = [look.options(num_cpus=0, scheduling_strategy=each).remote(path, token) for each in there]
+    try:
+        return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
+    except RayError as error:
+        raise ClusterError(
+            f"not every node of the cluster answered within {ANSWER_TIMEOUT_S:g} s: {first_line(error)}",
+            "see which nodes are there: ray status; then run it again",
+        ) from None
+
+
+def _holds(path: str, token: bytes) -> bool:
+    # Not through a Store: opening one would make the very folder that is missing.
+    try:
+        return Path(path).read_bytes() == token
+    except OSError:
+        return False

@@ -1,0 +1,64 @@
+"""What make would do, told by `make -n` in a folder with the repository's Makefile; nothing is installed here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INSTALLED_AT, CHANGED_AT = 2_000_000_000, 2_000_000_100
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A clone with its environment made and nothing installed into it yet."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (INSTALLED_AT - 1, INSTALLED_AT - 1))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    return tmp_path
+
+
+def would_run(project: Path, target: str) -> list[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "-n", target], cwd=project, env=env, capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.splitlines()
+
+
+def install(project: Path, stamp: str) -> None:
+    """Leave what a finished installation leaves."""
+    (project / ".venv" / stamp).touch()
+    os.utime(project / ".venv" / stamp, (INSTALLED_AT, INSTALLED_AT))
+
+
+def test_make_demo_the_first_time_installs_and_runs(project: Path):
+    commands = would_run(project, "demo")
+    assert any("pip" in command and " install " in command for command in commands)
+    assert commands[-1].endswith("--no-wait")
+
+
+def test_make_demo_the_second_time_only_runs(project: Path):
+    install(project, ".installed")
+    (command,) = would_run(project, "demo")
+    assert command == ".venv/bin/raypipe run examples/01_digits/pipeline.yaml --no-wait"
+
+
+@pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
+def test_make_demo_after_the_pins_changed_installs_again(project: Path, changed: str):
+    install(project, ".installed")
+    os.utime(project / changed, (CHANGED_AT, CHANGED_AT))
+    assert "pip" in would_run(project, "demo")[0]
+
+
+def test_make_check_after_an_installation_for_running_only_installs_the_rest(project: Path):
+    install(project, ".installed")
+    assert "-e '.[dev]'" in would_run(project, "check")[0]
+    install(project, ".installed-dev")
+    assert not any("pip" in command for command in would_run(project, "check"))
