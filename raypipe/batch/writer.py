@@ -31,7 +31,7 @@ STARTED = "_STARTED.json"
 SUCCESS = "_SUCCESS.json"
 
 
-class Job(Record):
+class Claim(Record):
     """Whose an output folder is: the same model over the same source."""
 
     model: str
@@ -44,7 +44,7 @@ class Job(Record):
 class Success(Record):
     """_SUCCESS.json: these shards, and no other files, are the output."""
 
-    job: Job
+    claim: Claim
     num_rows: int
     shards: tuple[Shard, ...]
     """In row order."""
@@ -52,30 +52,30 @@ class Success(Record):
     """UTC, ISO 8601."""
 
 
-def claim(uri: str, job: Job) -> Store:
+def claim(uri: str, ours: Claim) -> Store:
     """The output folder, empty but for our own mark.
 
-    What an earlier run of the same job left there is removed; anything else is left alone.
+    What an earlier run with the same claim left there is removed; anything else is left alone.
 
     Raises:
-        DataError: it holds something that this job did not write.
+        DataError: it holds something that no run with this claim wrote.
         StoreError: it cannot be reached or written.
     """
     store = open_store(uri if "://" in uri else str(Path(uri).expanduser().absolute()))
     keys = [info.key for info in store.list("")]
     if keys:
-        _check_owner(store, keys, job)
+        _check_owner(store, keys, ours)
         for key in sorted(keys, key=lambda key: (key != SUCCESS, key == STARTED)):  # the claim to be whole goes first
             store.delete(key)
-    store.write(STARTED, job.to_json())
+    store.write(STARTED, ours.to_json())
     return store
 
 
-def complete(store: Store, job: Job, shards: Iterable[Shard], finished_at: float) -> Success:
+def complete(store: Store, ours: Claim, shards: Iterable[Shard], finished_at: float) -> Success:
     """Say that the output is whole."""
     ordered = tuple(sorted(shards, key=lambda shard: (len(shard.key), shard.key)))  # the number may outgrow five digits
     success = Success(
-        job=job,
+        claim=ours,
         num_rows=sum(shard.num_rows for shard in ordered),
         shards=ordered,
         finished_at=datetime.fromtimestamp(finished_at, timezone.utc).isoformat(timespec="seconds"),
@@ -84,20 +84,20 @@ def complete(store: Store, job: Job, shards: Iterable[Shard], finished_at: float
     return success
 
 
-def _check_owner(store: Store, keys: list[str], job: Job) -> None:
+def _check_owner(store: Store, keys: list[str], ours: Claim) -> None:
     remedy = "name an empty folder, or remove what is there"
     if keys == [STARTED]:
         return  # of an attempt that wrote nothing, maybe with a mistake in its words
     if STARTED not in keys:
         raise DataError(f"output {store.uri} is not empty: it holds {keys[0]}, which raypipe did not write", remedy)
     try:
-        owner = Job.model_validate_json(store.read(STARTED))
+        owner = Claim.model_validate_json(store.read(STARTED))
     except ValidationError:
         raise DataError(f"output {store.uri}: {STARTED} is not readable, so nobody knows whose it is", remedy) from None
-    if owner != job:
+    if owner != ours:
         raise DataError(
             f"output {store.uri} holds the predictions of {owner.model}@{owner.version} for {owner.source}; "
-            f"this is {job.model}@{job.version} for {job.source}",
+            f"this is {ours.model}@{ours.version} for {ours.source}",
             remedy,
         )
     stray = [key for key in keys if key not in (STARTED, SUCCESS) and not key.startswith("part-")]

@@ -23,6 +23,8 @@ from raypipe.storage.publish import publish, read_published
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "artifact.json"
 
+MAX_FILES_TOLD = 3
+
 _MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 
 
@@ -36,8 +38,9 @@ class Artifact(Record):
     transforms: tuple[dict[str, Any], ...]
     feature_shape: tuple[int, ...]
     dataset: str
-    code_sha256: str | None = None
-    """`kind: import`: digest of the module's source, which is not in the artifact."""
+    code: dict[str, str] = {}
+    """`kind: import`: SHA-256 of the module's file and those below its folder, by path from there; the code itself is
+    not in the artifact."""
     versions: dict[str, str]
 
 
@@ -56,7 +59,7 @@ def write_artifact(
         transforms=dataset.transforms,
         feature_shape=dataset.feature_shape,
         dataset=dataset.version,
-        code_sha256=imported.source_digest(spec.path, code_dir) if isinstance(spec, ImportModel) else None,
+        code=imported.source_digests(spec.path, code_dir) if isinstance(spec, ImportModel) else {},
         versions={"torch": torch.__version__, "python": platform.python_version()},
     )
     files = {DESCRIPTION: artifact.to_json(), WEIGHTS: safetensors.torch.save(tensors)}
@@ -97,10 +100,13 @@ def _stored(name: str, tensor: Any) -> Tensor:
 
 
 def _check_code(artifact: Artifact, spec: ImportModel, code_dir: Path | None) -> None:
-    found = imported.source_digest(spec.path, code_dir)
-    if found != artifact.code_sha256:
+    found = imported.source_digests(spec.path, code_dir)
+    # A file that only this machine has was not imported by the training either.
+    other = [name for name, digest in artifact.code.items() if found.get(name) != digest]
+    if other:
+        more = f" and {len(other) - MAX_FILES_TOLD} more" if len(other) > MAX_FILES_TOLD else ""
         raise ArtifactError(
-            f"model.path: {spec.path} is not the source this model was trained with "
-            f"(SHA-256 {found[:12]}, trained with {str(artifact.code_sha256)[:12]})",
-            "check out the source of that training, or train again",
+            f"model.path: {spec.path} is not the source this model was trained with: "
+            f"{', '.join(other[:MAX_FILES_TOLD])}{more} changed or missing",
+            "check out the whole folder of that training, or train again",
         )

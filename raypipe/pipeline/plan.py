@@ -7,7 +7,6 @@ version of the stage itself.  Equal inputs, equal outcome: a record made from th
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ from raypipe.errors import SpecError
 from raypipe.pipeline.rival import rival_of
 from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
 from raypipe.records import DatasetVersion, TrainResult, TuneResult
-from raypipe.spec.files import module_file
+from raypipe.spec.files import code_digests, module_file
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 
-STAGE_VERSIONS = {"data": 1, "train": 1, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
+STAGE_VERSIONS = {"data": 2, "train": 1, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
 """Raise one when the same inputs give another outcome than before: older records are then not used again."""
 
 ALWAYS = {"register": "gives the model its version", "serve": "brings the endpoint up"}
@@ -33,7 +32,7 @@ SAME = {"data": "same source and spec", "evaluate": "same model, dataset and gat
 WORDS = {
     "source": "the source files",
     "dataset": "the dataset",
-    "code": "the model's source file",
+    "code": "the model's source files",
     "artifact": "the model",
     "champion": "the champion",
     "stage_version": "raypipe's own stage",
@@ -196,14 +195,20 @@ def _train_inputs(planner: Planner, records: Records) -> Inputs:
     # Left out: what changes how long training takes, where it runs or what it survives, never what comes out.
     told = planner.spec.train.model_dump(
         mode="json",
-        exclude={"max_failures": True, "start_timeout_s": True, "checkpoint": True, "resources": {"num_cpus"}},
+        exclude={
+            "max_failures": True,
+            "start_timeout_s": True,
+            "checkpoint": True,
+            "resources": {"num_cpus"},
+            "rows": {"resident_bytes"},
+        },
     )
     return {
         "model": planner.spec.model.model_dump(mode="json"),
         "train": told,
         "seed": planner.spec.seed,
         "dataset": dataset.version,
-        "code": _code_digest(planner),
+        "code": _code_digests(planner),
         "stage_version": STAGE_VERSIONS["train"],
     }
 
@@ -257,11 +262,11 @@ INPUTS: dict[str, Callable[[Planner, Records], Inputs]] = {
 }
 
 
-def _code_digest(planner: Planner) -> str | None:
+def _code_digests(planner: Planner) -> dict[str, str] | None:
     model = planner.spec.model
     if not isinstance(model, ImportModel):
         return None
     file = module_file(model.path, planner.code_dir)
     if file is None:
         raise SpecError(f"model.path: {model.path} names no module that can be found from {planner.code_dir}")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return code_digests(model.path, file)

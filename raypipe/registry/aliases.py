@@ -79,7 +79,7 @@ class Aliases:
             expect: what `get` answered when the decision to move was taken; None: the alias did not exist.
         Raises:
             AliasMoved: it points elsewhere by now; nothing was changed.
-            RegistryError: the alias's name is a number.
+            SpecError: `alias` cannot name one.
         """
         previous = () if expect is None else expect.previous
         if expect is not None and expect.version != to:
@@ -106,8 +106,6 @@ class Aliases:
         return self._swap(alias, now.previous[-1], now, now.previous[:-1])
 
     def _swap(self, alias: str, to: int, expect: Alias | None, previous: tuple[int, ...]) -> Alias:
-        if alias.isdigit():
-            raise RegistryError(f"alias '{alias}' would read like a version number", "use a name, e.g. champion")
         move = AliasMove(version=to, nonce=uuid4().hex, moved_at=self._now())
         history = () if expect is None else expect.history
         target = Alias(

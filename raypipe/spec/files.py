@@ -1,8 +1,10 @@
-"""What a pipeline file points at on this machine: the source files and the user's module. Only looks, never reads."""
+"""What a pipeline file points at on this machine: the source files and the user's module. Imports none of it."""
 
 from __future__ import annotations
 
+import ast
 import glob
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -10,9 +12,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from raypipe.errors import SpecError
-from raypipe.spec.data import FileSourceSpec, IdxSource, Source
 from raypipe.spec.load import FieldPath, PipelineFile
 from raypipe.spec.model import ImportModel
+from raypipe.spec.sources import FileSourceSpec, IdxSource, Source
 
 
 def check_files(file: PipelineFile) -> None:
@@ -43,6 +45,66 @@ def module_file(path: str, code_dir: Path) -> Path | None:
     return Path(found.origin) if found is not None and found.origin else None
 
 
+def code_digests(path: str, module: Path) -> dict[str, str]:
+    """SHA-256 of a module's file and of those beside it that it imports, and so on: another source is another model.
+
+    Import statements are followed wherever they stand; a module that is only named at run time is not found.
+
+    Args:
+        path: `model.py:build` or `package.module:build`.
+        module: its file, see `module_file`.
+    Returns:
+        By path below the folder that the module's name starts from, sorted.
+    Raises:
+        SpecError: a file cannot be read.
+    """
+    name = path.partition(":")[0].removesuffix(".py").removeprefix("./").replace("/", ".")
+    root = module.parents[name.count(".") + (module.name == "__init__.py")]
+    found: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        file = todo.pop()
+        relative = file.relative_to(root).as_posix()
+        if relative not in found:
+            source = _source(file)
+            found[relative] = hashlib.sha256(source).hexdigest()
+            todo += _imported(source, file, root)
+    return dict(sorted(found.items()))
+
+
+def _imported(source: bytes, file: Path, root: Path) -> Iterator[Path]:
+    """Files below the root that a source imports; packages on the way count, for they run too."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # whoever imports it is told so
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            start = root
+        elif isinstance(node, ast.ImportFrom):
+            start = file.parents[node.level - 1] if node.level else root
+            names = [".".join(filter(None, (node.module, alias.name))) for alias in node.names]
+        else:
+            continue
+        for name in names:
+            here = start
+            for part in name.split("."):
+                candidates = (here / f"{part}.py", here / part / "__init__.py")
+                yield from (candidate for candidate in candidates if candidate.is_file())
+                here = here / part
+
+
+def _source(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SpecError(
+            f"model.path: the model's module imports {file}, which cannot be read: {error.strerror}",
+            "make it readable",
+        ) from None
+
+
 def _missing_module(file: PipelineFile) -> Iterator[str]:
     model = file.spec.model
     if isinstance(model, ImportModel) and module_file(model.path, file.code_dir) is None:
@@ -53,7 +115,7 @@ def _missing_module(file: PipelineFile) -> Iterator[str]:
 
 def _missing_sources(file: PipelineFile) -> Iterator[str]:
     data = file.spec.data
-    for name, source in (("source", data.source), ("test_source", data.test_source)):
+    for name, source, _ in data.parts():
         for path, value in _paths(source):
             full = _full_path(data.root or "", value)
             if full is not None and not _is_there(full):
@@ -62,7 +124,7 @@ def _missing_sources(file: PipelineFile) -> Iterator[str]:
                 yield f"{where}: {field}: {full} does not exist"
 
 
-def _paths(source: Source | None) -> Iterator[tuple[FieldPath, str]]:
+def _paths(source: Source) -> Iterator[tuple[FieldPath, str]]:
     if isinstance(source, IdxSource):
         yield ("images",), source.images
         yield ("labels",), source.labels

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from raypipe.spec.base import Spec
 
@@ -39,12 +40,25 @@ class CnnModel(Spec):
     """Share of head inputs zeroed while training."""
 
 
+IMPORT_PATTERN = r"^((\./)?[\w-]+(/[\w-]+)*\.py|[\w-]+(\.[\w-]+)*):[A-Za-z_]\w*$"
+
+
+def _check_path(path: str) -> str:
+    if re.fullmatch(IMPORT_PATTERN, path):
+        return path
+    raise ValueError(
+        f"found {path[:80]!r}; must be model.py:build or nets/model.py:build, from the pipeline file's folder "
+        "(which is what workers and replicas get, so no '..' and no absolute path), or package.module:build; "
+        "move the module into that folder"
+    )
+
+
 class ImportModel(Spec):
     """Your own network: a function that returns an `nn.Module`."""
 
     kind: Literal["import"]
-    path: str = Field(pattern=r"^[\w./-]+:[A-Za-z_]\w*$")
-    """`model.py:build` (relative to the pipeline file) or `package.module:build`."""
+    path: Annotated[str, AfterValidator(_check_path), WithJsonSchema({"type": "string", "pattern": IMPORT_PATTERN})]
+    """`model.py:build` (in the pipeline file's folder or below) or `package.module:build`."""
     args: dict[str, Any] = {}
     """Keyword arguments for the function. It also receives `input_shape` (without the rows) and `num_outputs`
     where its signature names them."""

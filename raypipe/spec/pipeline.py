@@ -77,8 +77,11 @@ class PipelineSpec(Spec):
     @model_validator(mode="after")
     def validation_rows_exist(self) -> Self:
         needs = "tune" if self.tune is not None else "train.early_stopping" if self.train.early_stopping else None
-        if needs and self.data.split.val_frac == 0:
-            raise ValueError(f"{needs} compares on validation rows, but data.split.val_frac is 0; set it above 0")
+        if needs and "val" not in self.data.wanted_splits:
+            raise ValueError(
+                f"{needs} compares on validation rows, but data.split gives none; set data.split.val_frac above 0, or "
+                "name a data.val_source"
+            )
         return self
 
     @model_validator(mode="after")

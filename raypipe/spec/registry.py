@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypipe.spec.base import Name, Spec
+from raypipe.spec.base import AliasName, Name, Spec
 
 
 class RegistrySpec(Spec):
@@ -10,5 +10,5 @@ class RegistrySpec(Spec):
 
     model: Name | None = None
     """Name in the registry; unset: the pipeline's name."""
-    alias: Name | None = "champion"
+    alias: AliasName | None = "champion"
     """Alias moved to the new version; null leaves aliases alone."""

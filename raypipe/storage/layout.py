@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 
 from raypipe.errors import SpecError
+from raypipe.spec.base import check_alias, check_name
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
-
-def name(text: str, what: str = "name") -> str:
+def name(text: str, what: str = "name", check: Callable[[str], str] = check_name) -> str:
     """`text` if it may be part of a key.
 
     Raises:
-        SpecError: it might leave its folder or is not portable.
+        SpecError: it may not; `check` says why.
     """
-    if not _NAME.fullmatch(text) or ".." in text:
-        raise SpecError(
-            f"{what} {text[:80]!r} must be 1 to 63 of a-z 0-9 . _ - , start with a letter or digit, and not hold '..'"
-        )
-    return text
+    try:
+        return check(text)
+    except ValueError as error:
+        raise SpecError(f"{what}: {error}") from None
 
 
 def dataset(dataset_name: str, version: str) -> str:
@@ -32,12 +30,22 @@ def dataset_record(dataset_name: str, version: str) -> str:
     return f"{dataset(dataset_name, version)}/record.json"
 
 
+def latest_dataset(dataset_name: str) -> str:
+    """Which version was prepared last: what drift is measured against."""
+    return f"datasets/{name(dataset_name)}/latest.json"
+
+
 def shard(dataset_name: str, version: str, split: str, index: int) -> str:
     return f"{dataset(dataset_name, version)}/{name(split)}/{index:05d}.arrow"
 
 
 def bad_rows(dataset_name: str, version: str) -> str:
     return f"{dataset(dataset_name, version)}/bad_rows.jsonl"
+
+
+def profile(dataset_name: str, version: str) -> str:
+    """What the columns of a dataset version hold; later data is compared with it."""
+    return f"{dataset(dataset_name, version)}/profile.json"
 
 
 def run(run_id: str) -> str:
@@ -84,8 +92,28 @@ def checkpoint(run_id: str, step: int) -> str:
     return f"{checkpoints(run_id)}/step-{step:08d}"
 
 
+def train_scratch(run_id: str) -> str:
+    """Prefix of Ray Train's own notes while a training runs; empty afterwards."""
+    return f"{run(run_id)}/train/ray"
+
+
 def trial(run_id: str, trial_id: str) -> str:
     return f"{run(run_id)}/tune/trials/{name(trial_id)}"
+
+
+def trial_artifact(run_id: str, trial_id: str) -> str:
+    """Prefix of the artifact a trial packages."""
+    return f"{trial(run_id, trial_id)}/artifact"
+
+
+def trial_dataset(run_id: str, trial_id: str) -> str:
+    """The dataset a trial was trained on; its own where data fields are searched."""
+    return f"{trial(run_id, trial_id)}/dataset.json"
+
+
+def trial_record(run_id: str, trial_id: str) -> str:
+    """The record written last: its presence makes the trial finished."""
+    return f"{trial(run_id, trial_id)}/record.json"
 
 
 def fingerprint(stage: str, value: str) -> str:
@@ -120,4 +148,13 @@ def aliases(model_name: str) -> str:
 
 
 def alias(model_name: str, alias_name: str) -> str:
-    return f"{aliases(model_name)}/{name(alias_name, 'alias')}.json"
+    return f"{aliases(model_name)}/{name(alias_name, 'alias', check_alias)}.json"
+
+
+def probes() -> str:
+    return "probe"
+
+
+def probe(nonce: str) -> str:
+    """Written, read back and deleted to prove that a store works."""
+    return f"{probes()}/{name(nonce)}"

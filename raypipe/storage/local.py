@@ -5,31 +5,57 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-from collections.abc import Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from obstore.store import LocalStore
+from obstore.store import LocalStore, MemoryStore
 
 from raypipe.errors import ObjectChanged, ObjectMissing, RaypipeError, StoreAccessError
 from raypipe.storage.objects import ObjectStore
 from raypipe.storage.store import ObjectInfo
+
+T = TypeVar("T")
 
 LOCKS = ".locks"
 """Folder of lock files; no object lives there."""
 
 
 class LocalFolder(ObjectStore):
-    """Store in a local (or network-mounted) folder."""
+    """Store in a local (or network-mounted) folder, made with the first write and for its user alone."""
 
     def __init__(self, path: str) -> None:
-        root = Path(path).expanduser().absolute()
+        self._root = Path(path).expanduser().absolute()
+        nearest = next(folder for folder in (self._root, *self._root.parents) if os.path.exists(folder))
+        if not nearest.is_dir():
+            raise StoreAccessError(f"store {self._root}: the folder cannot be made: {nearest} is a file")
+        super().__init__(str(self._root), MemoryStore())  # a folder that is not there reads as an empty store
+
+    def write(self, key: str, data: bytes) -> None:
+        self._make_root()
+        super().write(key, data)
+
+    def write_if_absent(self, key: str, data: bytes) -> None:
+        self._make_root()
+        super().write_if_absent(key, data)
+
+    def _make_root(self) -> None:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreAccessError(f"store {root}: the folder cannot be made: {error.strerror}") from None
-        self._root = root
-        super().__init__(str(root), LocalStore(str(root)))
+            raise StoreAccessError(f"store {self._root}: the folder cannot be made: {error.strerror}") from None
+        self._use_root()
+
+    def _use_root(self) -> None:
+        if not isinstance(self._backend, LocalStore):
+            self._backend = LocalStore(str(self._root))
+
+    def _once(self, action: Callable[[], T], key: str) -> T:
+        if self._root.is_dir():  # by now: another process may have made it
+            self._use_root()
+        return super()._once(action, key)
 
     def read_with_etag(self, key: str) -> tuple[bytes, str]:
         # Not the backend's tag, made of inode, time and size: where file times are coarse, two quick writes repeat it.
@@ -65,6 +91,7 @@ class LocalFolder(ObjectStore):
     @contextmanager
     def _turn(self, key: str) -> Generator[None, None, None]:
         """A folder has no conditional replace: writers of one key take turns on a lock file."""
+        self._make_root()
         path = self._root / LOCKS / hashlib.sha256(key.encode()).hexdigest()[:32]
         try:
             path.parent.mkdir(exist_ok=True)

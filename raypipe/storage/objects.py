@@ -19,6 +19,7 @@ from raypipe.errors import (
     StoreError,
 )
 from raypipe.retry import Retry
+from raypipe.storage import layout
 from raypipe.storage.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -37,11 +38,11 @@ class ObjectStore(Store):
 
     def __init__(self, uri: str, backend: Any) -> None:
         self.uri = uri
-        self._backend = backend
+        self._backend: Any = backend
 
     def check(self) -> None:
-        key = f"probe/{uuid4().hex}"
-        for _ in self.list("probe"):  # first, because some servers make a misspelt bucket when it is written to
+        key = layout.probe(uuid4().hex)
+        for _ in self.list(layout.probes()):  # first, because some servers make a misspelt bucket when it is written to
             break
         self.write(key, b"raypipe")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlparse
@@ -14,13 +15,33 @@ from obstore.store import S3Store
 from raypipe.errors import ObjectMissing, RaypipeError, StoreAccessError, StoreError
 from raypipe.storage.objects import ObjectStore
 
+FEW_RETRIES: Any = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+"""Inside one call; the store's own retries are around them."""
+
 
 class S3Bucket(ObjectStore):
-    """Store under a prefix of one bucket."""
+    """Store under a prefix of one bucket.
+
+    Args:
+        retries: obstore's RetryConfig: how it repeats one request, with jitter.
+        is_public: whether a bucket may be read without credentials, where there are none.
+        find_region: bucket on AWS -> its region; without it the usual settings tell.
+    """
 
     access_hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the machine's role"
 
-    def __init__(self, uri: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        retries: Any = FEW_RETRIES,
+        is_public: bool = False,
+        find_region: Callable[[str], str | None] | None = None,
+    ) -> None:
         parsed = urlparse(uri)
         if not parsed.netloc:
             raise StoreAccessError(f"store {uri}: names no bucket", "s3://bucket/prefix")
@@ -30,16 +51,18 @@ class S3Bucket(ObjectStore):
             client: Any = session.client("s3", region_name=session.region_name or "us-east-1")
             endpoint = str(client.meta.endpoint_url)
             client.close()
-            if session.get_credentials() is None:
+            is_anonymous = session.get_credentials() is None
+            if is_anonymous and not is_public:
                 raise StoreAccessError(f"store {uri}: no AWS credentials found", self.access_hint)
-            credentials = Boto3CredentialProvider(session)
+            credentials = None if is_anonymous else Boto3CredentialProvider(session)
         except (BotoCoreError, ValueError) as error:
             raise StoreAccessError(f"store {uri}: {error}", self.access_hint) from None
         is_aws = (urlparse(endpoint).hostname or "").endswith(".amazonaws.com")
+        region = find_region(self._bucket) if is_aws and find_region else None
         backend = S3Store(
             self._bucket,
             prefix=parsed.path.strip("/") or None,
-            region=session.region_name or "us-east-1",
+            region=region or session.region_name or "us-east-1",
             endpoint=None if is_aws else endpoint,
             virtual_hosted_style_request=is_aws,
             client_options={
@@ -48,15 +71,8 @@ class S3Bucket(ObjectStore):
                 "read_timeout": timedelta(seconds=20),  # silence, not the whole transfer: weights may be large
                 "timeout": timedelta(hours=1),
             },
-            retry_config={
-                "max_retries": 3,
-                "retry_timeout": timedelta(seconds=10),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=2),
-                    "base": 2,
-                },
-            },
+            retry_config=retries,
+            skip_signature=is_anonymous,
             credential_provider=credentials,
         )
         super().__init__(uri.rstrip("/"), backend)

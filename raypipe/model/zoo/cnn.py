@@ -8,6 +8,9 @@ from raypipe.errors import ModelError
 from raypipe.model.zoo.layers import ACTIVATIONS
 from raypipe.spec.model import CnnModel
 
+MAX_COLOURS = 4
+"""Red, green, blue and transparency: so small a last dimension is hardly a width."""
+
 
 class Cnn(nn.Module):
     """Reads [B, H, W] or [B, C, H, W]."""
@@ -36,6 +39,12 @@ def build(spec: CnnModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.
         raise ModelError(
             f"model.kind: cnn reads one image of shape [H, W] or [C, H, W], but a row here has {list(input_shape)}",
             "name the image column alone in data.features, or use model.kind: mlp",
+        )
+    if len(input_shape) == 3 and input_shape[2] <= MAX_COLOURS < input_shape[0]:
+        raise ModelError(
+            f"model.kind: cnn reads one image of shape [C, H, W], but a row here has {list(input_shape)}, which looks "
+            "like [H, W, C]",
+            "put a channels_first transform last in data.transforms",
         )
     channels, height, width = (1, *input_shape) if len(input_shape) == 2 else input_shape
     smallest = 2 ** len(spec.channels)

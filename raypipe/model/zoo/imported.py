@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import os
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from raypipe.errors import ModelError
+from raypipe.spec.files import code_digests
 from raypipe.spec.model import ImportModel
 
 
@@ -165,7 +165,7 @@ def module_name(path: str) -> str:
     return source.removesuffix(".py").removeprefix("./").replace("/", ".") if source.endswith(".py") else source
 
 
-def source_digest(path: str, code_dir: Path | None = None) -> str:
-    """SHA-256 of the module's source file: another source is another model."""
+def source_digests(path: str, code_dir: Path | None = None) -> dict[str, str]:
+    """SHA-256 of the module's file and of those it imports from beside it: another source is another model."""
     file: Any = import_module(path, code_dir).__file__
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return code_digests(path, Path(file))

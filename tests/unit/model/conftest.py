@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raypipe.records import DatasetVersion
-from raypipe.spec.data import OneHotTransform, StandardizeTransform
+from raypipe.spec.transforms import OneHotTransform, StandardizeTransform
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 

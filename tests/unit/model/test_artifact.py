@@ -94,8 +94,35 @@ def test_artifact_of_own_code_that_changed_since_is_refused(
     ref = write_artifact(store, "a", module, OWN, table, code_dir=folder)
     changed = code_dir(TIED.replace("self.up(self.down(x))", "self.down(self.up(x))"), "b")
 
-    with pytest.raises(ArtifactError, match="not the source this model was trained with"):
+    with pytest.raises(
+        ArtifactError, match=r"not the source this model was trained with: model\.py changed or missing"
+    ):
         read_artifact(store, ref, code_dir=changed)
+
+
+def test_artifact_of_own_code_whose_helper_changed_since_is_refused(
+    store: LocalFolder, table: DatasetVersion, code_dir: CodeDir
+) -> None:
+    folder = code_dir("from nets import layers\n" + TIED)
+    (folder / "nets").mkdir()
+    (folder / "nets" / "layers.py").write_text("WIDTH = 3\n")
+    module = build_model(OWN, table.signature, (4,), folder)
+    ref = write_artifact(store, "a", module, OWN, table, code_dir=folder)
+    (folder / "nets" / "layers.py").write_text("WIDTH = 4\n")
+
+    with pytest.raises(ArtifactError, match=r"trained with: nets/layers\.py changed or missing"):
+        read_artifact(store, ref, code_dir=folder)
+
+
+def test_artifact_of_own_code_is_read_where_the_folder_holds_more_files(
+    store: LocalFolder, table: DatasetVersion, code_dir: CodeDir
+) -> None:
+    folder = code_dir(TIED)
+    module = build_model(OWN, table.signature, (4,), folder)
+    ref = write_artifact(store, "a", module, OWN, table, code_dir=folder)
+    (folder / "ignored_by_git.py").write_text("not sent to a cluster\n")
+
+    assert read_artifact(store, ref, code_dir=folder)[0].code.keys() == {"model.py"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

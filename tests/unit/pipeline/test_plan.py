@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from raypipe.errors import SpecError
 from raypipe.pipeline.plan import Planner, changes, check_step
-from raypipe.pipeline.run import Walk, collect_needed
+from raypipe.pipeline.run import Walk, collect_needed, run
 from raypipe.pipeline.state import Records, RunState
 from raypipe.records import (
     ArtifactRef,
@@ -23,7 +24,7 @@ from raypipe.registry.aliases import Aliases
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
 from raypipe.storage.publish import publish
-from raypipe.testing.fakes import MemoryStore
+from raypipe.testing.fakes import MemoryStore, run_context
 
 FILE = """\
 name: flowers
@@ -188,7 +189,19 @@ def test_plan_changed_source_file_runs_data(folder: Path, store: MemoryStore):
 def test_plan_changed_model_source_runs_train(folder: Path, store: MemoryStore):
     finish(planner(folder, store, run_id="r7e9"), "data", "train")
     (folder / "model.py").write_text("def build(): return 1\n")
-    assert reasons(planner(folder, store))["train"] == "runs: the model's source file changed"
+    assert reasons(planner(folder, store))["train"] == "runs: the model's source files changed"
+
+
+def test_plan_changed_helper_that_the_model_imports_runs_train(folder: Path, store: MemoryStore):
+    (folder / "model.py").write_text("from nets import layers\ndef build(): ...\n")
+    (folder / "nets").mkdir()
+    (folder / "nets" / "layers.py").write_text("WIDTH = 3\n")
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    assert reasons(planner(folder, store))["train"].startswith("reused")
+    (folder / "unrelated.py").write_text("")
+    assert reasons(planner(folder, store))["train"].startswith("reused")
+    (folder / "nets" / "layers.py").write_text("WIDTH = 4\n")
+    assert reasons(planner(folder, store))["train"] == "runs: the model's source files changed"
 
 
 def test_plan_file_in_another_folder_reuses_everything(folder: Path, store: MemoryStore, tmp_path: Path):
@@ -271,6 +284,18 @@ def test_stage_the_pipeline_does_not_have_is_refused(folder: Path, name: str, me
     with pytest.raises(SpecError) as caught:
         check_step(name, load_pipeline(folder / "pipeline.yaml").spec, "--until")
     assert str(caught.value).startswith(message)
+
+
+def test_run_that_reuses_every_stage_up_to_its_last_keeps_that_in_its_events(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="rold"), "data", "train", "evaluate")
+    walk = Walk()
+    run(planner(folder, store), run_context(store, run_id="rnew"), walk, until="train")
+    assert [(name, step.reuse) for name, step in walk.steps.items()] == [("data", True), ("train", True)]
+    events = [json.loads(line) for line in store.read(layout.events("rnew")).splitlines()]
+    assert [(event["stage"], event["text"]) for event in events] == [
+        ("data", "reused: same source and spec as rold"),
+        ("train", "reused: same data and spec as rold"),
+    ]
 
 
 def test_changes_name_fields_and_call_other_inputs_by_words():

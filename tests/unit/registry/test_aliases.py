@@ -86,7 +86,7 @@ def test_move_alias_very_often_keeps_a_bounded_history(memory_store: MemoryStore
 
 
 def test_move_alias_to_a_number_as_name_is_refused(memory_store: MemoryStore):
-    with pytest.raises(RegistryError, match="read like a version number"):
+    with pytest.raises(SpecError, match="alias: found '3', which would read like a version number; use a name"):
         Aliases(memory_store, "flowers").move("3", to=1, expect=None)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from raypipe.errors import SpecError
-from raypipe.spec.files import check_files, module_file
+from raypipe.spec.files import check_files, code_digests, module_file
 from raypipe.spec.load import load_pipeline, parse_pipeline, with_values
 
 GOOD = """\
@@ -47,6 +49,22 @@ BAD = {
         GOOD.replace("iris", "irises"),
         "p.yaml:3: data.source.dataset: found \"irises\", did you mean 'iris'?; "
         "must be one of digits, iris, wine, breast_cancer, diabetes",
+    ),
+    "name that is no key": (
+        GOOD.replace("name: flowers", "name: a..b"),
+        "p.yaml:1: name: found 'a..b'; must be 1 to 63 of a-z 0-9 . _ - , start with a letter or digit, and not hold",
+    ),
+    "model name that is no key": (
+        GOOD + "registry: {model: Flowers}\n",
+        "p.yaml:9: registry.model: found 'Flowers'; must be 1 to 63 of a-z",
+    ),
+    "alias that reads like a version": (
+        GOOD + "registry:\n  alias: '7'\n",
+        "p.yaml:10: registry.alias: found '7', which would read like a version number; use a name, e.g. champion",
+    ),
+    "alias that is no key": (
+        GOOD + "registry: {alias: a..b}\n",
+        "p.yaml:9: registry.alias: found 'a..b'; must be 1 to 63 of a-z",
     ),
     "batch that does not split": (
         GOOD + "  num_workers: 3\n  global_batch_size: 128\n",
@@ -117,6 +135,34 @@ def test_override_inside_a_section_that_is_not_written_keeps_its_default_kind():
     assert (spec.train.schedule.kind, spec.train.schedule.warmup_steps) == ("constant", 4)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../m.py:build",
+        "/home/me/m.py:build",
+        "nets/../m.py:build",
+        "nets//m.py:build",
+        "nets.v2/m.py:build",
+        "nets/m:build",
+        ".nets.m:build",
+        "m.py",
+        "m.py:",
+    ],
+)
+def test_model_path_that_names_no_module_below_the_folder_is_refused(path: str):
+    text = GOOD.replace("kind: linear", f"kind: import\n  path: {path!r}")
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(text, name="p.yaml")
+    assert caught.value.message.startswith(f"p.yaml:7: model.path: found '{path}'; must be model.py:build or nets/")
+    assert caught.value.message.endswith("move the module into that folder")
+
+
+@pytest.mark.parametrize("path", ["m.py:build", "./m.py:build", "nets/my-m.py:Net", "nets.m:build", "m:build"])
+def test_model_path_that_names_a_module_below_the_folder_is_taken(path: str):
+    text = GOOD.replace("kind: linear", f"kind: import\n  path: {path!r}")
+    assert parse_pipeline(text).model.model_dump()["path"] == path
+
+
 def test_with_values_unknown_field_is_refused():
     with pytest.raises(SpecError, match="unknown field"):
         with_values(parse_pipeline(GOOD), {"train.epoch": 3})
@@ -172,3 +218,42 @@ def test_module_file_finds_packages_without_importing_them(tmp_path: Path):
     assert module_file("nets/small.py:build", tmp_path) == tmp_path / "nets" / "small.py"
     assert module_file("nets.large:build", tmp_path) is None
     assert "nets" not in sys.modules
+
+
+def write_sources(folder: Path, **sources: str) -> None:
+    for name, text in sources.items():
+        file = folder / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+def test_code_digests_follow_imports_below_the_folder_and_nothing_else(tmp_path: Path):
+    write_sources(
+        tmp_path,
+        model="import torch, helpers\ndef build():\n    from nets.deep import layers, other\n",
+        helpers="import model  # a circle\n",
+        nets__deep__layers="from . import sizes\nfrom ..top import thing\n",
+        nets__deep__sizes="",
+        nets__top="not python (\n",
+        unrelated="",
+        nets__unrelated="",
+    )
+    (tmp_path / "nets" / "__init__.py").write_text("")
+    digests = code_digests("model.py:build", tmp_path / "model.py")
+    files = ["helpers.py", "model.py", "nets/__init__.py", "nets/deep/layers.py", "nets/deep/sizes.py", "nets/top.py"]
+    assert list(digests) == files
+    assert digests["nets/top.py"] == hashlib.sha256(b"not python (\n").hexdigest()
+
+
+@pytest.mark.parametrize("path", ["nets.small:build", "nets/small.py:build", "./nets/small.py:build"])
+def test_code_digests_of_a_module_in_a_package_start_where_its_name_does(tmp_path: Path, path: str):
+    write_sources(tmp_path, nets__small="import helpers\n", helpers="")
+    assert list(code_digests(path, tmp_path / "nets" / "small.py")) == ["helpers.py", "nets/small.py"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_code_digests_of_an_unreadable_import_name_it(tmp_path: Path):
+    write_sources(tmp_path, model="import secret\n", secret="")
+    (tmp_path / "secret.py").chmod(0)
+    with pytest.raises(SpecError, match=r"imports .*secret\.py, which cannot be read"):
+        code_digests("model.py:build", tmp_path / "model.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.errors import ObjectChanged, StoreAccessError
+from raypipe.errors import ObjectChanged, ObjectMissing, StoreAccessError
 from raypipe.storage import open_store
 from raypipe.storage.local import LOCKS, LocalFolder
 
@@ -31,6 +32,9 @@ while done < 100:
 """
 
 
+MNT_DETACH = 2
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """4 MB of memory mounted as a disk of its own; skips where mounting is not permitted."""
@@ -40,7 +44,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if libc.mount(b"tmpfs", str(disk).encode(), b"tmpfs", 0, b"size=4m") != 0:
         pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
     yield disk
-    assert libc.umount(str(disk).encode()) == 0
+    # Detached: a thread of the backend may still be closing the file it gave up on.
+    assert libc.umount2(str(disk).encode(), MNT_DETACH) == 0
 
 
 def test_write_on_a_full_disk_is_an_error_that_says_so_and_keeps_the_old_object(small_disk: Path):
@@ -61,6 +66,7 @@ def test_store_on_a_path_below_a_file_is_an_error_that_names_it(tmp_path: Path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_write_without_permission_is_an_error_that_names_the_store(tmp_path: Path):
     store = LocalFolder(str(tmp_path / "store"))
+    store.write("a/a", b"x")
     (tmp_path / "store").chmod(0o500)
     with pytest.raises(StoreAccessError, match=r"access denied|cannot be written"):
         store.write("a/b", b"x")
@@ -98,6 +104,41 @@ def test_list_hides_the_lock_files(tmp_path: Path):
     store.write_if_unchanged("a/b", b"2", store.read_with_etag("a/b")[1])
     assert (tmp_path / LOCKS).is_dir()
     assert [info.key for info in store.list("")] == ["a/b"]
+
+
+def test_folder_that_is_not_there_is_an_empty_store_and_stays_away_until_something_is_written(tmp_path: Path):
+    store = LocalFolder(str(tmp_path / "store"))
+    assert list(store.list("models")) == [] and list(store.list("")) == [] and not store.exists("a")
+    store.delete("a")
+    for read in (store.read, store.read_with_etag):
+        with pytest.raises(ObjectMissing, match="store/a does not exist"):
+            read("a")
+    assert list(tmp_path.iterdir()) == []
+    LocalFolder(str(tmp_path / "store")).write("a", b"by another process")
+    assert store.read("a") == b"by another process" and store.exists("a")
+
+
+@pytest.mark.parametrize("first", ["write", "write_if_absent", "check"])
+def test_folder_made_by_its_first_write_is_private(tmp_path: Path, first: str):
+    store = LocalFolder(str(tmp_path / "new" / "store"))
+    before = os.umask(0)
+    try:
+        getattr(store, first)(*(() if first == "check" else ("a", b"x")))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "store").stat().st_mode) == 0o700
+
+
+def test_folder_that_was_there_keeps_its_permissions(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o755)
+    LocalFolder(str(tmp_path / "store")).write("a", b"x")
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o755
+
+
+def test_write_if_unchanged_in_a_folder_that_is_not_there_is_lost(tmp_path: Path):
+    with pytest.raises(ObjectChanged):
+        LocalFolder(str(tmp_path / "store")).write_if_unchanged("a", b"x", "tag")
 
 
 def test_folder_has_the_layout_it_would_have_in_s3(tmp_path: Path):
