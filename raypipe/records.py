@@ -47,6 +47,8 @@ class Signature(Record):
     target: str
     classes: tuple[Value, ...] | None = None
     """Classification: the label of each output, in order."""
+    extra_columns: Literal["ignore", "error"] = "ignore"
+    """Columns or fields that are not among the inputs: left out, or refused by name (data.policy)."""
 
 
 class Shard(Record):
@@ -74,6 +76,8 @@ class DatasetVersion(Record):
     signature: Signature
     splits: dict[str, Split]
     """train, val, test; an empty split has 0 rows and no shards."""
+    split_state: dict[str, Any] = {}
+    """Where the borders between the splits are, for kinds of split that depend on all rows; see data/split.py."""
     transforms: tuple[dict[str, Any], ...]
     """Fitted state of each transform, in order; see data/transforms.py."""
     feature_shape: tuple[int, ...]
@@ -81,8 +85,113 @@ class DatasetVersion(Record):
     num_bad_rows: int = 0
     bad_rows_key: str | None = None
     """JSON lines of the rows kept aside: row, reason."""
+    profile_key: str | None = None
+    """The DataProfile: what each column holds, and which expectations it met."""
     content_fingerprint: str
     """Same rows, same value, whatever the file order or read parallelism."""
+
+
+class TopValue(Record):
+    value: Value
+    """Text is cut after 100 characters."""
+    count: int
+
+
+class Histogram(Record):
+    """Equal bins from the smallest to the largest value; one bin where there is one value."""
+
+    edges: tuple[float, ...]
+    """One more than counts."""
+    counts: tuple[int, ...]
+
+
+class TextLengths(Record):
+    """In characters."""
+
+    min: int
+    max: int
+    mean: float
+
+
+class ColumnProfile(Record):
+    """What one column holds. Counts, min, max, mean and std are of all rows; the rest says on what it rests."""
+
+    name: str
+    dtype: str
+    """bool, a number's type, or string."""
+    shape: tuple[int, ...] = ()
+    """Arrays have count, nulls, zeros, min, max, mean and std alone, over all their values."""
+    count: int
+    """Values, missing ones too."""
+    nulls: int
+    """Missing values: null or NaN."""
+    infinite: int = 0
+    """Left out of all figures below."""
+    zeros: int | None = None
+    min: int | float | None = None
+    max: int | float | None = None
+    mean: float | None = None
+    std: float | None = None
+    """Population standard deviation."""
+    distinct: int | None = None
+    """Different values; None where there are more than 1,000, or a text of more than 256 characters."""
+    is_exact: bool = True
+    """Whether quantiles, histogram and top are of all rows; else they are of the rows whose id is among the 10,000
+    smallest, which is a uniform sample of the distinct rows."""
+    counted: int = 0
+    """Values that quantiles, histogram and top rest on."""
+    quantiles: dict[str, float] = {}
+    """`0.01` ... `0.99` -> value: the smallest one that at least this share of the values does not exceed."""
+    grid: tuple[float, ...] = ()
+    """The quantiles 0, 1/200, ... 1: the distribution that drift is measured against."""
+    histogram: Histogram | None = None
+    top: tuple[TopValue, ...] = ()
+    """The most frequent values, at most 100; ties in order of the value."""
+    lengths: TextLengths | None = None
+
+
+class BrokenRow(Record):
+    row_number: int
+    """From 1, in the order of the files."""
+    source: str = "source"
+    """Which field of the spec names the files: source, val_source or test_source."""
+    found: str
+    """The value, shortened; of a row that repeats another one, which."""
+
+
+class ExpectationResult(Record):
+    """Whether one expectation of `data.expectations` holds for one column (or the columns it is about together)."""
+
+    index: int
+    """Position in data.expectations, from 0."""
+    kind: str
+    columns: tuple[str, ...]
+    rule: str
+    """The expectation in words."""
+    on_fail: Literal["fail", "warn", "quarantine"]
+    passed: bool
+    num_checked: int = 0
+    """Rows that had a value to look at."""
+    num_broken: int = 0
+    first: tuple[BrokenRow, ...] = ()
+    """The first rows that break it, at most 5."""
+    detail: str = ""
+    """What was found, for expectations that are not about single rows; or a guess at what is wrong."""
+
+
+class DataProfile(Record):
+    """What a dataset version holds, column by column, and which expectations it met."""
+
+    kind: Literal["profile"] = "profile"
+    name: str
+    version: str
+    num_rows: int
+    columns: tuple[ColumnProfile, ...]
+    expectations: tuple[ExpectationResult, ...] = ()
+
+    def column(self, name: str) -> ColumnProfile | None:
+        """The profile of one column; None where there is no such column."""
+        return next((column for column in self.columns if column.name == name), None)
 
 
 class ArtifactRef(Record):

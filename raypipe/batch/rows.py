@@ -18,7 +18,7 @@ from raypipe.records import Column, Signature
 
 
 def raw_columns(table: pa.Table, signature: Signature) -> dict[str, NDArray[Any]]:
-    """The inputs of the signature; other columns are left out.
+    """The inputs of the signature; other columns are left out, or refused where the signature says so.
 
     Args:
         table: B rows as data/formats reads them.
@@ -26,8 +26,18 @@ def raw_columns(table: pa.Table, signature: Signature) -> dict[str, NDArray[Any]
         [B, *shape] each: numbers in the column's dtype (float64 with NaN where a value may be missing), strings as
         objects (str or None).
     Raises:
-        DataError: a column is not there, of another kind, out of range, or lacks a value it must have.
+        DataError: a column is not there, of another kind, out of range, lacks a value it must have, or is one too many.
     """
+    known = [column.name for column in signature.inputs]
+    extra = [name for name in table.column_names if name not in set(known)]
+    if extra and signature.extra_columns == "error":
+        close = difflib.get_close_matches(extra[0], known, n=1)
+        raise DataError(
+            f"the input has a column '{extra[0]}', which the model does not read; it reads {known[:50]}",
+            f"is '{close[0]}' meant?"
+            if close
+            else "name the model's columns in source.columns, or train with data.policy.extra_columns: ignore",
+        )
     return {column.name: _raw(table, column) for column in signature.inputs}
 
 

@@ -1,140 +1,155 @@
-"""What happens to rows away from the driver: one plain function a step, each sent as a Ray task by stage.py.
+"""What happens to the rows of one block, away from the driver.
 
-block --check--> checked table --cut--> pieces --assemble--> shard.  A piece is the part of one block that belongs to
-one shard.
+block --check--> good rows --cut by range of row id--> pieces.  ranges.py makes shards of the pieces that all blocks
+have in one range.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data import validate
-from raypipe.data.fitting import Partial, partials
-from raypipe.data.shards import ROW_ID, tensor_array, to_bytes, to_rows
-from raypipe.data.split import SPLITS, Values, row_ids, split_codes
-from raypipe.data.transforms import FittedTransforms, State
-from raypipe.data.validate import BadRows, Schema
-from raypipe.records import Shard, Signature
-from raypipe.spec.data import SplitSpec, Transform
-from raypipe.storage import open_store
-from raypipe.storage.publish import sha256
+from raypipe.data import borders, duplicates, validate
+from raypipe.data.content import content_sums
+from raypipe.data.expectations import BlockTallies, bad_reasons, tallies, violations
+from raypipe.data.hashing import Values, row_ids
+from raypipe.data.leaks import group_parts
+from raypipe.data.ranges import range_numbers
+from raypipe.data.shards import ROW_ID, tensor_array
+from raypipe.data.split import SplitKeys, content_columns, split_keys
+from raypipe.data.validate import BadRows, Profile, Schema
+from raypipe.errors import DataError
+from raypipe.spec.data import DataSpec
+from raypipe.spec.expectations import UniqueExpectation
 
 
 @dataclass(frozen=True)
-class BlockIndex:
-    """What the driver learns of a checked block (B good rows)."""
+class BlockOrder:
+    """What every block of a source is checked against.
 
-    row_id: np.ndarray
-    """uint64 [B]"""
-    split: np.ndarray
-    """uint8 [B], indices into SPLITS"""
-    labels: dict[str, Counter[Any]]
-    """Classification: split -> label -> rows."""
-    bad: BadRows
-    num_bytes: int
+    Attributes:
+        schema: None only looks at types.
+        others: profiles the schema was made from; a block that would change it is looked at and nothing more.
+        num_ranges: equal ranges of row ids that the good rows are cut into.
+    """
+
+    spec: DataSpec
+    schema: Schema | None
+    others: tuple[Profile, ...]
+    num_ranges: int
+
+    @property
+    def unique(self) -> dict[int, tuple[str, ...]]:
+        """Position of each `unique` expectation -> its columns."""
+        found = enumerate(self.spec.expectations)
+        return {i: tuple(e.columns) for i, e in found if isinstance(e, UniqueExpectation)}
+
+    @property
+    def num_watched(self) -> int:
+        """Ranges of group and key hashes; 0 where only rows of one row id have to meet."""
+        return self.num_ranges if self.unique or self.spec.watched_groups else 0
+
+    @property
+    def num_returns(self) -> int:
+        return 2 + self.num_ranges + self.num_watched
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """Which rows of which block make one shard."""
+class BlockSummary:
+    """What the driver learns of a block; it does not grow with the rows.
 
-    split: str
-    index: int
-    num_rows: int
-    positions: tuple[np.ndarray, ...]
-    """One int64 array a block: row positions in the checked block, in shard order."""
+    Attributes:
+        is_checked: False where the block does not fit the schema it was checked against.
+        labels: classification: label -> good rows.
+        content: summary of the good rows, see content.py.
+        num_bytes: of the good rows.
+    """
+
+    profile: Profile
+    is_checked: bool = False
+    num_good: int = 0
+    bad: BadRows = field(default_factory=BadRows)
+    tallies: BlockTallies | None = None
+    labels: Counter[Any] = field(default_factory=Counter)
+    content: np.ndarray | None = None
+    num_bytes: int = 0
 
 
-def check_block(block: pa.Table, schema: Schema, spec: SplitSpec, forced: int | None) -> tuple[pa.Table, BlockIndex]:
-    """Check, hash and split the rows of one block.
+@dataclass(frozen=True)
+class Watched:
+    """What one block has in one range of group and key hashes.
+
+    Attributes:
+        groups: None where no group is watched.
+        keys: position of a `unique` expectation -> duplicates.key_parts.
+    """
+
+    groups: SplitKeys | None
+    keys: dict[int, np.ndarray]
+
+
+def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | None) -> list[Any]:
+    """Check and hash the rows of one block, and cut the good ones by range of row id.
 
     Args:
-        forced: a split all rows belong to, whatever their hash (data.test_source).
+        source: the field of the spec that the rows come from.
+        forced: a split all rows belong to, whatever their hash.
     Returns:
-        The good rows as they will be stored, and what the driver needs to know of them.
+        The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target), and one Watched a
+        range where there is something to watch.
     """
-    values, bad = validate.check(block, schema)
-    row_id = row_ids(values)
-    if forced is None:
-        key = row_id if set(schema.key) == set(values) else row_ids({name: values[name] for name in schema.key})
-        split = split_codes(key, spec)
-    else:
-        split = np.full(len(row_id), forced, np.uint8)
+    spec, schema = order.spec, order.schema
+    profile = validate.profile(block)
+    if schema is None or not _fits(profile, order):
+        return [BlockSummary(profile), *[None] * (order.num_returns - 1)]
+    values, reasons = validate.examine(block, schema)
+    found = violations(values, spec.expectations, validate.good_rows(block.num_rows, reasons))
+    reasons = [*reasons, *bad_reasons(found, spec.expectations)]
+    counted = BlockTallies(block.num_rows, tallies(found, values), source)
+    row_id = row_ids({name: values[name] for name in content_columns(values, spec)})
+    keys, misfits = split_keys(values, row_id, spec, forced)
+    reasons += misfits
+    values, bad = validate.keep_good(block, values, reasons, schema)
+    position = np.flatnonzero(validate.good_rows(block.num_rows, reasons))
+    if bad.num_rows:
+        row_id, keys = row_id[position], keys.take(position)
     stored = {name: _to_arrow(values[name]) for name in dict.fromkeys([*schema.features, schema.target])}
-    table = pa.table({ROW_ID: row_id, **stored})
-    labels = _labels(table[schema.target], split) if schema.task == "classification" else {}
-    return table, BlockIndex(row_id, split, labels, bad, table.nbytes)
+    table = pa.table({ROW_ID: row_id, **keys.columns(), **stored})
+    labels = _labels(table[schema.target]) if schema.task == "classification" else Counter()
+    summary = BlockSummary(
+        profile, True, len(row_id), bad, counted, labels, content_sums(row_id), num_bytes=table.nbytes
+    )
+    watched: list[Watched] = []
+    if order.num_watched:
+        groups = group_parts(keys, order.num_watched) or [None] * order.num_watched
+        parts = {
+            i: duplicates.key_parts(values, names, row_id, position, order.num_watched)
+            for i, names in order.unique.items()
+        }
+        watched = [Watched(group, {i: parts[i][n] for i in parts}) for n, group in enumerate(groups)]
+    return [summary, borders.tally(keys, values, spec), *_pieces(table, row_id, order.num_ranges), *watched]
 
 
-def plan_shards(indexes: Sequence[BlockIndex], rows_per_shard: int) -> list[ShardPlan]:
-    """The layout: inside each split rows are in order of their id, cut every `rows_per_shard`.
-
-    It depends on the rows alone: rows with equal ids are equal, so any order among them gives the same bytes.
-    """
-    row_id = np.concatenate([index.row_id for index in indexes])
-    split = np.concatenate([index.split for index in indexes])
-    ends = np.cumsum([len(index.row_id) for index in indexes])
-    starts = ends - [len(index.row_id) for index in indexes]
-    plans: list[ShardPlan] = []
-    for code, name in enumerate(SPLITS):
-        members = np.flatnonzero(split == code)
-        members = members[np.argsort(row_id[members], kind="stable")]
-        for number, first in enumerate(range(0, len(members), rows_per_shard)):
-            rows = members[first : first + rows_per_shard]
-            positions = [rows[(rows >= a) & (rows < b)] - a for a, b in zip(starts, ends, strict=True)]
-            plans.append(ShardPlan(name, number, len(rows), tuple(positions)))
-    return plans
+def _fits(profile: Profile, order: BlockOrder) -> bool:
+    try:
+        return validate.schema_of(order.spec, [*order.others, profile]) == order.schema
+    except DataError:
+        return False
 
 
-def cut_block(table: pa.Table, positions: Sequence[np.ndarray]) -> list[pa.Table] | pa.Table:
-    """The pieces of one block, one a shard."""
-    pieces = [table.take(pa.array(rows)) for rows in positions]
-    return pieces if len(pieces) > 1 else pieces[0]  # Ray takes a task of one return at its word
-
-
-def store_shards(store_uri: str, keys: Sequence[str], *pieces: pa.Table) -> list[Any]:
-    """Put shards together and write them.
-
-    Args:
-        keys: where each goes.
-        pieces: the pieces of the first shard, then those of the second, and so on; equally many each.
-    Returns:
-        The Shard records, then the table of each (transforms are fitted on them).
-    """
-    store = open_store(store_uri)
-    each = len(pieces) // len(keys)
-    shards: list[Shard] = []
-    tables: list[pa.Table] = []
-    for number, key in enumerate(keys):
-        table = pa.concat_tables(pieces[number * each : (number + 1) * each])
-        table = table.take(pa.array(np.argsort(table[ROW_ID].to_numpy(), kind="stable"))).combine_chunks()
-        data = to_bytes(table)
-        store.write(key, data)
-        shards.append(Shard(key=key, num_rows=table.num_rows, size_bytes=len(data), sha256=sha256(data)))
-        tables.append(table)
-    return [shards, *tables]
-
-
-def fit_shards(
-    before: Sequence[State], group: Sequence[Transform], signature: Signature, *tables: pa.Table
-) -> list[list[Partial]]:
-    """What each shard contributes to the transforms of a group."""
-    fitted = FittedTransforms.from_state(before)
-    return [partials(fitted, group, to_rows([t], signature).columns, signature.inputs) for t in tables]
-
-
-def try_shards(states: Sequence[State], signature: Signature, *tables: pa.Table) -> None:
-    """Apply the fitted transforms and forget the outcome. Raises DataError on a value they do not take."""
-    fitted = FittedTransforms.from_state(states)
-    for table in tables:
-        fitted.apply_exact(to_rows([table], signature).columns, signature.inputs)
+def _pieces(table: pa.Table, row_id: np.ndarray, num_ranges: int) -> Sequence[pa.Table]:
+    if num_ranges == 1:
+        return [table]
+    number = range_numbers(row_id, num_ranges).astype(np.uint16)
+    rows = table.take(pa.array(np.argsort(number, kind="stable")))
+    ends = np.cumsum(np.bincount(number, minlength=num_ranges)).tolist()
+    return [rows.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _to_arrow(values: Values) -> pa.Array:
@@ -143,17 +158,9 @@ def _to_arrow(values: Values) -> pa.Array:
     return tensor_array(values) if values.ndim > 1 else pa.array(values)
 
 
-def _labels(target: pa.ChunkedArray, split: np.ndarray) -> dict[str, Counter[Any]]:
-    found: dict[str, Counter[Any]] = {}
-    for code, name in enumerate(SPLITS):
-        counts = target.filter(pa.array(split == code)).value_counts()
-        found[name] = Counter({pair["values"]: pair["counts"] for pair in counts.to_pylist()})
-    return found
+def _labels(target: pa.ChunkedArray) -> Counter[Any]:
+    return Counter({pair["values"]: pair["counts"] for pair in target.value_counts().to_pylist()})
 
 
 profile_task = ray.remote(validate.profile)
-check_task = ray.remote(num_returns=2)(check_block)
 cut_task: Any = ray.remote(cut_block)
-store_task: Any = ray.remote(store_shards)
-fit_task = ray.remote(fit_shards)
-try_task = ray.remote(try_shards)

@@ -1,23 +1,46 @@
-"""Which files a source names, and how their bytes are reached: a folder, `s3://`, or `http(s)://`."""
+"""Which files a source names, and how their bytes are reached: a folder, `s3://`, or `http(s)://`.
+
+A file is pinned when it is listed: whoever reads it reads what was listed, or the reading ends with SourceChanged.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import glob
-import hashlib
+import io
 import os
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raypipe.errors import DataError, StoreAccessError, StoreError, did_you_mean
+from raypipe.data import disk, web
+from raypipe.data.disk import PinnedFile, open_pinned
+from raypipe.data.ranged import RangedFile
+from raypipe.errors import DataError, StoreError, did_you_mean
+from raypipe.spec.sources import FORMAT_NAMES
 
 HASHED_BYTES = 16 * 2**20
-"""Files up to this size are identified by content; larger ones by size and time of the last change."""
+"""Local files up to this size are identified by content; larger ones by size and time of the last change."""
 
-TIMEOUT_S = 60.0
+BUFFER_BYTES = 2**16
+"""Read from a local file at once, at least."""
+
+HTTP = web.SCHEMES
+S3 = "s3://"
+
+REFUSED = {
+    "Python pickles": (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt"),
+    "archives": (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip", ".7z"),
+    "HDF5": (".h5", ".hdf5", ".keras"),
+    "Lance": (".lance",),
+}
+"""Files and folders that are never opened, whatever the format: they can carry code, or hide files that do."""
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -29,12 +52,14 @@ class SourceFile:
         uri: absolute path or address.
         size_bytes: 0 where the server does not tell.
         tag: changes when the content does: content hash, ETag or time of the last change.
+        pin: what holds as long as the file is the one that was listed; empty when that is not known.
     """
 
     name: str
     uri: str
     size_bytes: int
     tag: str
+    pin: str = ""
 
 
 def find(paths: str | list[str], root: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
@@ -49,38 +74,47 @@ def find(paths: str | list[str], root: str, suffixes: tuple[str, ...]) -> list[S
     """
     found: dict[str, SourceFile] = {}
     for path in [paths] if isinstance(paths, str) else paths:
-        for file in _find_one(_absolute(path, root), path, root, suffixes):
+        _refuse(absolute(path, root))
+        for file in _find_one(absolute(path, root), path, root, suffixes):
+            _refuse(file.uri)
             found.setdefault(file.uri, file)
     return list(found.values())
 
 
 def read_bytes(file: SourceFile) -> bytes:
-    """All bytes of a file as stored (a `.gz` stays compressed)."""
-    if file.uri.startswith(("http://", "https://")):
-        return bytes(_http("GET", file.uri).content)
+    """All bytes of a file as stored (a `.gz` stays compressed).
+
+    Raises:
+        SourceChanged: it is not the file that was listed any more.
+    """
+    if file.uri.startswith(HTTP):
+        return web.fetch(file.uri, file.pin)
     with open_file(file) as handle:
         return handle.read()
 
 
 def open_file(file: SourceFile) -> pa.NativeFile:
-    """A file for random access."""
-    filesystem, path = _filesystem(file.uri)
-    try:
-        return filesystem.open_input_file(path)
-    except OSError as error:
-        raise _unreadable(file.uri, error) from None
+    """A file for random access; one over HTTP is downloaded whole.
+
+    Opening, reading and closing raise SourceChanged when it is not the file that was listed any more.
+    """
+    if file.uri.startswith(HTTP):
+        return pa.BufferReader(read_bytes(file))
+    return pa.PythonFile(_opened(file), mode="r")
 
 
-def open_text(file: SourceFile) -> pa.NativeFile:
-    """A stream of the file's content, decompressed when the name ends in `.gz`."""
-    filesystem, path = _filesystem(file.uri)
-    try:
-        return filesystem.open_input_stream(path, compression="gzip" if path.endswith(".gz") else None)
-    except OSError as error:
-        raise _unreadable(file.uri, error) from None
+def open_text(file: SourceFile) -> io.IOBase | pa.NativeFile:
+    """A stream of the file's content, decompressed when the name ends in `.gz`; raises like `open_file`."""
+    if file.uri.startswith(HTTP):
+        data = read_bytes(file)
+        # The bytes decide, not the name alone: servers may undo the compression on the way.
+        is_gzip = urlsplit(file.uri).path.endswith(".gz") and data.startswith(GZIP_MAGIC)
+        return pa.CompressedInputStream(pa.BufferReader(data), "gzip") if is_gzip else pa.BufferReader(data)
+    return pa.CompressedInputStream(open_file(file), "gzip") if file.uri.endswith(".gz") else _opened(file)
 
 
-def _absolute(path: str, root: str) -> str:
+def absolute(path: str, root: str) -> str:
+    """Where a path leads that starts from `root`, unless it starts elsewhere by itself."""
     path = os.path.expanduser(path)
     if "://" in path or os.path.isabs(path):
         return path
@@ -89,48 +123,137 @@ def _absolute(path: str, root: str) -> str:
     )
 
 
+# --- listing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file in a listing: its path within the place, and what is known of it."""
+
+    path: str
+    size_bytes: int
+    pin: str
+
+
+class _Place(Protocol):
+    """Where files lie; paths have no `/` at their end."""
+
+    def file(self, path: str) -> _Found | None:
+        """The file of that path, if it is one."""
+        ...
+
+    def below(self, path: str) -> list[_Found]:
+        """All files below a folder; none where there is no folder."""
+        ...
+
+    def is_folder(self, path: str) -> bool: ...
+
+
+class _Disk:
+    """Files of this machine."""
+
+    def __init__(self) -> None:
+        self._files = pafs.LocalFileSystem()
+
+    def file(self, path: str) -> _Found | None:
+        info = self._files.get_file_info(path)
+        return _on_disk(info) if info.is_file else None
+
+    def below(self, path: str) -> list[_Found]:
+        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+        return [_on_disk(info) for info in self._files.get_file_info(selector) if info.is_file]
+
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+
+def _on_disk(info: pafs.FileInfo) -> _Found:
+    return _Found(info.path, int(info.size), disk.pin(int(info.size), info.mtime_ns))
+
+
+class _Bucket:
+    """Objects of one bucket."""
+
+    def __init__(self, name: str) -> None:
+        from raypipe.data.buckets import source_bucket  # boto3 takes 0.3 s to import; local files do not need it
+
+        self._bucket = source_bucket(name)
+
+    def file(self, path: str) -> _Found | None:
+        info = self._bucket.info(path) if path else None
+        return None if info is None else _Found(info.key, info.size_bytes, info.etag)
+
+    def below(self, path: str) -> list[_Found]:
+        return [_Found(info.key, info.size_bytes, info.etag) for info in self._bucket.below(path)]
+
+    def is_folder(self, path: str) -> bool:
+        return bool(self.below(path))
+
+
 def _find_one(uri: str, written: str, root: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
-    if uri.startswith(("http://", "https://")):
-        return [_http_file(uri, root)]
-    if "://" in uri and not uri.startswith("s3://"):
+    if uri.startswith(HTTP):
+        size, tag = web.describe(uri)
+        return [SourceFile(_name(uri, root), uri, size, tag, pin=tag)]
+    if "://" in uri and not uri.startswith(S3):
         raise DataError(f"data.source: {uri} cannot be read", "use a local path, s3://bucket/key or https://")
-    filesystem, path = _filesystem(uri)
     try:
-        infos = _infos(filesystem, path, suffixes)
+        place, start, path = _place(uri)
+        found = _matching(place, path, suffixes)
+        if not found:
+            raise _missing(uri, written, suffixes, place, path)
+        return [_source_file(start, each, root) for each in found]
+    except StoreError as error:
+        raise type(error)(f"data source {uri}: {error.message}", error.hint) from None
     except OSError as error:
         raise _unreadable(uri, error) from None
-    if not infos:
-        raise _missing(uri, written, suffixes)
-    prefix = "s3://" if uri.startswith("s3://") else ""
-    return [_source_file(filesystem, prefix, info, root) for info in infos]
 
 
-def _infos(filesystem: pafs.FileSystem, path: str, suffixes: tuple[str, ...]) -> list[pafs.FileInfo]:
+def _place(uri: str) -> tuple[_Place, str, str]:
+    """Where it lies, how every address there begins, and the path within."""
+    if not uri.startswith(S3):
+        return _Disk(), "", uri
+    bucket, key = _split_s3(uri)
+    if not bucket or glob.has_magic(bucket):
+        raise DataError(f"data.source: {uri} names no bucket", "s3://bucket/path; only the path may hold `*?[`")
+    return _Bucket(bucket), f"{S3}{bucket}/", key.rstrip("/")
+
+
+def _split_s3(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    return bucket, key
+
+
+def _matching(place: _Place, path: str, suffixes: tuple[str, ...]) -> list[_Found]:
     if glob.has_magic(path):
-        base = path[: path.index(next(c for c in path if c in "*?["))].rpartition("/")[0]
-        inside = filesystem.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
+        base = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
         depth = None if "**" in path else path.count("/")
         pattern = path.replace("**/", "*")
-        named = [i for i in inside if fnmatch.fnmatchcase(i.path, pattern) and depth in (None, i.path.count("/"))]
-        return sorted((i for i in named if i.is_file), key=lambda i: i.path)
-    info = filesystem.get_file_info(path)
-    if info.is_file:
-        return [info]
-    if info.type == pafs.FileType.NotFound:
-        return []
-    inside = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
-    data = [i for i in inside if i.is_file and i.path.endswith(suffixes) and not i.base_name.startswith((".", "_"))]
-    return sorted(data, key=lambda i: i.path)
-
-
-def _source_file(filesystem: pafs.FileSystem, prefix: str, info: pafs.FileInfo, root: str) -> SourceFile:
-    if prefix or info.size > HASHED_BYTES:
-        tag = f"changed {info.mtime_ns}"
+        chosen = [
+            found
+            for found in place.below(base)
+            if fnmatch.fnmatchcase(found.path, pattern) and depth in (None, found.path.count("/"))
+        ]
+    elif (file := place.file(path)) is not None:
+        return [file]
     else:
-        with filesystem.open_input_file(info.path) as stream:
-            tag = hashlib.sha256(stream.read()).hexdigest()
-    uri = prefix + info.path
-    return SourceFile(_name(uri, root), uri, int(info.size), tag)
+        chosen = [found for found in place.below(path) if _is_data(found.path, suffixes)]
+    return sorted(chosen, key=lambda found: found.path)
+
+
+def _is_data(path: str, suffixes: tuple[str, ...]) -> bool:
+    return path.endswith(suffixes) and not path.rpartition("/")[2].startswith((".", "_"))
+
+
+def _source_file(start: str, found: _Found, root: str) -> SourceFile:
+    uri = start + found.path
+    if start:
+        tag = found.pin
+    elif found.size_bytes > HASHED_BYTES:
+        tag = f"changed {found.pin.rpartition(' ')[2]}"
+    else:
+        with PinnedFile(uri) as handle:
+            tag, found = handle.digest(), _Found(found.path, os.fstat(handle.fileno()).st_size, handle.pin)
+    return SourceFile(_name(uri, root), uri, found.size_bytes, tag, found.pin)
 
 
 def _name(uri: str, root: str) -> str:
@@ -138,20 +261,28 @@ def _name(uri: str, root: str) -> str:
     return uri.removeprefix(base)
 
 
-def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    if not uri.startswith("s3://"):
-        return pafs.LocalFileSystem(), uri
-    path = uri.removeprefix("s3://")
-    try:
-        return pafs.FileSystem.from_uri("s3://" + path.partition("/")[0])[0], path
-    except (OSError, ValueError) as error:
-        raise _unreadable(uri, error) from None
+def _refuse(uri: str) -> None:
+    """Raise DataError for a file, or a folder in the way to it, of a kind that is never opened."""
+    for what, suffixes in REFUSED.items():
+        for name in urlsplit(uri).path.lower().split("/") if uri.startswith(HTTP) else uri.lower().split("/"):
+            if name.endswith(suffixes):
+                formats = ", ".join(FORMAT_NAMES)
+                raise DataError(
+                    f"data.source: {uri} is not opened: {what} can carry code; the formats are {formats}",
+                    "write the rows as one of these formats, e.g. Parquet, with a program that you trust",
+                )
 
 
-def _missing(uri: str, written: str, suffixes: tuple[str, ...]) -> DataError:
+def _missing(uri: str, written: str, suffixes: tuple[str, ...], place: _Place, path: str) -> DataError:
     folder, _, last = uri.rpartition("/")
-    if os.path.isdir(uri):
-        return DataError(f"data.source: '{written}' ({uri}) holds no {' or '.join(suffixes)} file", "name the files")
+    if not glob.has_magic(path) and place.is_folder(path):
+        names = [found.path.rpartition("/")[2] for found in place.below(path)]
+        kinds = Counter(os.path.splitext(name)[1] or name for name in names)
+        holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(10)) or "nothing"
+        return DataError(
+            f"data.source: '{written}' ({uri}) holds no {' or '.join(suffixes)} file; it holds {holds}",
+            "correct data.source.format or data.source.path, or name the files",
+        )
     near = sorted(os.listdir(folder)) if "://" not in uri and os.path.isdir(folder) else []
     return DataError(
         f"data.source: '{written}' matches no file ({uri}){did_you_mean(last, near)}",
@@ -159,35 +290,29 @@ def _missing(uri: str, written: str, suffixes: tuple[str, ...]) -> DataError:
     )
 
 
-def _unreadable(uri: str, error: Exception) -> Exception:
-    reason = str(error).split("\n", 1)[0][:300]
-    if any(word in reason for word in ("ACCESS_DENIED", "AccessDenied", "INVALID_ACCESS_KEY", "SIGNATURE", "403")):
-        hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE or the machine's role"
-        return StoreAccessError(f"data source {uri}: access denied: {reason}", hint)
-    if "NETWORK_CONNECTION" in reason or "curlCode" in reason:
-        return StoreError(f"data source {uri}: S3 did not answer: {reason}", "check AWS_ENDPOINT_URL and the network")
-    return DataError(f"data source {uri} cannot be read: {reason}", "correct the path, or who may read it")
-
-
-def _http_file(uri: str, root: str) -> SourceFile:
-    headers = _http("HEAD", uri).headers
-    size = int(headers.get("content-length", 0))
-    return SourceFile(
-        _name(uri, root), uri, size, headers.get("etag") or headers.get("last-modified") or f"size {size}"
+def _unreadable(uri: str, error: OSError) -> DataError:
+    return DataError(
+        f"data source {uri} cannot be read: {error.strerror or error}", "correct the path, or who may read it"
     )
 
 
-def _http(method: str, uri: str) -> Any:
-    import httpx
+# --- reading what was listed -----------------------------------------------------------------------------------------
 
+
+def _opened(file: SourceFile) -> io.IOBase:
+    return _open_s3(file) if file.uri.startswith(S3) else _open_local(file)
+
+
+def _open_local(file: SourceFile) -> io.BufferedReader:
+    is_hashed = file.size_bytes <= HASHED_BYTES
     try:
-        answer = httpx.request(method, uri, follow_redirects=True, timeout=TIMEOUT_S)
-    except httpx.HTTPError as error:
-        raise StoreError(f"data source {uri} did not answer: {error}", "check the network, then run again") from None
-    if answer.status_code in (401, 403):
-        raise StoreAccessError(f"data source {uri}: access denied (HTTP {answer.status_code})")
-    if answer.status_code >= 500:
-        raise StoreError(f"data source {uri} answered HTTP {answer.status_code}", "run the same command again")
-    if answer.is_error:
-        raise DataError(f"data source {uri} answered HTTP {answer.status_code}", "correct data.source or data.root")
-    return answer
+        return io.BufferedReader(open_pinned(file.uri, file.pin, file.tag if is_hashed else ""), BUFFER_BYTES)
+    except OSError as error:
+        raise _unreadable(file.uri, error) from None
+
+
+def _open_s3(file: SourceFile) -> RangedFile:
+    from raypipe.data.buckets import source_bucket
+
+    bucket, key = _split_s3(file.uri)
+    return RangedFile(partial(source_bucket(bucket).read_pinned, key, file.pin), file.size_bytes)

@@ -1,207 +1,277 @@
-"""Fitting transforms on train: sums a shard, merged in shard order.
+"""Fitting transforms on train: what each shard contributes, merged in shard order.
 
-No more than a shard is in memory at once, and the same shards give the same bits every time.
+No more than a shard is in memory at once, and the same shards give the same bits every time.  One pass over the shards
+fits all that does not wait for another transform of the same column; what follows an `impute` does not wait for it: it
+sees the rows that have a value, and learns of the others afterwards, as so many copies of the fill.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from raypipe.data.transforms import FittedTransforms, State, is_missing, refuse_missing, still_text
-from raypipe.errors import DataError
+from raypipe.data.transforms import KINDS, FittedTransforms, State, base
+from raypipe.data.transforms.base import Kind, Values
+from raypipe.data.transforms.fitted import ready
 from raypipe.records import Column
-from raypipe.spec.data import ImputeTransform, Transform
+from raypipe.spec.transforms import Transform
 
-Partial = dict[str, Any]
-"""What one shard contributes to each column of one transform."""
 
-Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Count, mean and sum of squared deviations, float64, one a feature."""
+@dataclass(frozen=True)
+class Share:
+    """What one shard contributes to one column of one transform."""
 
-CHUNK_VALUES = 2**18
-"""Values summed up at a time: two megabytes stay in the processor's cache."""
+    num_rows: int
+    """Rows that were read: all, or the first that are enough."""
+    num_missing: int
+    """Those of them without a value, which an `impute` of the same pass fills; not in `found`."""
+    found: Any
+    """`Kind.partial` of the others."""
+
+
+Partial = dict[str, Share]
+"""Column name -> share, for one transform; empty where the transform needs no rows."""
 
 RunShards = Callable[[FittedTransforms, Sequence[Transform]], list[list[Partial]]]
 """Given what is fitted already and the transforms to fit next: `partials` of every shard, in shard order."""
+
+Numbered = tuple[int, Transform]
+"""A transform, or some of its columns, and its place among all."""
+
+COPIES = 2**16
+"""Copies of a fill made at a time."""
 
 
 def fit(transforms: Sequence[Transform], inputs: Sequence[Column], run: RunShards) -> FittedTransforms:
     """Fit all transforms, in as few passes over the train shards as their order allows.
 
     Raises:
-        DataError: a transform does not fit its column, or there is nothing to fit on.
+        DataError: a transform does not fit its column or refuses a value of train, or there is nothing to fit on.
     """
     check_types(transforms, inputs)
-    fitted = FittedTransforms(())
-    for group in _passes(transforms):
-        needs_rows = any(_is_fitted(transform) for transform in group)
-        shards = run(fitted, group) if needs_rows else []
-        states = [_merge(transform, [shard[i] for shard in shards]) for i, transform in enumerate(group)]
-        fitted = FittedTransforms((*fitted.state(), *states))
-    return fitted
+    states = [_settings(transform) for transform in transforms]
+    for now in _numbered_passes(transforms):
+        group = [transform for _, transform in now]
+        shards: list[list[Partial]] = []
+        if any(_reads(transform) for transform in group):
+            shards = run(FittedTransforms([state for state in states if state["columns"]]), group)
+        fills: dict[str, Values] = {}
+        for place, (number, transform) in enumerate(now):
+            shares = [shard[place] for shard in shards]
+            states[number]["columns"].update(_fitted(transform, shares, fills))
+    for transform, state in zip(transforms, states, strict=True):
+        state["columns"] = {name: state["columns"][name] for name in _names(transform)}
+    return FittedTransforms(states)
 
 
 def partials(
-    before: FittedTransforms, group: Sequence[Transform], columns: Mapping[str, np.ndarray], inputs: Sequence[Column]
+    before: FittedTransforms,
+    group: Sequence[Transform],
+    columns: Mapping[str, Any],
+    inputs: Sequence[Column],
+    *,
+    rows_before: int = 0,
 ) -> list[Partial]:
-    """What one shard's rows contribute to each transform of the group."""
+    """What one shard's rows contribute to each transform of the group.
+
+    Args:
+        columns: name -> raw values of the shard's rows, as FittedTransforms.apply reads them.
+        rows_before: train rows in the shards before this one, at least; rows beyond what is enough are not sent. It
+            never changes what is fitted.
+    Raises:
+        DataError: a value that a transform of the group refuses.
+    """
     by_name = {column.name: column for column in inputs}
+    passing = {
+        name: _Passing(columns[name], partial(before.column, column=by_name[name]))
+        for transform in group
+        for name in transform.columns
+    }
     found: list[Partial] = []
     for transform in group:
-        values = {name: before.column(columns[name], by_name[name]) for name in transform.columns}
-        found.append({name: _partial(transform, values[name], name) for name in transform.columns})
+        kind = KINDS[transform.kind]
+        if kind.joint and not kind.needs_rows(transform):
+            found.append({})
+            continue
+        read = [passing[name] for name in transform.columns]
+        shares: Partial = {}
+        if kind.joint:
+            read = [_Passing(base.together([column.read() for column in read], transform.columns))]
+        for name, column in zip(_names(transform), read, strict=True):
+            if kind.needs_rows(transform):
+                shares[name] = _share(kind, transform, name, column, rows_before)
+                if kind.fills:
+                    column.leave_out_missing()
+            else:
+                state = {**_settings(transform), "columns": {name: kind.merge(transform, [], name)}}
+                column.then(ready(state, name).apply)
+                if kind.refuses(transform):
+                    column.read()
+        found.append(shares)
     return found
-
-
-def fit_columns(
-    transforms: Sequence[Transform], inputs: Sequence[Column], shards: Sequence[Mapping[str, np.ndarray]]
-) -> FittedTransforms:
-    """`fit` over shards that are in memory."""
-    return fit(transforms, inputs, lambda before, group: [partials(before, group, s, inputs) for s in shards])
-
-
-def _passes(transforms: Sequence[Transform]) -> list[list[Transform]]:
-    """Neighbours that share no column are fitted together."""
-    groups: list[list[Transform]] = []
-    for transform in transforms:
-        taken = {name for other in groups[-1] for name in other.columns} if groups else set(transform.columns)
-        if taken.isdisjoint(transform.columns):
-            groups[-1].append(transform)
-        else:
-            groups.append([transform])
-    return groups
-
-
-def _is_fitted(transform: Transform) -> bool:
-    return transform.kind != "scale" and not (transform.kind == "impute" and transform.strategy == "constant")
 
 
 def check_types(transforms: Sequence[Transform], inputs: Sequence[Column]) -> None:
     """Raise DataError unless every transform fits its columns and all text becomes numbers; reads no rows."""
-    by_name = {column.name: column for column in inputs}
+    now = {column.name: column for column in inputs}
+    left_out: set[str] = set()
     for transform in transforms:
-        for name in transform.columns:
-            _check_type(transform, by_name[name])
-    encoded = {name for t in transforms if t.kind in ("one_hot", "ordinal") for name in t.columns}
-    for column in inputs:
-        if column.dtype == "string" and column.name not in encoded:
-            raise still_text(column)
+        kind = KINDS[transform.kind]
+        after = {name: kind.check(transform, now[name]) for name in transform.columns}
+        if not kind.joint:
+            now.update(after)
+        elif not getattr(transform, "keep", True):
+            left_out.update(transform.columns)
+    for column in now.values():
+        if column.dtype == "string" and column.name not in left_out:
+            raise base.still_text(column)
 
 
-def _check_type(transform: Transform, column: Column) -> None:
-    needs_numbers = transform.kind in ("scale", "standardize")
-    if isinstance(transform, ImputeTransform):
-        needs_numbers = transform.strategy == "mean"
-        _check_constant(transform, column)
-    if needs_numbers and column.dtype == "string":
-        raise DataError(
-            f"data.transforms: {transform.kind} needs numbers, but column '{column.name}' holds text",
-            f"use one_hot or ordinal for '{column.name}', or correct the values that are no numbers",
-        )
-    if transform.kind in ("impute", "one_hot", "ordinal") and column.shape:
-        raise DataError(
-            f"data.transforms: {transform.kind} works on single values, but column '{column.name}' holds arrays of "
-            f"shape {list(column.shape)}",
-            "use scale or standardize for arrays",
-        )
+def passes(transforms: Sequence[Transform]) -> list[list[Transform]]:
+    """What each pass over train fits, in order: the groups that `fit` hands to `run`, and those that need no rows."""
+    return [[transform for _, transform in now] for now in _numbered_passes(transforms)]
 
 
-def _check_constant(transform: ImputeTransform, column: Column) -> None:
-    if transform.strategy == "constant" and isinstance(transform.value, str) != (column.dtype == "string"):
-        raise DataError(
-            f"data.transforms: impute value {transform.value!r} does not fit column '{column.name}' of {column.dtype}",
-            "give text for a text column and a number for a number column",
-        )
+def may_refuse(transforms: Sequence[Transform]) -> bool:
+    """Whether rows that fit the schema may still be refused, so that val and test should be tried; train has been."""
+    return any(KINDS[transform.kind].refuses(transform) for transform in transforms)
 
 
-def _partial(transform: Transform, values: np.ndarray, name: str) -> Any:
-    if transform.kind == "standardize" or (transform.kind == "impute" and transform.strategy == "mean"):
-        return _moments(values)
-    if transform.kind in ("one_hot", "ordinal"):
-        refuse_missing(values, name)
-        return Counter(dict.fromkeys(np.unique(values).tolist(), 1))
-    if transform.kind == "impute" and transform.strategy == "most_frequent":
-        there = values[~is_missing(values)]
-        distinct, counts = np.unique(there, return_counts=True)
-        return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
-    return None
+# --- what goes into which pass ---------------------------------------------------------------------------------------
 
 
-def _moments(values: np.ndarray) -> Moments:
-    """Of one shard: per feature of a vector, over all values of an image; missing values are left out."""
-    table = values.reshape(len(values), -1) if values.ndim == 2 else values.reshape(-1, 1)
-    rows = max(1, CHUNK_VALUES // table.shape[1])
-    total = _chunk_moments(table[:rows])
-    for start in range(rows, len(table), rows):
-        total = _merged_moments(total, _chunk_moments(table[start : start + rows]))
-    return total
+def _numbered_passes(transforms: Sequence[Transform]) -> list[list[Numbered]]:
+    found: list[list[Numbered]] = []
+    left = list(enumerate(transforms))
+    while left:
+        now, left = _next_pass(left)
+        found.append(now)
+    return found
 
 
-def _chunk_moments(table: np.ndarray) -> Moments:
-    table = table.astype(np.float64)
-    there = ~np.isnan(table)
-    count = there.sum(axis=0).astype(np.float64)
-    if not there.all():
-        mean = np.where(there, table, 0.0).sum(axis=0) / np.maximum(count, 1)
-        return count, mean, np.where(there, (table - mean) ** 2, 0.0).sum(axis=0)
-    mean = table.sum(axis=0) / np.maximum(count, 1)
-    return count, mean, ((table - mean) ** 2).sum(axis=0)
+def _next_pass(left: Sequence[Numbered]) -> tuple[list[Numbered], list[Numbered]]:
+    """The transforms whose columns are known when the pass begins, and those that wait; one may be cut by column."""
+    now: list[Numbered] = []
+    later: list[Numbered] = []
+    unknown: set[str] = set()
+    filled: set[str] = set()
+    for number, transform in left:
+        kind = KINDS[transform.kind]
+        ready_names = [name for name in transform.columns if name not in unknown]
+        if kind.joint and (len(ready_names) < len(transform.columns) or filled.intersection(ready_names)):
+            ready_names = []  # which row lacks a value matters here, not only how many do
+        waiting = [name for name in transform.columns if name not in ready_names]
+        for names, these in ((ready_names, now), (waiting, later)):
+            if names:
+                these.append((number, transform.model_copy(update={"columns": names})))
+        unknown.update(waiting)
+        if kind.fills:
+            filled.update(ready_names)
+        elif kind.needs_rows(transform) and not kind.joint:
+            unknown.update(ready_names)
+    return now, later
 
 
-def _merge(transform: Transform, shards: list[Partial]) -> State:
+def _reads(transform: Transform) -> bool:
+    kind = KINDS[transform.kind]
+    return kind.needs_rows(transform) or kind.refuses(transform)
+
+
+def _names(transform: Transform) -> list[str]:
+    """Keys of the transform's `columns` in its state."""
+    return [" x ".join(transform.columns)] if KINDS[transform.kind].joint else transform.columns
+
+
+def _settings(transform: Transform) -> State:
     settings = transform.model_dump(mode="json", exclude={"columns"})
-    return {**settings, "columns": {n: _fitted(transform, n, [s[n] for s in shards]) for n in transform.columns}}
+    reads = {"reads": list(transform.columns)} if KINDS[transform.kind].joint else {}
+    return {**settings, **reads, "columns": {}}
 
 
-def _fitted(transform: Transform, name: str, shards: list[Any]) -> Any:
-    if not _is_fitted(transform):
-        return {"fill": transform.value} if transform.kind == "impute" else {}
-    if transform.kind in ("one_hot", "ordinal"):
-        return {"categories": sorted(_sum(shards))}
-    if transform.kind == "impute" and transform.strategy == "most_frequent":
-        counts = _sum(shards)
-        if not counts:
-            raise _nothing_to_fit(transform, name)
-        return {"fill": min(counts, key=lambda value: (-counts[value], value))}
-    count, mean, squares = shards[0]
-    for more in shards[1:]:
-        count, mean, squares = _merged_moments((count, mean, squares), more)
-    if not count.all():
-        raise _nothing_to_fit(transform, name)
-    if transform.kind == "impute":
-        return {"fill": float(mean[0])}
-    return {"mean": mean.tolist(), "std": _std(count, mean, squares).tolist()}
+# --- one shard -------------------------------------------------------------------------------------------------------
 
 
-def _merged_moments(a: Moments, b: Moments) -> Moments:
-    """Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance", eq. 2.1."""
-    count = a[0] + b[0]
-    share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
-    delta = b[1] - a[1]
-    return count, a[1] + delta * share, a[2] + b[2] + delta**2 * a[0] * share
+class _Passing:
+    """A column of one shard on its way through a pass; nothing is computed that no transform reads."""
+
+    def __init__(self, values: Any, *steps: Callable[[Any], Values]) -> None:
+        self._values = values
+        self._steps = list(steps)
+        self._gap_B: np.ndarray | None = None
+
+    def then(self, step: Callable[[Any], Values]) -> None:
+        self._steps.append(step)
+
+    def read(self) -> Values:
+        while self._steps:
+            self._values = self._steps.pop(0)(self._values)
+        return self._values
+
+    def leave_out_missing(self) -> None:
+        if self._gap_B is None:
+            values = self.read()
+            self._gap_B = base.is_missing(values)
+            self._values = base.some(values, ~self._gap_B)
+
+    def first(self, limit: int | None) -> tuple[Values, int, int]:
+        """Values of the shard's first rows, how many rows these are, and how many of them have no value."""
+        values = self.read()
+        if self._gap_B is None:
+            return values[:limit], len(values[:limit]), 0
+        gap_B = self._gap_B[:limit]
+        num_missing = int(gap_B.sum())
+        return values[: len(gap_B) - num_missing], len(gap_B), num_missing
 
 
-def _std(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Population standard deviation; 1 where the column is constant up to rounding, as scikit-learn decides it."""
-    variance = squares / count
-    eps = np.finfo(np.float64).eps
-    constant = variance <= count * eps * variance + (count * mean * eps) ** 2
-    return np.where(constant, 1.0, np.sqrt(variance))
+def _share(kind: type[Kind], transform: Transform, name: str, column: _Passing, rows_before: int) -> Share:
+    limit = kind.enough_rows(transform)
+    if limit is not None and rows_before >= limit:
+        limit = 0
+    values, num_rows, num_missing = column.first(limit)
+    return Share(num_rows, num_missing, kind.partial(transform, values, name))
 
 
-def _sum(counters: list[Counter[Any]]) -> Counter[Any]:
-    total: Counter[Any] = Counter()
-    for counter in counters:
-        total.update(counter)
-    return total
+# --- all shards ------------------------------------------------------------------------------------------------------
 
 
-def _nothing_to_fit(transform: Transform, name: str) -> DataError:
-    return DataError(
-        f"data.transforms: {transform.kind} finds no value of column '{name}' in the train split",
-        "leave the column out, or impute it with strategy: constant",
-    )
+def _fitted(transform: Transform, shards: Sequence[Partial], fills: dict[str, Values]) -> dict[str, base.Fitted]:
+    """What is fitted for each column; `fills` follows what a value filled in this pass becomes (one row a column)."""
+    kind = KINDS[transform.kind]
+    fitted: dict[str, base.Fitted] = {}
+    for name in _names(transform):
+        needs_rows = kind.needs_rows(transform)
+        found = _in_order(kind, transform, name, [s[name] for s in shards], fills.get(name)) if needs_rows else []
+        if needs_rows and not found:
+            raise base.nothing_to_fit(transform, name)
+        fitted[name] = kind.merge(transform, found, name)
+        if kind.fills and name not in fills:
+            fill = fitted[name]["fill"]
+            fills[name] = pa.array([fill]) if isinstance(fill, str) else np.array([fill], np.float64)
+        elif name in fills and not needs_rows:
+            state = {**_settings(transform), "columns": {name: fitted[name]}}
+            fills[name] = ready(state, name).apply(fills[name])
+    return fitted
+
+
+def _in_order(
+    kind: type[Kind], transform: Transform, name: str, shares: Sequence[Share], fill: Values | None
+) -> list[Any]:
+    """The partials of as many shards as are enough; behind each those of the values that were filled in it."""
+    limit = kind.enough_rows(transform)
+    found: list[Any] = []
+    num_rows = 0
+    for share in shares:
+        if limit is not None and num_rows >= limit:
+            break
+        num_rows += share.num_rows
+        found.append(share.found)
+        for start in range(0, share.num_missing, COPIES):
+            assert fill is not None
+            copies = base.repeated(fill, min(COPIES, share.num_missing - start))
+            found.append(kind.partial(transform, copies, name))
+    return found

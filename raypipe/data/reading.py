@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import ray.data
 from ray.data import Datasource, ReadTask
@@ -14,7 +19,9 @@ from ray.data.block import BlockMetadata
 from raypipe.data import columns
 from raypipe.data.columns import Kind
 from raypipe.data.files import SourceFile
-from raypipe.errors import DataError, did_you_mean
+from raypipe.data.selecting import select_rows
+from raypipe.errors import DataError, RaypipeError, did_you_mean
+from raypipe.spec.sources import Condition, CsvSource, SourceSpec
 
 SMALL_BYTES = 16 * 2**20
 """Below this one task reads everything: starting a process costs more than reading."""
@@ -22,26 +29,109 @@ SMALL_BYTES = 16 * 2**20
 EXPANSION = 4
 """Rough size of a file in memory, in file sizes."""
 
+BLOCK_BYTES = 64 * 2**20
+"""Small tables of one task are put together up to this size."""
+
+TASK_BYTES = 512 * 2**10
+"""Size of a read task, which names its files; Ray warns of larger ones."""
+
 FILE_KEY = b"raypipe.file"
 """Schema metadata: the first file of a block, named in messages."""
 
-ReadFile = Callable[[SourceFile], Iterable[pa.Table]]
+BAD = "__bad"
+"""Column of text that formats add for rows they could not read: why, or null; other columns are null or 0 there."""
+
+
+class Part(Protocol):
+    """What one call of a format's reader reads: a file, a range of one, or some small ones together."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """What lies in [start, stop) of a file, counted in the format's unit: bytes, row groups, record batches."""
+
+    file: SourceFile
+    size_bytes: int
+    start: int = 0
+    stop: int | None = None
+    """None is the end of the file."""
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+
+def as_range(part: SourceFile | FileRange) -> FileRange:
+    """A file as the range that is all of it."""
+    return part if isinstance(part, FileRange) else FileRange(part, part.size_bytes)
+
+
+P = TypeVar("P", bound=Part)
+ReadPart = Callable[[P], Iterable[pa.Table]]
+S = TypeVar("S", bound=SourceSpec)
+
+
+class MixedTypes(DataError):
+    """A column that is a number in one place and text in another.
+
+    Args:
+        column: its name; reading it as text (`dtypes`) brings the places together, where the format has that field.
+    """
+
+    def __init__(self, message: str, hint: str = "", column: str = "") -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, column)
+        self.column = column
+
+
+class MissingColumn(DataError):
+    """A named column is not there."""
+
+
+class Masking(Protocol):
+    """What keeps personal data out of tables and messages, see masking.py."""
+
+    def apply(self, table: pa.Table, file: str) -> pa.Table: ...
+    def guard(self, file: str) -> AbstractContextManager[None]: ...
+
+
+class NoMasking:
+    """Nothing is hidden."""
+
+    def apply(self, table: pa.Table, file: str) -> pa.Table:
+        return table
+
+    def guard(self, file: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+NO_MASKING = NoMasking()
 
 
 def read_files(
-    files: Sequence[SourceFile], read_file: ReadFile, names: Sequence[str] | None, parallelism: int | None
+    parts: Sequence[P],
+    read_part: ReadPart[P],
+    source: SourceSpec,
+    parallelism: int | None,
+    masking: Masking = NO_MASKING,
 ) -> ray.data.Dataset:
     """A lazy dataset over files; rows keep the order of the files.
 
     Args:
-        read_file: reads one file as tables; a module-level function or a partial of one.
-        names: columns to keep; None keeps all.
+        read_part: reads one part as tables; a module-level function or a partial of one.
+        source: says which columns and rows to keep.
         parallelism: blocks to read into; None lets Ray choose.
+        masking: applied before rows leave the task that reads them.
     """
     _hush_console()
-    small = sum(file.size_bytes for file in files) < SMALL_BYTES
+    small = sum(part.size_bytes for part in parts) < SMALL_BYTES
     num_blocks = 1 if parallelism is None and small else parallelism
-    dataset = ray.data.read_datasource(_Files(files, read_file, names), override_num_blocks=num_blocks)
+    dataset = ray.data.read_datasource(_Files(parts, read_part, source, masking), override_num_blocks=num_blocks)
     dataset.context.execution_options.preserve_order = True
     return dataset
 
@@ -53,74 +143,174 @@ def _hush_console() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def select(table: pa.Table, names: Sequence[str] | None, file: str) -> pa.Table:
-    """The named columns, in that order.
-
-    Raises:
-        DataError: one is not there.
-    """
-    if names is None:
-        return table
-    require(names, table.column_names, file)
-    return table.select(list(names))
+def needed(source: SourceSpec) -> list[str] | None:
+    """Columns that must be read: those to keep and those that choose rows; None is all."""
+    if source.columns is None:
+        return None
+    return list(dict.fromkeys([*source.columns, *(condition.column for condition in source.where)]))
 
 
 def require(names: Sequence[str], there: Sequence[str], file: str) -> None:
-    """Raise DataError unless all `names` are `there`."""
+    """Raise MissingColumn unless all `names` are `there`."""
     for name in names:
         if name not in there:
-            raise DataError(
-                f"{file}: column '{name}' is not there{did_you_mean(name, there)}; the columns are {list(there)[:50]}",
-                "correct the name in data.features, data.target, data.split.key or data.source.columns",
+            shown = [column for column in there if column != BAD][:50]
+            raise MissingColumn(
+                f"{file}: column '{name}' is not there{did_you_mean(name, there)}; the columns are {shown}",
+                "correct the name in data.features, data.target, data.split.key, data.source.columns or "
+                "data.source.where",
             )
+
+
+def refuse_names(names: Sequence[str], file: str) -> None:
+    """Raise DataError when a file has a column twice, or one with a name of ours."""
+    for i, name in enumerate(names):
+        if name == BAD or name in names[:i]:
+            why = "is a name that raypipe uses itself" if name == BAD else "is there twice"
+            raise DataError(f"{file}: column '{name}' {why}", "rename it in the file")
+
+
+@contextmanager
+def readable(file: str, what: str, hint: str) -> Iterator[None]:
+    """Whatever a decoder raises over damaged bytes becomes one DataError.
+
+    Args:
+        what: e.g. "CSV".
+    """
+    try:
+        yield
+    except RaypipeError:
+        raise
+    except Exception as error:  # decoders fail in every way there is: no list of types is complete
+        reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+        raise DataError(f"{file} is not readable as {what}: {reason}", hint) from None
+
+
+def with_bad(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
+    """The table with the rows that could not be read marked; unchanged when there are none, and it has columns.
+
+    Args:
+        reasons: row -> why it could not be read.
+    """
+    if not reasons and table.num_columns:
+        return table
+    marks = np.full(table.num_rows, None, object)
+    for row, reason in reasons.items():
+        marks[row] = reason
+    return table.append_column(BAD, pa.array(marks, pa.string()))
+
+
+def refuse_bad(table: pa.Table) -> pa.Table:
+    """The table without its marks.
+
+    Raises:
+        DataError: a row could not be read; says which and why.
+    """
+    if BAD not in table.column_names:
+        return table
+    reasons = table[BAD].drop_null()
+    if len(reasons):
+        raise DataError(f"{len(reasons)} row(s) cannot be read: {reasons[0]}", "mend or remove them")
+    return table.drop_columns([BAD])
+
+
+def as_text(source: S, column: str) -> S | None:
+    """The source with one more column read as text; None where that is no remedy for MixedTypes."""
+    if not isinstance(source, CsvSource) or column in source.dtypes:
+        return None
+    return source.model_copy(update={"dtypes": {**source.dtypes, column: "string"}})
 
 
 class _Files(Datasource):
     """Ray Data's view of a list of files."""
 
-    def __init__(self, files: Sequence[SourceFile], read_file: ReadFile, names: Sequence[str] | None) -> None:
+    def __init__(self, parts: Sequence[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking) -> None:
         super().__init__()
-        self._files = list(files)
-        self._read_file = read_file
-        self._names = names
+        self._parts = list(parts)
+        self._read_part = read_part
+        self._source = source
+        self._masking = masking
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return sum(file.size_bytes for file in self._files) * EXPANSION
+        return sum(part.size_bytes for part in self._parts) * EXPANSION
 
     def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        num_tasks = max(1, min(parallelism, len(self._files)))
-        cuts = [len(self._files) * i // num_tasks for i in range(num_tasks + 1)]
-        groups = [self._files[a:b] for a, b in pairwise(cuts)]
-        return [_read_task(group, self._read_file, self._names) for group in groups]
+        parallelism = max(parallelism, len(pickle.dumps(self._parts)) // TASK_BYTES)
+        groups = grouped(self._parts, parallelism)
+        return [_read_task(group, self._read_part, self._source, self._masking) for group in groups]
 
 
-def _read_task(files: list[SourceFile], read_file: ReadFile, names: Sequence[str] | None) -> ReadTask:
+def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
+    """Neighbouring parts together, in at most `num_groups` groups of about equal size."""
+    sizes = np.cumsum([max(1, part.size_bytes) for part in parts])
+    num_groups = max(1, min(num_groups, len(parts)))
+    ends = np.searchsorted(sizes, sizes[-1] * np.arange(1, num_groups) / num_groups, side="left") + 1
+    cuts = sorted({0, *(int(end) for end in ends), len(parts)})
+    return [list(parts[a:b]) for a, b in pairwise(cuts)]
+
+
+def _read_task(parts: list[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking) -> ReadTask:
     metadata = BlockMetadata(
         num_rows=None,
-        size_bytes=sum(file.size_bytes for file in files) * EXPANSION,
-        input_files=tuple(file.name for file in files),
+        size_bytes=sum(part.size_bytes for part in parts) * EXPANSION,
+        input_files=tuple(part.name for part in parts),
         exec_stats=None,
     )
-    return ReadTask(lambda: read_group(files, read_file, names), metadata)
+    return ReadTask(lambda: read_group(parts, read_part, source.columns, source.where, masking), metadata)
 
 
-def read_group(files: Sequence[SourceFile], read_file: ReadFile, names: Sequence[str] | None) -> list[pa.Table]:
-    """The tables of some files, every column of one type.
+def read_group(
+    parts: Sequence[P],
+    read_part: ReadPart[P],
+    names: Sequence[str] | None,
+    where: Sequence[Condition] = (),
+    masking: Masking = NO_MASKING,
+) -> Iterator[pa.Table]:
+    """The rows of some parts as tables of about BLOCK_BYTES, each of one type a column, one in memory at a time.
 
     Raises:
-        DataError: a column is missing, refused, or changes its type between two files.
+        DataError: a column is missing or refused, or values are damaged.
+        MixedTypes: a column changes its type.
     """
-    owners: list[str] = []
-    tables: list[pa.Table] = []
-    for file in files:
-        for table in read_file(file):
-            tables.append(columns.normalise(select(table, names, file.name), file.name))
-            owners.append(file.name)
-    kinds = common_kinds(
-        [{name: columns.kind(t.schema.field(name).type) for name in t.column_names} for t in tables], owners
-    )
-    whole = [_of_kinds(table, kinds, owner) for table, owner in zip(tables, owners, strict=True)]
-    return [table.replace_schema_metadata({FILE_KEY: owners[0]}) for table in whole]
+    agreed = _Agreed()
+    waiting: list[tuple[pa.Table, str]] = []
+    num_bytes = 0
+    for part in parts:
+        with masking.guard(part.name):
+            for read in read_part(part):
+                table = masking.apply(_chosen(read, names, where, part.name), part.name)
+                agreed.add(_kinds(table), part.name)
+                agreed.add_types(table.schema)
+                if table.num_rows or not waiting:
+                    waiting.append((table, part.name))
+                    num_bytes += table.nbytes
+                if num_bytes >= BLOCK_BYTES:
+                    yield _joined(waiting, agreed)
+                    waiting, num_bytes = [], 0
+    if waiting:
+        yield _joined(waiting, agreed)
+
+
+def _chosen(table: pa.Table, names: Sequence[str] | None, where: Sequence[Condition], file: str) -> pa.Table:
+    """The named columns of the rows wanted, in few types, and BAD where the format gave it."""
+    marks = [BAD] if BAD in table.column_names else []
+    chosen_by = [condition.column for condition in where]
+    kept = list(names) if names is not None else [name for name in table.column_names if name != BAD]
+    require([*kept, *chosen_by], table.column_names, file)
+    table = table.select(list(dict.fromkeys([*kept, *chosen_by, *marks])))
+    with readable(file, "columns of its types", "the file is damaged: write it again, or fetch a good copy"):
+        table.validate(full=True)
+        table = columns.normalise(table, file)
+    return select_rows(table, where, file, BAD).select([*kept, *marks])
+
+
+def _kinds(table: pa.Table) -> dict[str, Kind]:
+    return {name: columns.kind(table.schema.field(name).type) for name in table.column_names}
+
+
+def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: _Agreed) -> pa.Table:
+    whole = pa.concat_tables([agreed.apply(table, owner) for table, owner in tables])
+    return whole.replace_schema_metadata({FILE_KEY: tables[0][1]})
 
 
 def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dict[str, Kind]:
@@ -130,35 +320,56 @@ def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dic
         found: column -> kind, one a table.
         owners: the file of each table.
     Raises:
-        DataError: two tables disagree; names both files and types.
+        MixedTypes: two tables disagree; names both files and types.
     """
-    agreed: dict[str, Kind] = {}
-    first: dict[str, tuple[str, Kind]] = {}
+    agreed = _Agreed()
     for kinds, owner in zip(found, owners, strict=True):
+        agreed.add(kinds, owner)
+    return agreed.kinds
+
+
+class _Agreed:
+    """One kind a column over all tables seen, and the file that first said so."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = {}
+        self._first: dict[str, tuple[str, Kind]] = {}
+        self._text: dict[str, pa.DataType] = {}
+
+    def add(self, kinds: Mapping[str, Kind], owner: str) -> None:
         for name, kind in kinds.items():
-            both = columns.common([agreed.get(name, Kind("null")), kind])
+            both = columns.common([self.kinds.get(name, Kind("null")), kind])
             if both is None:
-                other, other_kind = first[name]
-                raise DataError(
+                other, other_kind = self._first[name]
+                raise MixedTypes(
                     f"column '{name}' holds {other_kind} in {other} but {kind} in {owner}; "
                     "a column has one type in all files",
-                    f"make '{name}' the same in all files, or leave it out with data.source.columns",
+                    f"make '{name}' the same in all files, leave it out with data.source.columns, or, for CSV and "
+                    "JSON lines, say what it is with data.source.dtypes",
+                    name,
                 )
-            agreed[name] = both
+            self.kinds[name] = both
             if kind.dtype != "null":
-                first.setdefault(name, (owner, kind))
-    return agreed
+                self._first.setdefault(name, (owner, kind))
 
+    def add_types(self, schema: pa.Schema) -> None:
+        """How the first table with text keeps it, plain or ENCODED, all later ones do."""
+        for field in schema:
+            if columns.kind(field.type) == Kind("string"):
+                self._text.setdefault(field.name, field.type)
 
-def _of_kinds(table: pa.Table, kinds: dict[str, Kind], file: str) -> pa.Table:
-    arrays = {}
-    for name, kind in kinds.items():
-        if kind.form.startswith("["):  # Arrow has no null tensor
-            require([name], table.column_names, file)
-        if name not in table.column_names:
-            arrays[name] = pa.nulls(table.num_rows, columns.arrow_type(kind))
-        elif columns.kind(table.schema.field(name).type) != kind:
-            arrays[name] = table[name].cast(columns.arrow_type(kind), safe=False)
-        else:
-            arrays[name] = table[name]
-    return pa.table(arrays)
+    def apply(self, table: pa.Table, file: str) -> pa.Table:
+        """The table with all columns, each of the kind agreed on."""
+        arrays = {}
+        for name, kind in self.kinds.items():
+            if kind.form.startswith("["):  # Arrow has no null tensor
+                require([name], table.column_names, file)
+                arrays[name] = table[name]
+                continue
+            wanted = self._text.get(name, columns.arrow_type(kind))
+            found = table[name] if name in table.column_names else pa.nulls(table.num_rows)
+            if found.type != wanted:
+                found = found.cast(columns.arrow_type(kind), safe=False)
+                found = found.dictionary_encode() if wanted == columns.ENCODED else found
+            arrays[name] = found
+        return pa.table(arrays) if arrays else table

@@ -58,7 +58,7 @@ def load_rows(store: Store, dataset: DatasetVersion, split: str, *, start: int =
     for shard in dataset.splits[split].shards:
         first, last = max(start - offset, 0), min(stop - offset, shard.num_rows)
         if first < last:
-            parts.append(_read(store, shard).slice(first, last - first))
+            parts.append(read_shard(store, shard).slice(first, last - first))
         offset += shard.num_rows
     if not parts:
         return _no_rows(dataset.signature)
@@ -117,7 +117,13 @@ def tensor_array(values: np.ndarray) -> pa.ExtensionArray:
     return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, shape), storage)
 
 
-def _read(store: Store, shard: Shard) -> pa.Table:
+def read_shard(store: Store, shard: Shard) -> pa.Table:
+    """One shard as it was written.
+
+    Raises:
+        DigestMismatch: it is not what was written.
+        ObjectMissing: it is gone.
+    """
     data = read_verified(store, shard.key, FileDigest(sha256=shard.sha256, size_bytes=shard.size_bytes))
     return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
@@ -139,4 +145,5 @@ def _no_rows(signature: Signature) -> Rows:
 
 
 def _empty(column: Column) -> np.ndarray:
-    return np.empty((0, *column.shape), object if column.dtype == "string" else column.dtype)
+    dtype = object if column.dtype == "string" else "float64" if column.nullable else column.dtype
+    return np.empty((0, *column.shape), dtype)

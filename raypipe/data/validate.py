@@ -16,11 +16,13 @@ import pyarrow as pa
 
 from raypipe.data import columns
 from raypipe.data.columns import NUMBERS, Kind
-from raypipe.data.reading import FILE_KEY, common_kinds, require
-from raypipe.data.split import Values
+from raypipe.data.expectations import columns_of
+from raypipe.data.hashing import Values
+from raypipe.data.reading import BAD, FILE_KEY, common_kinds, require
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.data import DataSpec
+from raypipe.spec.splits import HashSplit
 
 MAX_KEPT = 1000
 """Bad rows written aside; all are counted."""
@@ -47,8 +49,8 @@ class Schema:
     """What every row must hold.
 
     Attributes:
-        columns: what must hold a value: features, target, split key.
-        others: columns that only help to tell rows apart; anything goes.
+        columns: what must hold a value: features, target, and what the split reads.
+        others: columns that only help to tell rows apart, or that data.expectations name; anything goes.
         features: the raw columns the model sees, in order.
         key: columns that identify a row; all that are read unless data.split.key says otherwise.
     """
@@ -68,7 +70,7 @@ class Schema:
 
 @dataclass
 class BadRows:
-    """Rows that break the schema."""
+    """Rows that break the schema, or an expectation that sets them aside."""
 
     num_rows: int = 0
     kept: list[dict[str, Any]] = field(default_factory=list)
@@ -78,11 +80,12 @@ class BadRows:
 def profile(block: pa.Table) -> Profile:
     """Types and shapes of a block; reads no values."""
     metadata = block.schema.metadata or {}
+    names = [name for name in block.column_names if name != BAD]
     return Profile(
         file=metadata.get(FILE_KEY, b"the source").decode(),
         num_rows=block.num_rows,
-        kinds={name: columns.kind(block.schema.field(name).type) for name in block.column_names},
-        shapes={name: columns.shapes(block[name]) for name in block.column_names},
+        kinds={name: columns.kind(block.schema.field(name).type) for name in names},
+        shapes={name: columns.shapes(block[name]) for name in names},
     )
 
 
@@ -94,11 +97,15 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     """
     kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
     there, file = list(kinds), profiles[0].file
-    key = tuple(spec.split.key or ())
-    require([*(spec.features or ()), spec.target, *key], there, file)
-    features = tuple(spec.features or [name for name in there if name != spec.target and name not in key])
+    reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
+    key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
+    require([*(spec.features or ()), spec.target, *reads], there, file)
+    features = tuple(spec.feature_names(there))
     if not features:
-        raise DataError(f"{file} has no column beside the target '{spec.target}' and the split key", "add features")
+        aside = [*spec.split.sets_aside, *spec.masked]
+        raise DataError(
+            f"{file} has no column beside the target '{spec.target}'{f' and {aside}' if aside else ''}", "add features"
+        )
     for transform in spec.transforms:
         require(transform.columns, features, f"data.transforms ({transform.kind})")
     imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
@@ -107,10 +114,12 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
         for name, counts in p.shapes.items():
             shapes[name].update(counts)
     found: dict[str, Column] = {}
-    for name in dict.fromkeys([*features, spec.target, *key]):
+    for name in dict.fromkeys([*features, spec.target, *reads]):
         column = _column(name, kinds[name], shapes[name], name in imputed)
         found[name] = _target_column(column, spec) if name == spec.target else column
-    rest = [name for name in there if name not in found and not key and kinds[name].dtype != "null"]
+    expected = columns_of(spec.expectations)
+    wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
+    rest = [name for name in wanted if name not in found]
     others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
     return Schema(found, others, features, spec.target, key or (*found, *others), spec.task)
 
@@ -123,22 +132,48 @@ def check(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], BadRows]:
     Raises:
         DataError: the target holds fractions where classes are wanted.
     """
+    values, reasons = examine(block, schema)
+    return keep_good(block, values, reasons, schema)
+
+
+def examine(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], Reasons]:
+    """What a block holds, and what is wrong with which of its rows.
+
+    Returns:
+        values of each column over all rows, in the schema's types; missing numbers are NaN.
+    Raises:
+        DataError: the target holds fractions where classes are wanted.
+    """
     reasons: Reasons = []
+    if BAD in block.column_names:
+        reasons.append((block[BAD].is_valid().to_numpy(), "it could not be read"))
     values: dict[str, Values] = {}
     for name, column in schema.columns.items():
         values[name] = _checked(_column_of(block, name), column, reasons)
         if name == schema.target:
-            values[name] = _target_values(values[name], schema, reasons)
+            values[name] = _target_values(values[name], schema)
     for name, column in schema.others.items():
         values[name] = _checked(_column_of(block, name), column, [])
-    bad = np.zeros(block.num_rows, bool)
+    return values, reasons
+
+
+def good_rows(num_rows: int, reasons: Reasons) -> np.ndarray:
+    """Bool [B]: the rows that nothing is wrong with."""
+    good = np.ones(num_rows, bool)
     for mask, _ in reasons:
-        bad |= mask
-    if not bad.any():
+        good &= ~mask
+    return good
+
+
+def keep_good(
+    block: pa.Table, values: dict[str, Values], reasons: Reasons, schema: Schema
+) -> tuple[dict[str, Values], BadRows]:
+    """The good rows of a block, and the others with their reasons."""
+    good = good_rows(block.num_rows, reasons)
+    if good.all():
         return values, BadRows()
-    good = ~bad
     kept = {name: _kept(v, good) for name, v in values.items()}
-    return kept, _bad_rows(block, bad, reasons, schema)
+    return kept, _bad_rows(block, ~good, reasons, schema)
 
 
 def _kept(values: Values, good: np.ndarray) -> Values:
@@ -149,13 +184,14 @@ def _column_of(block: pa.Table, name: str) -> pa.ChunkedArray:
     return block[name] if name in block.column_names else pa.chunked_array([pa.nulls(block.num_rows)])
 
 
-def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float) -> None:
-    """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them."""
+def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float, notes: Sequence[str] = ()) -> None:
+    """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them, and the notes."""
     if bad.num_rows <= max_frac * num_rows:
         return
     lines = "".join(f"\n  row {k['row_number']}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:SHOWN])
+    lines += "".join(f"\n  {note}" for note in notes)
     raise DataError(
-        f"{bad.num_rows} of {num_rows} rows break the schema; data.bad_rows.max_frac={max_frac:g} "
+        f"{bad.num_rows} of {num_rows} rows break the schema or an expectation; data.bad_rows.max_frac={max_frac:g} "
         f"allows {int(max_frac * num_rows)}{lines}",
         "mend the rows, add an `impute` transform for missing values, or raise data.bad_rows.max_frac",
     )
@@ -165,7 +201,7 @@ def _column(name: str, kind: Kind, shapes: Counter[tuple[int, ...]], imputed: bo
     if kind.dtype == "null":
         raise DataError(f"column '{name}' has no value in any row", "leave it out, or correct the source")
     if not kind.form:
-        dtype = "float64" if imputed and kind.dtype != "string" else kind.dtype
+        dtype = "float64" if imputed and kind.dtype in NUMBERS else kind.dtype
         return Column(name=name, dtype=dtype, nullable=imputed)
     usual = max(shapes, key=lambda shape: (shapes[shape], [-size for size in shape]), default=())
     if 0 in usual or not usual:
@@ -200,7 +236,7 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
         values, misfit = columns.tensors(arrow, column.dtype, column.shape)
         reasons.append((misfit, f"'{column.name}' is missing, has gaps, or is not of shape {list(column.shape)}"))
     else:
-        values, missing = columns.scalars(arrow, column.dtype)
+        values, missing = columns.scalars(arrow, "float64" if column.nullable else column.dtype)
         if not column.nullable:
             reasons.append((missing, f"'{column.name}' is missing"))
     if values.dtype.kind == "f":
@@ -211,7 +247,7 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
     return values
 
 
-def _target_values(values: Values, schema: Schema, reasons: Reasons) -> Values:
+def _target_values(values: Values, schema: Schema) -> Values:
     """Class labels that were kept as floats (a column of whole numbers with gaps) become integers."""
     if schema.task == "regression" or isinstance(values, pa.Array) or values.dtype.kind != "f":
         return values
@@ -229,9 +265,10 @@ def _target_values(values: Values, schema: Schema, reasons: Reasons) -> Values:
 def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema) -> BadRows:
     positions = np.flatnonzero(bad)
     kept = []
-    rows = block.select([name for name in schema.columns if name in block.column_names])
+    rows = block.select([name for name in (*schema.columns, *schema.others) if name in block.column_names])
     for position in positions[:MAX_KEPT]:
-        why = "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
+        unread = block[BAD][int(position)].as_py() if BAD in block.column_names else None
+        why = unread or "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
         row = {name: _plain(rows[name][int(position)]) for name in rows.column_names}
         kept.append({"position": int(position), "reason": why, "row": row})
     return BadRows(len(positions), kept)

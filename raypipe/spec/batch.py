@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from raypipe.spec.base import Spec
-from raypipe.spec.data import Source
 from raypipe.spec.resources import ResourceSpec
+from raypipe.spec.sources import Source
 
 
 class BatchSpec(Spec):

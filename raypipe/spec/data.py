@@ -2,143 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec
+from raypipe.spec.expectations import Expectation
+from raypipe.spec.masking import MaskSpec
+from raypipe.spec.sources import Source, refuse_secrets
+from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
+from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
 Task = Literal["classification", "regression"]
-
-
-class SourceSpec(Spec):
-    """Fields every source has."""
-
-    columns: list[str] | None = Field(default=None, min_length=1)
-    """Columns to read; unset reads all."""
-
-
-class FileSourceSpec(SourceSpec):
-    path: str | list[str]
-    """A file, folder or glob, or several; local, relative to `data.root`, or `s3://bucket/key`."""
-
-
-class CsvSource(FileSourceSpec):
-    """Delimited text with a header line; `.gz` is read too."""
-
-    format: Literal["csv"]
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    null_values: list[str] = ["", "NA", "NaN", "nan", "null", "?"]
-    """Texts that mean 'no value'."""
-
-
-class ParquetSource(FileSourceSpec):
-    """Parquet files of one schema."""
-
-    format: Literal["parquet"]
-
-
-class JsonlSource(FileSourceSpec):
-    """One JSON object a line; `.gz` is read too."""
-
-    format: Literal["jsonl"]
-
-
-class IdxSource(SourceSpec):
-    """MNIST's own format: one file of images, one of labels, both optionally gzipped."""
-
-    format: Literal["idx"]
-    images: str
-    """The file of images (IDX, unsigned bytes, 3 dimensions); becomes column `image` [28, 28] for MNIST."""
-    labels: str
-    """The file of labels (IDX, unsigned bytes, 1 dimension); becomes column `label`."""
-
-
-class SklearnSource(SourceSpec):
-    """A small real data set that scikit-learn carries; needs no download."""
-
-    format: Literal["sklearn"]
-    dataset: Literal["digits", "iris", "wine", "breast_cancer", "diabetes"]
-    """`digits` gives `image` [8, 8] and `label`; the others give one column a feature and `target`."""
-
-
-Source = Annotated[CsvSource | ParquetSource | JsonlSource | IdxSource | SklearnSource, Field(discriminator="format")]
-
-
-class SplitSpec(Spec):
-    """How rows are divided: by a hash of the row, so that the same row lands in the same split forever."""
-
-    val_frac: float = Field(default=0.1, ge=0, lt=1)
-    test_frac: float = Field(default=0.2, ge=0, lt=1)
-    key: list[str] | None = Field(default=None, min_length=1)
-    """Columns that identify a row (rows with equal keys stay together); unset uses the whole row."""
-    salt: str = ""
-    """Change it to get another division of the same rows."""
-
-    @model_validator(mode="after")
-    def train_keeps_rows(self) -> Self:
-        if self.val_frac + self.test_frac >= 1:
-            raise ValueError(
-                f"val_frac={self.val_frac} + test_frac={self.test_frac} leaves no rows for train; keep the sum under 1"
-            )
-        return self
-
-
-class TransformSpec(Spec):
-    columns: list[str] = Field(min_length=1)
-    """Feature columns it changes, each by itself."""
-
-
-class ScaleTransform(TransformSpec):
-    """x -> x * factor + offset; fitted on nothing. Pixels to [0, 1]: factor 0.00392156862745098 (1/255)."""
-
-    kind: Literal["scale"]
-    factor: float = 1.0
-    offset: float = 0.0
-
-
-class StandardizeTransform(TransformSpec):
-    """x -> (x - mean) / std of the train split (population std; a constant column is only centred)."""
-
-    kind: Literal["standardize"]
-
-
-class ImputeTransform(TransformSpec):
-    """Fill missing values with the train split's mean, its most frequent value, or a constant."""
-
-    kind: Literal["impute"]
-    strategy: Literal["mean", "most_frequent", "constant"] = "mean"
-    value: float | str | None = None
-    """The constant, for strategy `constant`."""
-
-    @model_validator(mode="after")
-    def constant_has_value(self) -> Self:
-        if (self.strategy == "constant") != (self.value is not None):
-            raise ValueError("`value` goes with strategy: constant, and only with it")
-        return self
-
-
-class OneHotTransform(TransformSpec):
-    """One column a category of the train split, in sorted order."""
-
-    kind: Literal["one_hot"]
-    unknown: Literal["error", "ignore"] = "error"
-    """A category not seen in train: refuse the row, or give it all zeros."""
-
-
-class OrdinalTransform(TransformSpec):
-    """The category's index in the train split's sorted categories."""
-
-    kind: Literal["ordinal"]
-    unknown: Literal["error", "ignore"] = "error"
-    """A category not seen in train: refuse the row, or give it -1."""
-
-
-Transform = Annotated[
-    ScaleTransform | StandardizeTransform | ImputeTransform | OneHotTransform | OrdinalTransform,
-    Field(discriminator="kind"),
-]
 
 
 class BadRowsSpec(Spec):
@@ -148,6 +25,31 @@ class BadRowsSpec(Spec):
     """Bad rows up to this share of all rows are written aside with the reason; more stop the run. 0 allows none."""
 
 
+class PolicySpec(Spec):
+    """What happens to values and columns that train does not know, in training, batch inference and serving alike.
+
+    A missing value needs no setting: it is refused everywhere unless an `impute` transform fills it, and a feature that
+    is not given at all is always refused by name.
+    """
+
+    unknown_categories: Unknown = "error"
+    """A category that train has not: `error` refuses the row, `ignore` encodes it as none of the known ones. The
+    `unknown` of a transform goes before it."""
+    extra_columns: Literal["ignore", "error"] = "ignore"
+    """Columns of the input that the model does not read: `ignore` leaves them out (batch inference still writes them
+    beside the answers), `error` refuses the input by the column's name."""
+
+
+class SourcePart(NamedTuple):
+    """Rows that are read together."""
+
+    field: str
+    """Where the file names them: source, val_source or test_source."""
+    source: Source
+    split: str | None
+    """The split all its rows belong to; None: `data.split` decides row by row."""
+
+
 class DataSpec(Spec):
     """One dataset: files in, an immutable dataset version out."""
 
@@ -155,46 +57,192 @@ class DataSpec(Spec):
     """Folder, `s3://` or `https://` prefix that relative paths start from; unset: the pipeline file's folder."""
 
     source: Source
+    val_source: Source | None = None
+    """A ready-made val split; then `split` must give none."""
     test_source: Source | None = None
-    """A ready-made test split; then `split.test_frac` must be 0."""
+    """A ready-made test split; then `split` must give none."""
 
     target: str
     """The column to predict."""
     task: Task = "classification"
     features: list[str] | None = Field(default=None, min_length=1)
-    """Columns the model sees, in this order; unset: all but the target and the split key."""
+    """Columns the model sees, in this order; unset: all but the target, masked columns, and those by which the split
+    knows a row (key, group, time or word)."""
 
-    split: SplitSpec = SplitSpec()
+    masking: list[MaskSpec] = []
+    """Columns with personal data: replaced or removed before anything else sees the rows."""
+    split: SplitRule = HashSplit()
     transforms: list[Transform] = []
     """Applied in this order; fitted on the train split only."""
+    policy: PolicySpec = PolicySpec()
+    """What happens to what train does not know."""
+    expectations: list[Expectation] = []
+    """What rows and columns must hold beyond their types, and what happens where they do not."""
     bad_rows: BadRowsSpec = BadRowsSpec()
     rows_per_shard: int = Field(default=100_000, ge=1)
-    """Rows a stored shard holds at most."""
+    """About how many rows, over all splits, are stored together: one shard a split."""
     read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
 
+    def parts(self) -> list[SourcePart]:
+        """Everything that is read, in order."""
+        if isinstance(self.split, DirectoriesSplit):
+            named = self.split.folders.items()
+            found = [SourcePart("source", self.source.in_split(folder), name) for name, folder in named]
+        else:
+            found = [SourcePart("source", self.source, None)]
+        for name, source in (("val", self.val_source), ("test", self.test_source)):
+            if source is not None:
+                found.append(SourcePart(f"{name}_source", source, name))
+        return found
+
+    @property
+    def wanted_splits(self) -> tuple[str, ...]:
+        """The splits that must hold rows, in order."""
+        ready_made = {part.split for part in self.parts()}
+        return tuple(name for name in ("train", "val", "test") if name in ready_made or name in self.split.wanted)
+
+    @property
+    def masked(self) -> dict[str, MaskSpec]:
+        """Column -> what happens to it."""
+        return {name: mask for mask in self.masking for name in mask.columns}
+
+    @property
+    def stratify_by(self) -> str | None:
+        """The column whose values are the classes of a stratified split."""
+        return (self.split.by or self.target) if self.split.kind == "stratified" else None
+
+    @property
+    def watched_groups(self) -> tuple[str, ...]:
+        """Columns that name a group, where one could be in two splits; the splits by hash and by group keep theirs
+        together, unless val or test come from files of their own."""
+        together = self.split.kind in ("hash", "grouped") and self.val_source is None and self.test_source is None
+        return () if together else self.split.groups
+
+    def feature_names(self, there: Iterable[str]) -> list[str]:
+        """The columns the model sees, of those there are after masking."""
+        aside = {self.target, *self.split.sets_aside, *self.masked}
+        return list(self.features) if self.features is not None else [name for name in there if name not in aside]
+
     @model_validator(mode="before")
     @classmethod
-    def ready_made_test_split(cls, values: Any) -> Any:
-        """With `test_source`, `split.test_frac` defaults to 0 instead of 0.2."""
+    def policy_reaches_transforms(cls, values: Any) -> Any:
+        """A transform that does not say what an unknown category is follows `policy`."""
+        if not isinstance(values, dict):
+            return values
+        fields = cast("dict[str, Any]", values)
+        policy: Any = fields.get("policy")
+        found: Any = policy.unknown_categories if isinstance(policy, PolicySpec) else None
+        if isinstance(policy, dict):
+            found = cast("dict[str, Any]", policy).get("unknown_categories")
+        transforms: Any = fields.get("transforms")
+        if found is None or not isinstance(transforms, list):
+            return fields
+        return {**fields, "transforms": [with_unknown(t, found) for t in cast("list[Any]", transforms)]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def ready_made_splits(cls, values: Any) -> Any:
+        """With `val_source` or `test_source`, the share of that split defaults to 0."""
         if not isinstance(values, dict):
             return values
         fields = cast("dict[str, Any]", values)
         split: Any = fields.get("split") or {}
-        if fields.get("test_source") is None or not isinstance(split, dict) or "test_frac" in split:
+        if not isinstance(split, dict) or cast("dict[str, Any]", split).get("kind") in ("column", "directories"):
             return fields
-        return {**fields, "split": {**cast("dict[str, Any]", split), "test_frac": 0.0}}
+        none = {f"{name}_frac": 0.0 for name in ("val", "test") if fields.get(f"{name}_source") is not None}
+        return {**fields, "split": {**none, **cast("dict[str, Any]", split)}} if none else fields
 
     @model_validator(mode="after")
-    def test_split_once(self) -> Self:
-        if self.test_source is not None and self.split.test_frac > 0:
-            raise ValueError(
-                f"test_source is the test split, so split.test_frac={self.split.test_frac} must be 0 or left out"
-            )
-        if self.features is not None and self.target in self.features:
-            raise ValueError(f"the target '{self.target}' must not be one of the features")
-        if self.features is not None:
-            stray = sorted({c for t in self.transforms for c in t.columns} - set(self.features))
-            if stray:
-                raise ValueError(f"transforms name {stray}, which are not among the features {self.features}")
+    def no_secret_in_an_address(self) -> Self:
+        if self.root is not None:
+            refuse_secrets(self.root)
+            for part in self.parts():
+                for place in part.source.places():
+                    refuse_secrets(place if "://" in place else f"{self.root}/{place}")
         return self
+
+    @model_validator(mode="after")
+    def features_are_not_the_target(self) -> Self:
+        if self.features is None:
+            return self
+        if self.target in self.features:
+            raise ValueError(f"the target '{self.target}' must not be one of the features")
+        stray = sorted({c for t in self.transforms for c in t.columns} - set(self.features))
+        if stray:
+            raise ValueError(f"transforms name {stray}, which are not among the features {self.features}")
+        return self
+
+    @model_validator(mode="after")
+    def each_split_has_one_source(self) -> Self:
+        for name, source in (("val", self.val_source), ("test", self.test_source)):
+            if source is None or name not in self.split.wanted:
+                continue
+            if isinstance(self.split, TimeSplit) and not self.split.by_share:
+                also, none = f"split.{name}_from", "null"
+            elif isinstance(self.split, FractionSplit):
+                also, none = f"split.{name}_frac={getattr(self.split, f'{name}_frac')}", "0"
+            else:
+                also = f"split.{name} of kind: {self.split.kind}"
+                none = "[]" if isinstance(self.split, ColumnSplit) else "null"
+            raise ValueError(f"{name}_source is the {name} split, so {also} must be {none} or left out")
+        return self
+
+    @model_validator(mode="after")
+    def split_fits_the_columns(self) -> Self:
+        split = self.split
+        if isinstance(split, DirectoriesSplit):
+            places = self.source.places()
+            if not places:
+                raise ValueError(
+                    f"split.kind: directories needs files, but source.format: {self.source.format} has none"
+                )
+            for place in places:
+                if "{split}" not in place and any(sign in place for sign in "*?["):
+                    raise ValueError(
+                        f"split.kind: directories: '{place}' matches files, so mark where the name of the split is, "
+                        "e.g. 'dataset/{split}/*.csv'"
+                    )
+        if split.kind == "stratified" and self.stratify_by == self.target and self.task == "regression":
+            raise ValueError(
+                "split.kind: stratified needs classes, but the target of task: regression has none; name a column in "
+                "split.by, or use kind: hash"
+            )
+        if isinstance(split, TimeSplit | ColumnSplit) and split.column == self.target:
+            raise ValueError(f"split.column must not be the target '{self.target}'")
+        if isinstance(split, ColumnSplit) and split.column in (self.features or ()):
+            raise ValueError(f"'{split.column}' says which split a row is in, so it must not be a feature")
+        return self
+
+    @model_validator(mode="after")
+    def masked_columns_teach_nothing(self) -> Self:
+        names = [name for mask in self.masking for name in mask.columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"masking names {twice} twice; a column is masked in one way")
+        exact = {self.split.column} if isinstance(self.split, TimeSplit | ColumnSplit) else set[str]()
+        for name, mask in self.masked.items():
+            if name == self.target:
+                raise ValueError(f"masking: '{name}' is the target; the model has to learn its values")
+            if name in (self.features or ()) or any(name in transform.columns for transform in self.transforms):
+                raise ValueError(f"masking: '{name}' is a feature, but {_WHY_NO_FEATURE[mask.method]}; leave it out")
+            if name in exact:
+                raise ValueError(f"masking: the split reads the values of '{name}', so it cannot be masked")
+            reads = {*self.split.reads, *([self.stratify_by] if self.stratify_by else [])}
+            if name in reads and mask.method in ("drop", "redact"):
+                raise ValueError(
+                    f"masking: the split needs to tell the values of '{name}' apart, which method: {mask.method} "
+                    "leaves no way to do; use method: hash"
+                )
+            expected = {column for e in self.expectations for column in getattr(e, "columns", None) or ()}
+            if name in expected and mask.method == "drop":
+                raise ValueError(f"masking: method: drop removes '{name}', but an expectation reads it")
+        return self
+
+
+_WHY_NO_FEATURE = {
+    "drop": "method: drop removes it",
+    "redact": "method: redact makes all its values the same",
+    "hash": "what method: hash writes has no meaning a model could learn, and changes with the key",
+    "tokenize": "what method: tokenize writes has no meaning a model could learn, and changes with the key",
+}

@@ -218,10 +218,15 @@ def _written_path(loc: tuple[str | int, ...], raw: Any) -> FieldPath:
     """pydantic's location without the tags of unions, which the user never wrote."""
     path: list[str | int] = []
     here = raw
+    kind: Any = PipelineSpec
     for index, part in enumerate(loc):
+        is_tag = _tagged(kind, part) is not None
+        kind = _step(kind, part)
+        if is_tag:
+            continue
         if _has(here, part):
             here = here[part]
-        elif index < len(loc) - 1 or not _can_hold(here, part) or part in (here.get("kind"), here.get("format")):
+        elif index < len(loc) - 1 or not _can_hold(here, part):
             continue
         path.append(part)
     return tuple(path)
@@ -265,13 +270,20 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
     return sorted({field for m in models for field in m.model_fields})
 
 
+def _tagged(kind: Any, part: str | int) -> type[BaseModel] | None:
+    """The variant of a union that `part` is the tag of."""
+    models = [option for option in _flatten(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
+    return next((m for m in models if len(models) > 1 and _tag(m) == part), None)
+
+
 def _step(kind: Any, part: str | int) -> Any:
+    variant = _tagged(kind, part)
+    if variant is not None:  # before fields: a split of kind `column` has a field `column`
+        return variant
     for option in _flatten(kind):
         if isinstance(option, type) and issubclass(option, BaseModel):
             if part in option.model_fields:
                 return option.model_fields[str(part)].annotation
-            if _tag(option) == part:
-                return option
         elif typing.get_origin(option) is list:
             return typing.get_args(option)[0]
         elif typing.get_origin(option) is dict:

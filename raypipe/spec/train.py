@@ -95,6 +95,35 @@ class CheckpointSpec(Spec):
     """Complete checkpoints kept; older ones are deleted."""
 
 
+class RowsSpec(Spec):
+    """What a worker holds of its rows; the others it reads from the store as it trains, each row once an epoch."""
+
+    resident_bytes: int | None = Field(default=None, ge=0)
+    """Rows are held in memory where they take at most so many bytes a worker, as the model reads them; otherwise they
+    are streamed. Unset: 40 % of the memory available to the workers of a node, divided among them. 0 always streams.
+    Never changes the result."""
+    window_rows: int | None = Field(default=None, ge=1)
+    """Rows shuffled together, whether held or streamed; streaming takes the memory of two windows and one shard. Unset:
+    as many as make 256 MiB."""
+
+
+class AugmentSpec(Spec):
+    """Training images are changed anew each time they are seen, each by itself; those of val and test, of batches and
+    requests never are. Pixels are what the model reads, after all transforms. What is drawn follows from seed, epoch,
+    step and worker alone, so that a resumed training repeats it."""
+
+    horizontal_flip_prob: float = Field(default=0.0, ge=0, le=1)
+    """Share of the images that are mirrored left to right."""
+    crop_padding: int = Field(default=0, ge=0, le=2**12)
+    """Pixels of zeros put around an image, from which a piece of its own size is cut at random."""
+    contrast_frac: float = Field(default=0.0, ge=0, le=1)
+    """Distances from the image's mean are multiplied by a factor between 1 minus this and 1 plus this."""
+    brightness: float = Field(default=0.0, ge=0)
+    """A number between minus this and plus this is added to all pixels of an image."""
+    channels: Literal["first", "last"] = "first"
+    """`last` for images [H, W, C]; those of one channel may be [H, W] either way."""
+
+
 class TrainSpec(Spec):
     """How one model is trained; a tuning trial may override any field."""
 
@@ -115,6 +144,9 @@ class TrainSpec(Spec):
     clip_grad_norm: float | None = Field(default=None, gt=0)
     """Largest L2 norm of the whole gradient; unset does not clip."""
     early_stopping: EarlyStoppingSpec | None = None
+    augment: AugmentSpec | None = None
+    """For images alone."""
+    rows: RowsSpec = RowsSpec()
     checkpoint: CheckpointSpec = CheckpointSpec()
     max_failures: int = Field(default=3, ge=0)
     """Times a lost worker group is started again from the newest checkpoint."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from obstore.store import MemoryStore as _Memory
 
-from raypipe.data.fitting import fit_columns
+from raypipe.data.fitting import fit, partials
 from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
+from raypipe.data.transforms import FittedTransforms
 from raypipe.records import Column, DatasetVersion, Shard, Signature, Split
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
-from raypipe.spec.data import Task, Transform
+from raypipe.spec.data import Task
+from raypipe.spec.transforms import Transform
 from raypipe.storage import Store, layout
 from raypipe.storage.objects import ObjectStore
 
@@ -36,13 +39,20 @@ class FakeClock:
     def __call__(self) -> float:
         return self.now
 
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
+    def advance(self, elapsed_s: float) -> None:
+        self.now += elapsed_s
 
 
 def run_context(store: Store, *, run_id: str = "rtest", code_dir: Path | None = None, seed: int = 0) -> RunContext:
     """A context that prints nothing."""
     return RunContext(run_id=run_id, store=store, progress=Progress(run_id, stream=None), code_dir=code_dir, seed=seed)
+
+
+def fit_columns(
+    transforms: Sequence[Transform], inputs: Sequence[Column], shards: Sequence[Mapping[str, np.ndarray]]
+) -> FittedTransforms:
+    """`fit` over shards that are in memory: column name -> values [B, *shape] each."""
+    return fit(transforms, inputs, lambda before, group: [partials(before, group, s, inputs) for s in shards])
 
 
 def tiny_dataset(
@@ -76,7 +86,7 @@ def tiny_dataset(
     splits: dict[str, Split] = {}
     for split, (start, stop) in bounds.items():
         rows = table.slice(start, None if stop is None else stop - start)
-        splits[split] = _write_split(store, layout.dataset(name, version) + f"/{split}", rows, rows_per_shard)
+        splits[split] = _write_split(store, partial(layout.shard, name, version, split), rows, rows_per_shard)
     classes = tuple(np.unique(target).tolist()) if task == "classification" else None
     return DatasetVersion(
         name=name,
@@ -89,11 +99,11 @@ def tiny_dataset(
     )
 
 
-def _write_split(store: Store, prefix: str, rows: pa.Table, rows_per_shard: int) -> Split:
+def _write_split(store: Store, key_of: Callable[[int], str], rows: pa.Table, rows_per_shard: int) -> Split:
     shards: list[Shard] = []
     for start in range(0, len(rows), rows_per_shard):
         part = rows.slice(start, rows_per_shard)
-        data, key = to_bytes(part), f"{prefix}/{len(shards):05d}.arrow"
+        data, key = to_bytes(part), key_of(len(shards))
         store.write(key, data)
         digest = hashlib.sha256(data).hexdigest()
         shards.append(Shard(key=key, num_rows=len(part), size_bytes=len(data), sha256=digest))

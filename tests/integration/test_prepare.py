@@ -16,7 +16,7 @@ from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare, source_fingerprint
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError, RaypipeError, StoreAccessError, StoreError
-from raypipe.records import DatasetVersion
+from raypipe.records import DataProfile, DatasetVersion
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
 from raypipe.testing.contracts import FormatContract
@@ -249,3 +249,86 @@ def test_source_on_s3_that_does_not_answer_may_be_tried_again(s3_address, free_p
     with pytest.raises(StoreError, match="S3 did not answer") as caught:
         source_fingerprint(spec("unused", "s3://bucket/a.csv"))
     assert caught.value.transient
+
+
+CANARIES = [f"canary{i}@example.org" for i in range(600)]
+
+
+def test_prepare_of_masked_columns_leaves_no_value_anywhere(ray_cluster, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MAIL_KEY", "k" * 32)
+    rows = [{**row, "mail": CANARIES[i], "phone": CANARIES[-1 - i]} for i, row in enumerate(ADULTS)]
+    rows[5]["pay"] = float("inf")
+    rows[6]["mail"] = CANARIES[7]
+    write_csv(tmp_path / "in" / "a.csv", rows)
+    masking = [
+        {"columns": ["mail"], "method": "tokenize", "key_env": "MAIL_KEY"},
+        {"columns": ["phone"], "method": "drop"},
+    ]
+    unique = {"kind": "unique", "columns": ["mail"], "on_fail": "quarantine"}
+    fields = {"masking": masking, "expectations": [unique], "bad_rows": {"max_frac": 0.1}}
+    store = open_store(str(tmp_path / "store"))
+    dataset = prepare(spec(tmp_path / "in", **fields), run_context(store))
+    assert dataset.num_bad_rows == 2 and [c.name for c in dataset.signature.inputs] == ["age", "city", "pay"]
+    fields |= {"bad_rows": {"max_frac": 0.0}, "expectations": [{**unique, "on_fail": "fail"}]}
+    with pytest.raises(DataError) as caught:
+        prepare(spec(tmp_path / "in", **fields), run_context(store))
+    written = b"".join(store_files(store).values()).decode(errors="replace")
+    said = "".join(capfd.readouterr()) + str(caught.value)
+    assert "canary" not in written + said and "kkkk" not in written + said
+
+
+def test_prepare_with_an_expectation_that_fails_writes_nothing_and_names_the_rows(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", ADULTS)
+    expectations = [{"kind": "range", "columns": ["age"], "min": 22}, {"kind": "row_count", "min": 1000}]
+    with pytest.raises(DataError, match=r"(?s)2 of data\.expectations do not hold.*row 2: 21") as caught:
+        prepare(spec(tmp_path / "in", expectations=expectations), ctx)
+    assert "600" in str(caught.value) and not store_files(ctx.store)
+
+
+def test_prepare_keeps_a_profile_and_measures_drift_against_it(ray_cluster, ctx, tmp_path):
+    drift = {"kind": "drift", "columns": ["pay"], "threshold": 0.25}
+    write_csv(tmp_path / "in" / "a.csv", ADULTS)
+    first = prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
+    profile = DataProfile.model_validate_json(ctx.store.read(first.profile_key))
+    pay = profile.column("pay")
+    assert profile.num_rows == 600 and (pay.min, pay.max, pay.nulls) == (0.0, 3.0, 0)
+    assert profile.column("age").nulls == 60 and profile.expectations[0].passed
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "pay": row["pay"] + 2} for row in ADULTS])
+    with pytest.raises(DataError, match="pay"):
+        prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
+    assert len(store_files(ctx.store)) == len(first.splits["train"].shards) * 3 + 3
+
+
+@pytest.mark.parametrize("split", ["stratified", "grouped", "time", "column", "directories"])
+def test_prepare_of_every_kind_of_split_is_the_same_at_any_parallelism(ray_cluster, tmp_path, split):
+    words = ["train", "train", "train", "val", "test"]
+    rows = [
+        {**row, "day": f"2024-{1 + i % 12:02d}-{1 + i % 28:02d}", "part": words[i % 5]} for i, row in enumerate(ADULTS)
+    ]
+    fields = {
+        "stratified": {"kind": "stratified"},
+        "grouped": {"kind": "grouped", "group": ["key"]},
+        "time": {"kind": "time", "column": "day", "leaks": "warn"},
+        "column": {"kind": "column", "column": "part", "leaks": "warn"},
+        "directories": {"kind": "directories"},
+    }[split]
+    for number in range(4):
+        chosen = [row for i, row in enumerate(rows) if i % 4 == number]
+        if split == "directories":
+            for word in set(words):
+                write_csv(tmp_path / "in" / word / f"{number}.csv", [row for row in chosen if row["part"] == word])
+        else:
+            write_csv(tmp_path / "in" / f"{number}.csv", chosen)
+    features = ["age", "city", "pay"]
+    seen = []
+    for parallelism in (1, 3):
+        store = open_store(str(tmp_path / f"store-{parallelism}"))
+        path = "." if split == "directories" else "*.csv"
+        dataset = prepare(
+            spec(tmp_path / "in", path=path, split=fields, features=features, read_parallelism=parallelism),
+            run_context(store),
+        )
+        seen.append(store_files(store))
+        sizes = {name: found.num_rows for name, found in dataset.splits.items()}
+        assert sum(sizes.values()) == 600 and min(sizes.values()) > 40
+    assert seen[0] == seen[1]

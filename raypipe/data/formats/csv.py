@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv as pacsv
 import ray.data
 
-from raypipe.data.files import SourceFile, find, open_text
-from raypipe.data.reading import read_files
+from raypipe.data.files import SourceFile, find
+from raypipe.data.lines import Chunk, RowReader, ranges
+from raypipe.data.reading import (
+    NO_MASKING,
+    FileRange,
+    Masking,
+    as_range,
+    needed,
+    read_files,
+    readable,
+    refuse_names,
+    require,
+    with_bad,
+)
 from raypipe.errors import DataError
-from raypipe.spec.data import CsvSource
+from raypipe.spec.sources import CsvSource
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
+
+BLANK = b"\r\n"
+NEWLINE, RETURN, QUOTE = b'\n\r"'
+SHOWN = 80
+"""Characters of a value that a message shows."""
 
 
 def files(source: CsvSource, root: str) -> list[SourceFile]:
@@ -22,28 +45,185 @@ def files(source: CsvSource, root: str) -> list[SourceFile]:
     return find(source.path, root, SUFFIXES)
 
 
-def read(source: CsvSource, root: str, parallelism: int | None) -> ray.data.Dataset:
-    """Rows of all files."""
-    reader = partial(read_file, delimiter=source.delimiter, null_values=source.null_values)
-    return read_files(files(source, root), reader, source.columns, parallelism)
+def read(source: CsvSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+    """Rows of all files; a large file is divided where its quoted values hold no line breaks."""
+    parts = ranges(files(source, root), divisible=not source.newlines_in_values)
+    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
 
 
-def read_file(file: SourceFile, *, delimiter: str = ",", null_values: list[str]) -> Iterator[pa.Table]:
-    """One file; types are inferred over the whole of it, not from its beginning.
+def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa.Table]:
+    """One file or a range of it, in tables of some megabytes; types are inferred over the whole of each.
+
+    A blank line between the header and the last row is a row without values, also in a file of one column; anywhere
+    else it is nothing.  Rows of another length than the header and values that are not of their declared type are
+    marked as bad.
 
     Raises:
-        DataError: no header, rows of different length, or bytes that are not UTF-8.
+        DataError: no header, or bytes that cannot be decompressed.
     """
-    try:
-        with open_text(file) as stream:
-            yield pacsv.read_csv(
-                stream,
-                pacsv.ReadOptions(use_threads=False),
-                pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                pacsv.ConvertOptions(null_values=null_values, strings_can_be_null=True),
+    hint = "check data.source.delimiter, and that the file is whole"
+    part = as_range(part)
+    with readable(part.name, "CSV", hint), closing(_rows(part, source)) as rows:
+        names = _names(_header(part, source) if part.start else rows.header(), part.name, source)
+        parser = _Parser(names, part.name, source)
+        is_empty = True
+        for chunk in rows.chunks():
+            is_empty = False
+            yield parser.parse(chunk)
+        if is_empty:
+            yield pa.table({name: pa.nulls(0) for name in parser.wanted})
+
+
+def row_ends(data: bytes, inside: bool, *, delimiter: int, quotes: bool) -> tuple[np.ndarray, bool]:
+    """Where rows end: after line breaks that are not between quotes.
+
+    As in Arrow's parser a quote opens a value only at its beginning, and a doubled one inside is a quote.
+
+    Args:
+        inside: whether the bytes begin inside quotes.
+        quotes: whether line breaks may be inside quotes at all.
+    Returns:
+        Offsets after each end, int64 [n], and whether the bytes end inside quotes.
+    """
+    byte = np.frombuffer(data, np.uint8)
+    breaks = np.flatnonzero(byte == NEWLINE)
+    if b"\r" in data:
+        returns = np.flatnonzero(byte[:-1] == RETURN)
+        breaks = np.union1d(breaks, returns[byte[returns + 1] != NEWLINE])
+    at = np.flatnonzero(byte == QUOTE) if quotes else breaks[:0]
+    opening = at[int(inside) :: 2]
+    starts = (delimiter, NEWLINE, RETURN, QUOTE)
+    if not (np.isin(byte[opening - 1], starts) | (opening == 0)).all():
+        at = _switching(byte, at, inside, starts)
+    is_inside = (np.searchsorted(at, breaks) + inside) % 2 == 1
+    return breaks[~is_inside] + 1, bool((len(at) + inside) % 2)
+
+
+def _switching(byte: np.ndarray, at: np.ndarray, inside: bool, starts: tuple[int, ...]) -> np.ndarray:
+    """Those quotes that open or close a value; the others stand in the middle of one that is not quoted."""
+    found: list[int] = []
+    for position in at.tolist():
+        before = int(byte[position - 1])
+        doubled = before == QUOTE and found[-1:] == [position - 1]
+        if inside or position == 0 or doubled or (before != QUOTE and before in starts):
+            found.append(position)
+            inside = not inside
+    return np.array(found, np.int64)
+
+
+def _rows(part: FileRange, source: CsvSource) -> RowReader:
+    ends = partial(row_ends, delimiter=ord(source.delimiter), quotes=source.newlines_in_values)
+    return RowReader(part, ends, source.max_row_bytes, BLANK)
+
+
+def _header(part: FileRange, source: CsvSource) -> bytes:
+    with closing(_rows(FileRange(part.file, 0, 0, 1), source)) as rows:
+        return rows.header()
+
+
+def _names(header: bytes, file: str, source: CsvSource) -> list[str]:
+    if not header:
+        raise DataError(f"{file} is not readable as CSV: it is empty", "give it a header line and rows")
+    options = pacsv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True)
+    line = pa.BufferReader(header.rstrip(BLANK) + b"\n")
+    names = pacsv.read_csv(line, pacsv.ReadOptions(use_threads=False), options).column_names
+    refuse_names(names, file)
+    return names
+
+
+class _Parser:
+    """Chunks of one file -> tables.
+
+    Args:
+        names: of all columns, in the file's order.
+    """
+
+    def __init__(self, names: list[str], file: str, source: CsvSource) -> None:
+        self.wanted = needed(source) or names
+        require([*self.wanted, *source.dtypes], names, file)
+        self._names, self._file, self._source = names, file, source
+        self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items()}
+        self._dates: dict[str, pa.DataType] = {}
+        """Columns that would be read as dates and times; they stay the text that was written."""
+
+    def parse(self, chunk: Chunk) -> pa.Table:
+        """All rows of a chunk, the unread ones marked."""
+        reasons: dict[int, str] = {}
+        try:
+            table, skipped = self._read(chunk, self._declared)
+        except pa.ArrowInvalid:
+            text = dict.fromkeys(self._declared, pa.string())
+            table, skipped = self._read(chunk, text)
+            table, reasons = self._converted(table)
+        is_skipped = np.zeros(table.num_rows + len(skipped), bool)
+        is_skipped[list(skipped)] = True
+        if skipped:
+            rows = np.cumsum(~is_skipped) - 1
+            table = table.take(pa.array(rows, mask=is_skipped))
+        kept = np.flatnonzero(~is_skipped)
+        unread = {int(kept[row]): why for row, why in reasons.items()}
+        unread.update({row: f"{self._file}: {why}" for row, why in skipped.items() if why is not None})
+        return with_bad(table, unread)
+
+    def _read(self, chunk: Chunk, types: dict[str, pa.DataType]) -> tuple[pa.Table, dict[int, str | None]]:
+        """The rows that can be read, and the others: place among all rows -> why."""
+        marks = {f"\0{row}": why for row, why in chunk.unread.items()}
+        rest = f"{self._source.delimiter * len(self._names)}\n"  # one value more than the header has: never a row
+        data = chunk.replaced(lambda row: f"\0{row}{rest}".encode())
+        skipped: dict[int, str | None] = {}
+
+        def note(row: pacsv.InvalidRow) -> str:
+            mark = row.text.partition(self._source.delimiter)[0]
+            why = f"the row has {row.actual_columns} values, the header {row.expected_columns}"
+            skipped[row.number - 1] = f"the row {marks[mark]}" if marks.get(mark) else None if mark in marks else why
+            return "skip"
+
+        def read(types: dict[str, pa.DataType]) -> pa.Table:
+            skipped.clear()
+            return pacsv.read_csv(
+                pa.BufferReader(data),
+                pacsv.ReadOptions(use_threads=False, column_names=self._names, block_size=len(data) + 1),
+                pacsv.ParseOptions(delimiter=self._source.delimiter, newlines_in_values=True, invalid_row_handler=note),
+                pacsv.ConvertOptions(
+                    null_values=self._source.null_values,
+                    strings_can_be_null=True,
+                    include_columns=self.wanted,
+                    column_types={**self._dates, **types},
+                ),
             )
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise DataError(
-            f"{file.name} is not readable as CSV: {error}",
-            "every line needs as many values as the header; check data.source.delimiter",
-        ) from None
+
+        table = read(types)
+        dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
+        if dates:
+            self._dates.update(dates)
+            table = read(types)
+        return table, skipped
+
+    def _converted(self, table: pa.Table) -> tuple[pa.Table, dict[int, str]]:
+        """Declared columns in their types, and the rows where that cannot be: row -> why."""
+        reasons: dict[int, str] = {}
+        for name, wanted in self._declared.items():
+            if name not in table.column_names or pa.types.is_string(wanted):
+                continue
+            text = pc.utf8_trim_whitespace(table[name].combine_chunks())
+            misfits = _misfits(text, wanted)
+            for row in misfits:
+                why = f"'{name}' is '{str(text[row])[:SHOWN]}', which is no {self._source.dtypes[name]}"
+                reasons[row] = f"{reasons[row]}; {why}" if row in reasons else f"{self._file}: {why}"
+            is_misfit = np.zeros(len(text), bool)
+            is_misfit[misfits] = True
+            values = pc.if_else(pa.array(is_misfit), pa.scalar(None, pa.string()), text).cast(wanted)
+            table = table.set_column(table.column_names.index(name), name, values)
+        return table, reasons
+
+
+def _misfits(text: pa.Array, wanted: pa.DataType, offset: int = 0) -> list[int]:
+    """Rows whose text is no value of the type, found by halving."""
+    try:
+        text.cast(wanted)
+    except pa.ArrowInvalid:
+        if len(text) == 1:
+            return [offset]
+        half = len(text) // 2
+        return [*_misfits(text[:half], wanted, offset), *_misfits(text[half:], wanted, offset + half)]
+    return []

@@ -16,9 +16,9 @@ import ray.data
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.files import SourceFile, find, read_bytes
-from raypipe.data.reading import read_files
+from raypipe.data.reading import NO_MASKING, Masking, read_files
 from raypipe.errors import DataError
-from raypipe.spec.data import IdxSource
+from raypipe.spec.sources import IdxSource
 
 UNSIGNED_BYTE = 0x08
 
@@ -28,10 +28,10 @@ def files(source: IdxSource, root: str) -> list[SourceFile]:
     return [_one(source.images, "images", root), _one(source.labels, "labels", root)]
 
 
-def read(source: IdxSource, root: str, parallelism: int | None) -> ray.data.Dataset:
+def read(source: IdxSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """One row an image: `image` uint8 [H, W] and `label` uint8."""
     images, labels = files(source, root)
-    return read_files([images], partial(read_pair, labels=labels), source.columns, parallelism)
+    return read_files([images], partial(read_pair, labels=labels), source, parallelism, masking)
 
 
 def read_pair(images: SourceFile, *, labels: SourceFile) -> list[pa.Table]:

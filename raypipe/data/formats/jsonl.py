@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 import ray.data
 
-from raypipe.data.files import SourceFile, find, open_text
-from raypipe.data.reading import read_files
-from raypipe.errors import DataError
-from raypipe.spec.data import JsonlSource
+from raypipe.data.files import SourceFile, find
+from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
+from raypipe.data.reading import (
+    NO_MASKING,
+    FileRange,
+    Masking,
+    as_range,
+    needed,
+    read_files,
+    readable,
+    refuse_names,
+    with_bad,
+)
+from raypipe.spec.sources import JsonlSource
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
-MAX_LINE_BYTES = 64 * 2**20
-"""Arrow parses whole blocks of lines; a line may not be longer than a block."""
+
+BLANK = b" \t\r\n"
+MAX_DEPTH = 64
+"""Deeper objects and arrays are bad rows: Arrow's parser ends the process at some thousands."""
+
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+SHOWN = 80
+"""Characters of a value that a message shows."""
 
 
 def files(source: JsonlSource, root: str) -> list[SourceFile]:
@@ -23,23 +47,193 @@ def files(source: JsonlSource, root: str) -> list[SourceFile]:
     return find(source.path, root, SUFFIXES)
 
 
-def read(source: JsonlSource, root: str, parallelism: int | None) -> ray.data.Dataset:
-    """Rows of all files."""
-    return read_files(files(source, root), read_file, source.columns, parallelism)
+def read(source: JsonlSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+    """Rows of all files; a large file is divided."""
+    return read_files(ranges(files(source, root)), partial(read_file, source=source), source, parallelism, masking)
 
 
-def read_file(file: SourceFile) -> Iterator[pa.Table]:
-    """One file.
+def read_file(part: FileRange | SourceFile, *, source: JsonlSource) -> Iterator[pa.Table]:
+    """One file or a range of it, in tables of some megabytes.
+
+    A blank line between two others is a row without values, at the ends of the file it is nothing.  Lines that are no
+    JSON object, and values that are not of their declared type, or not of the type most have, are marked as bad.
 
     Raises:
-        DataError: a line is no JSON object, or a field changes its type.
+        DataError: bytes that cannot be decompressed.
     """
-    options = pajson.ReadOptions(use_threads=False, block_size=MAX_LINE_BYTES)
-    try:
-        with open_text(file) as stream:
-            yield pajson.read_json(stream, options)
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise DataError(
-            f"{file.name} is not readable as JSON lines: {error}",
-            "one JSON object a line, each field of one type throughout",
-        ) from None
+    part = as_range(part)
+    hint = "one JSON object a line, each field of one type throughout"
+    with readable(part.name, "JSON lines", hint), closing(_rows(part, source)) as rows:
+        parser = _Parser(part.name, source)
+        for number, chunk in enumerate(rows.chunks()):
+            is_whole = part.start == 0 and number == 0 and rows.is_at_end
+            yield parser.parse(chunk) if is_whole else _with_columns(parser.parse(chunk), needed(source))
+
+
+def _with_columns(table: pa.Table, names: list[str] | None) -> pa.Table:
+    """The table with a column for each name: that a part of a file has none of a field does not mean there is none."""
+    for name in names or ():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows))
+    return table
+
+
+def _rows(part: FileRange, source: JsonlSource) -> RowReader:
+    return RowReader(part, line_ends, source.max_row_bytes, BLANK)
+
+
+class _Parser:
+    """Chunks of one file -> tables."""
+
+    def __init__(self, file: str, source: JsonlSource) -> None:
+        self._file, self._source = file, source
+        self._types = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items()}
+
+    def parse(self, chunk: Chunk) -> pa.Table:
+        """All rows of a chunk, the unread ones marked."""
+        for row in _too_deep(chunk):
+            chunk.unread[row] = f"is nested deeper than {MAX_DEPTH}"
+        try:
+            table = self._read(chunk)
+        except pa.ArrowInvalid:
+            table = None
+        if table is None or table.num_rows != len(chunk):
+            self._judge(chunk)
+            table = self._read(chunk)
+        refuse_names(table.column_names, self._file)
+        return with_bad(table, {row: f"{self._file}: the row {why}" for row, why in chunk.unread.items() if why})
+
+    def _read(self, chunk: Chunk) -> pa.Table:
+        data = chunk.replaced(lambda row: b"{}\n")
+        table = self._read_as(data, self._types)
+        dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
+        if dates:  # they stay the text that was written
+            self._types = {**dates, **self._types}
+            table = self._read_as(data, self._types)
+        return table
+
+    def _read_as(self, data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+        return pajson.read_json(
+            pa.BufferReader(data),
+            pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            pajson.ParseOptions(explicit_schema=pa.schema(types.items()) if types else None),
+        )
+
+    def _judge(self, chunk: Chunk) -> None:
+        """Find the rows that are no objects, or hold values of a type that few have."""
+        parsed: dict[int, dict[str, Any]] = {}
+        for row in range(len(chunk)):
+            if row not in chunk.unread:
+                try:
+                    parsed[row] = _object(chunk.row(row))
+                except (ValueError, RecursionError) as error:
+                    chunk.unread[row] = _why(error)
+        seen: dict[str, Counter[str]] = {}
+        for fields in parsed.values():
+            for name, value in fields.items():
+                seen.setdefault(name, Counter())[_family(value)] += 1
+        usual = {name: _usual(counts) for name, counts in seen.items()}
+        for row, fields in parsed.items():
+            for name, value in fields.items():
+                why = self._misfit(name, value, usual[name])
+                if why:
+                    chunk.unread[row] = f"holds a wrong value: '{name}' is {_shown(value)}, {why}"
+
+    def _misfit(self, name: str, value: Any, usual: str) -> str | None:
+        dtype = self._source.dtypes.get(name)
+        if value is None:
+            return None
+        if dtype is not None:
+            return None if _is_of(value, dtype) else f"which is no {dtype}"
+        family = _family(value)
+        if family == usual or (family == "list" and usual.startswith("list")):
+            return None
+        return f"where most rows hold a {usual}" if family != "mixed list" else "a list of several types"
+
+
+def _too_deep(chunk: Chunk) -> list[int]:
+    """Rows that are nested deeper than MAX_DEPTH; only rows with so many brackets are looked at closely."""
+    if chunk.data.count(b"[") + chunk.data.count(b"{") <= len(chunk) + MAX_DEPTH - 1:
+        return []
+    byte = np.frombuffer(chunk.data, np.uint8)
+    is_open = (byte == ord("[")) | (byte == ord("{"))
+    starts = np.concatenate([[0], chunk.ends[:-1]])
+    many = np.flatnonzero(np.add.reduceat(is_open, starts, dtype=np.int64) > MAX_DEPTH)
+    return [row for row in many.tolist() if row not in chunk.unread and _depth(chunk.row(row)) > MAX_DEPTH]
+
+
+def _depth(line: bytes) -> int:
+    byte = np.frombuffer(STRING.sub(b"", line), np.uint8)
+    step = np.isin(byte, (ord("["), ord("{"))).astype(np.int64) - np.isin(byte, (ord("]"), ord("}")))
+    return int(np.cumsum(step).max(initial=0))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The fields of one line.
+
+    Raises:
+        ValueError: it is no JSON, no object, or names a field twice.
+    """
+    text = line.decode()
+    value = json.loads(text, object_pairs_hook=_fields, parse_constant=_refuse_constant, parse_float=_finite)
+    if not isinstance(value, dict):
+        raise ValueError(f"is no JSON object but {_shown(value)}")
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"names the field '{twice}' twice")
+    return found
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"is no JSON: {word} is no number there; write null")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"is no JSON that can be kept: {text[:SHOWN]} is too large for a number")
+    return value
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON: {error.msg}, column {error.colno}"
+    if isinstance(error, UnicodeEncodeError):
+        return "holds half a surrogate pair, which is no text"
+    return "is nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
+def _family(value: Any) -> str:
+    """What Arrow keeps in one column."""
+    if isinstance(value, list):
+        inner = {_family(item) for item in value} - {"null"}
+        return "mixed list" if len(inner) > 1 else f"list of {inner.pop()}s" if inner else "list"
+    names = {bool: "true/false", int: "number", float: "number", str: "text", dict: "object", type(None): "null"}
+    return names[type(value)]
+
+
+def _usual(counts: Counter[str]) -> str:
+    """The family most values have; of equal ones the first that was seen."""
+    return next((family for family, _ in counts.most_common() if family not in ("null", "list", "mixed list")), "list")
+
+
+def _is_of(value: Any, dtype: str) -> bool:
+    if dtype in ("string", "bool"):
+        return isinstance(value, str if dtype == "string" else bool)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if dtype.startswith("float"):
+        return True
+    limits = np.iinfo(dtype)
+    return isinstance(value, int) and limits.min <= value <= limits.max
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:SHOWN]

@@ -1,20 +1,38 @@
-"""Parquet: only the columns needed are read, a row group at a time."""
+"""Parquet: only the columns needed are read, and only row groups that may hold rows that are wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from raypipe.data.files import SourceFile, find, open_file
-from raypipe.data.reading import read_files, require
-from raypipe.errors import DataError
-from raypipe.spec.data import ParquetSource
+from raypipe.data.columns import check_types
+from raypipe.data.files import HTTP, SourceFile, find, open_file
+from raypipe.data.reading import (
+    BLOCK_BYTES,
+    NO_MASKING,
+    FileRange,
+    Masking,
+    as_range,
+    needed,
+    read_files,
+    readable,
+    refuse_names,
+    require,
+)
+from raypipe.data.selecting import may_meet
+from raypipe.spec.sources import Condition, ParquetSource
 
 SUFFIXES = (".parquet", ".pq")
+
+MAX_ROWS = 2**17
+"""Rows decoded at once; few enough for wide rows, whose size in memory the file does not tell."""
+
+HINT = "write it again, fetch a good copy, or correct the path"
 
 
 def files(source: ParquetSource, root: str) -> list[SourceFile]:
@@ -22,26 +40,85 @@ def files(source: ParquetSource, root: str) -> list[SourceFile]:
     return find(source.path, root, SUFFIXES)
 
 
-def read(source: ParquetSource, root: str, parallelism: int | None) -> ray.data.Dataset:
-    """Rows of all files."""
-    return read_files(files(source, root), partial(read_file, names=source.columns), source.columns, parallelism)
+def read(source: ParquetSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+    """Rows of all files; a large file is divided between its row groups."""
+    parts = [part for file in files(source, root) for part in divided(file)]
+    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
 
 
-def read_file(file: SourceFile, *, names: list[str] | None = None) -> Iterator[pa.Table]:
-    """One file, one table a row group.
+def divided(file: SourceFile) -> list[FileRange]:
+    """A large file in neighbouring row groups of about BLOCK_BYTES before compression; a small one whole."""
+    if file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
+        return [FileRange(file, file.size_bytes)]
+    with readable(file.name, "Parquet", HINT), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+    found: list[FileRange] = []
+    start = raw = stored = 0
+    for i, group in enumerate(groups):
+        raw += group.total_byte_size
+        stored += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+        if raw >= BLOCK_BYTES or i == len(groups) - 1:
+            found.append(FileRange(file, stored, start, i + 1))
+            start, raw, stored = i + 1, 0, 0
+    return found or [FileRange(file, file.size_bytes)]
+
+
+def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterator[pa.Table]:
+    """One file or some of its row groups, in tables of bounded size.
 
     Raises:
-        DataError: not a Parquet file, or a named column is missing.
+        DataError: not a Parquet file, damaged, or a named column is missing.
     """
-    try:
-        with open_file(file) as handle, pq.ParquetFile(handle) as parquet:
-            if names is not None:
-                require(names, parquet.schema_arrow.names, file.name)
-            for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, columns=names, use_threads=False)
-            if not parquet.num_row_groups:
-                yield parquet.schema_arrow.empty_table()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise DataError(
-            f"{file.name} is not a readable Parquet file: {error}", "write it again, or correct the path"
-        ) from None
+    part = as_range(part)
+    with (
+        readable(part.name, "Parquet", HINT),
+        open_file(part.file) as handle,
+        pq.ParquetFile(handle, page_checksum_verification=True) as parquet,
+    ):
+        names = needed(source)
+        refuse_names(parquet.schema_arrow.names, part.name)
+        require([*(names or ()), *(c.column for c in source.where)], parquet.schema_arrow.names, part.name)
+        schema = parquet.schema_arrow
+        check_types(schema if names is None else pa.schema([schema.field(name) for name in names]), part.name)
+        stop = parquet.num_row_groups if part.stop is None else part.stop
+        groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where)]
+        is_empty = True
+        for batch in parquet.iter_batches(
+            batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
+        ):
+            is_empty = False
+            yield pa.Table.from_batches([batch])
+        if is_empty:
+            empty = schema.empty_table()
+            yield empty if names is None else empty.select(names)
+
+
+def _num_rows(metadata: Any, groups: Sequence[int]) -> int:
+    """Rows of about BLOCK_BYTES."""
+    chosen = [metadata.row_group(i) for i in groups]
+    num_bytes = sum(group.total_byte_size for group in chosen)
+    num_rows = sum(group.num_rows for group in chosen)
+    return min(MAX_ROWS, max(1, BLOCK_BYTES * num_rows // max(1, num_bytes)))
+
+
+def _may_hold(group: Any, where: Sequence[Condition]) -> bool:
+    """Whether the statistics of a row group allow a row that meets all conditions."""
+    by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)} if where else {}
+    return all(_may_meet(by_name[c.column], c) for c in where if c.column in by_name)
+
+
+def _may_meet(chunk: Any, condition: Condition) -> bool:
+    stats = chunk.statistics
+    if stats is None:
+        return True
+    num_null = stats.null_count if stats.has_null_count else None
+    if condition.op == "is_null":  # NaN counts as missing, and no statistics tell of it
+        return num_null != 0 or chunk.physical_type in ("FLOAT", "DOUBLE")
+    if num_null == chunk.num_values and chunk.num_values:
+        return False
+    if condition.op == "not_null" or not stats.has_min_max:
+        return True
+    low, high = stats.min, stats.max
+    if low != low or high != high:
+        return True  # NaN
+    return may_meet(condition, low, high, is_float32=chunk.physical_type == "FLOAT")

@@ -12,8 +12,8 @@ import ray.data
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.files import SourceFile
-from raypipe.data.reading import read_group
-from raypipe.spec.data import SklearnSource
+from raypipe.data.reading import NO_MASKING, Masking, read_group
+from raypipe.spec.sources import SklearnSource
 
 
 def files(source: SklearnSource, root: str) -> list[SourceFile]:
@@ -22,9 +22,11 @@ def files(source: SklearnSource, root: str) -> list[SourceFile]:
     return [SourceFile(f"sklearn/{source.dataset}", "", 0, version("scikit-learn"))]
 
 
-def read(source: SklearnSource, root: str, parallelism: int | None) -> ray.data.Dataset:
+def read(source: SklearnSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """Rows in scikit-learn's order; blocks are put straight into Ray, which starts no reading task."""
-    (table,) = read_group(files(source, root), lambda file: [load(source.dataset)], source.columns)
+    (table,) = read_group(
+        files(source, root), lambda file: [load(source.dataset)], source.columns, source.where, masking
+    )
     num_blocks = min(parallelism or 1, table.num_rows)
     cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
     return ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise(cuts)])

@@ -91,3 +91,12 @@ def test_a_column_that_is_not_there_is_an_error_that_suggests_another():
     signature = Signature(inputs=(Column(name="width", dtype="float64"),), task="regression", target="y")
     with pytest.raises(DataError, match=r"no column 'width'.*has \['widht'\]\ntry: is 'widht' meant"):
         raw_columns(pa.table({"widht": [1.0]}), signature)
+
+
+def test_an_extra_column_is_left_out_unless_the_policy_refuses_it():
+    column = Column(name="width", dtype="float64")
+    signature = Signature(inputs=(column,), task="regression", target="y")
+    table = pa.table({"width": [1.0], "widht": [2.0]})
+    assert list(raw_columns(table, signature)) == ["width"]
+    with pytest.raises(DataError, match=r"a column 'widht', which the model does not read.*\ntry: is 'width' meant"):
+        raw_columns(table, signature.model_copy(update={"extra_columns": "error"}))

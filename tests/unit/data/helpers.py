@@ -2,11 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from raypipe.data import ranges
+from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.files import SourceFile
+from raypipe.data.formats import FORMATS
+from raypipe.data.leaks import Leaks, all_shared
+from raypipe.data.ranges import Apart, RangeSummary, ShardOrder
+from raypipe.data.split import SPLITS
+from raypipe.data.validate import profile, schema_of
+from raypipe.records import DatasetVersion, Signature, Split
+from raypipe.spec.data import DataSpec
+from raypipe.spec.sources import Source
 
 
 def source_file(path: str | Path) -> SourceFile:
     """A file as `files()` lists it."""
     return SourceFile(name=Path(path).name, uri=str(path), size_bytes=0, tag="")
+
+
+def source(name: str, **fields: Any) -> Any:
+    """The source spec of a format."""
+    return TypeAdapter(Source).validate_python({"format": name, "path": "unused", **fields})
+
+
+def reader(name: str, **fields: Any) -> Any:
+    """The function of a format that reads one file."""
+    return partial(FORMATS[name].read_file, source=source(name, **fields))
+
+
+def sized_file(path: str | Path) -> SourceFile:
+    """A file as `files()` lists it, with its size."""
+    return SourceFile(name=Path(path).name, uri=str(path), size_bytes=Path(path).stat().st_size, tag="")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What stage.prepare knows before it fits transforms."""
+
+    dataset: DatasetVersion
+    blocks: list[BlockSummary]
+    ranges: list[RangeSummary]
+    groups: Leaks
+
+
+def prepared(
+    folder: Path, spec: DataSpec, tables: Sequence[tuple[pa.Table, str | None]], num_ranges: int = 1, num_tasks: int = 1
+) -> Prepared:
+    """What stage.prepare does between reading and fitting, in this process.
+
+    Args:
+        tables: blocks, each with the split it is forced into.
+    """
+    blocks = [block for block, _ in tables]
+    schema = schema_of(spec, [profile(block) for block in blocks])
+    order = BlockOrder(spec, schema, tuple(profile(block) for block in blocks), num_ranges)
+    forced = [None if split is None else SPLITS.index(split) for _, split in tables]
+    made = [cut_block(block, order, "source", code) for block, code in zip(blocks, forced, strict=True)]
+    state = ranges.decide(spec, *(one[1] for one in made))
+    watched = [ranges.watch(state, spec, *(one[2 + num_ranges + i] for one in made)) for i in range(order.num_watched)]
+    groups = all_shared([shared for shared, _ in watched])
+    repeats = [found[index][1][:, 2] for _, found in watched for index in found]
+    apart = Apart(groups, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeats])))
+    signature = Signature(inputs=schema.inputs, task=spec.task, target=spec.target)
+    num_shards = -(-sum(one[0].num_good for one in made) // spec.rows_per_shard)
+    shards = ShardOrder(spec, str(folder), "n", "v", num_shards, signature, state, (), 0.0)
+    summaries: list[RangeSummary] = []
+    for first, last in pairwise(num_shards * task // num_tasks for task in range(num_tasks + 1)):
+        numbers = ranges.overlapping(first, last, num_shards, num_ranges)
+        pieces = [one[2 + number] for number in numbers for one in made]
+        summaries.append(ranges.store_shards(shards, first, last, apart, *pieces)[0])
+    stored = [item for summary in summaries for item in summary.stored]
+    splits = {name: tuple(item.shard for item in stored if item.split == name) for name in SPLITS}
+    classes = tuple(sorted({label for item in stored for label in item.labels}))
+    dataset = DatasetVersion(
+        name="n",
+        version="v",
+        signature=signature.model_copy(update={"classes": classes or None}),
+        splits={name: Split(num_rows=sum(s.num_rows for s in mine), shards=mine) for name, mine in splits.items()},
+        transforms=(),
+        feature_shape=(1,),
+        content_fingerprint="",
+    )
+    return Prepared(dataset, [one[0] for one in made], summaries, groups.leaks)

@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.blocks import check_block, cut_block, plan_shards, store_shards
 from raypipe.data.shards import ROW_ID, encode_target, load_rows, share
-from raypipe.data.validate import profile, schema_of
 from raypipe.errors import DataError, DigestMismatch, ObjectMissing
-from raypipe.records import DatasetVersion, Signature, Split
+from raypipe.records import Column, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
+from tests.unit.data import helpers
 
 NUM_ROWS = 200
 RANDOM = np.random.default_rng(1)
@@ -35,40 +34,23 @@ SPEC = DataSpec.model_validate(
             {"kind": "impute", "columns": ["city"], "strategy": "constant", "value": "?"},
             {"kind": "one_hot", "columns": ["city"]},
         ],
+        "rows_per_shard": 40,
     }
 )
 
 
-def prepared(folder, table, cuts, rows_per_shard=40):
-    """What stage.prepare does between reading and fitting, in this process."""
+def prepared(folder, table, cuts, num_ranges=1, num_tasks=1):
     edges = [0, *cuts, table.num_rows]
-    parts = [table.slice(a, b - a) for a, b in pairwise(edges)]
-    schema = schema_of(SPEC, [profile(part) for part in parts])
-    checked = [check_block(part, schema, SPEC.split, None) for part in parts]
-    plans = plan_shards([index for _, index in checked], rows_per_shard)
-    pieces = [cut_block(t, [plan.positions[b] for plan in plans]) for b, (t, _) in enumerate(checked)]
-    keys = [f"{plan.split}/{plan.index}" for plan in plans]
-    flat = [block_pieces[s] for s in range(len(plans)) for block_pieces in pieces]
-    shards = store_shards(str(folder), keys, *flat)[0]
-    splits = {}
-    for name in ("train", "val", "test"):
-        mine = tuple(shard for plan, shard in zip(plans, shards, strict=True) if plan.split == name)
-        splits[name] = Split(num_rows=sum(s.num_rows for s in mine), shards=mine)
-    signature = Signature(inputs=schema.inputs, task="classification", target="y", classes=("no", "yes"))
-    return DatasetVersion(
-        name="n",
-        version="v",
-        signature=signature,
-        splits=splits,
-        transforms=(),
-        feature_shape=(1,),
-        content_fingerprint="",
-    )
+    parts = [(table.slice(a, b - a), None) for a, b in pairwise(edges)]
+    return helpers.prepared(folder, SPEC, parts, num_ranges, num_tasks).dataset
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (50, 51, 180), tuple(range(10, 200, 10))])
 def test_shards_of_any_cut_into_blocks_are_the_same_bytes(tmp_path, cuts):
-    assert prepared(tmp_path / "a", TABLE, (100,)).splits == prepared(tmp_path / "b", TABLE, cuts).splits
+    whole = prepared(tmp_path / "a", TABLE, (100,)).splits
+    assert prepared(tmp_path / "b", TABLE, cuts).splits == whole
+    for num_ranges, num_tasks in ((7, 1), (3, 5), (16, 2)):
+        assert prepared(tmp_path / "b", TABLE, cuts, num_ranges, num_tasks).splits == whole
 
 
 def test_shards_of_any_row_order_are_the_same_bytes(tmp_path):
@@ -109,10 +91,12 @@ def test_load_rows_of_a_range_equals_the_same_range_of_all(tmp_path, start, stop
 def test_load_rows_reads_only_the_shards_it_needs(tmp_path):
     dataset = prepared(tmp_path, TABLE, ())
     store = open_store(str(tmp_path))
-    store.delete(dataset.splits["train"].shards[0].key)
-    assert len(load_rows(store, dataset, "train", start=40)) == dataset.splits["train"].num_rows - 40
+    first = dataset.splits["train"].shards[0]
+    store.delete(first.key)
+    left = dataset.splits["train"].num_rows - first.num_rows
+    assert len(load_rows(store, dataset, "train", start=first.num_rows)) == left
     with pytest.raises(ObjectMissing):
-        load_rows(store, dataset, "train", start=39)
+        load_rows(store, dataset, "train", start=first.num_rows - 1)
 
 
 def test_load_rows_of_a_damaged_shard_is_refused(tmp_path):
@@ -122,7 +106,7 @@ def test_load_rows_of_a_damaged_shard_is_refused(tmp_path):
     data = bytearray(store.read(key))
     data[len(data) // 2] ^= 1
     store.write(key, bytes(data))
-    with pytest.raises(DigestMismatch, match="test/0"):
+    with pytest.raises(DigestMismatch, match="test/00000"):
         load_rows(store, dataset, "test")
 
 
@@ -137,6 +121,15 @@ def test_load_rows_of_an_empty_split_has_columns_without_rows(tmp_path):
     empty = dataset.model_copy(update={"splits": {"val": Split(num_rows=0, shards=())}})
     rows = load_rows(open_store(str(tmp_path)), empty, "val")
     assert len(rows) == 0 and rows.columns["v"].shape == (0, 3) and rows.columns["city"].dtype == object
+
+
+def test_load_rows_of_an_empty_split_has_floats_where_a_value_may_be_missing(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    inputs = (Column(name="a", dtype="bool", nullable=True), Column(name="b", dtype="bool"))
+    signature = dataset.signature.model_copy(update={"inputs": inputs})
+    empty = dataset.model_copy(update={"signature": signature, "splits": {"val": Split(num_rows=0, shards=())}})
+    rows = load_rows(open_store(str(tmp_path)), empty, "val")
+    assert (rows.columns["a"].dtype, rows.columns["b"].dtype) == (np.float64, bool)
 
 
 def test_shard_is_plain_arrow_without_pickle(tmp_path):

@@ -7,11 +7,17 @@ import pyarrow as pa
 import pytest
 from ray.data.extensions import ArrowTensorArray
 
+from raypipe.batch.rows import raw_columns
+from raypipe.data.hashing import row_ids
 from raypipe.data.reading import FILE_KEY, read_group
+from raypipe.data.shards import ROW_ID, to_rows
 from raypipe.data.validate import check, profile, refuse_too_many, schema_of
-from raypipe.errors import DataError
+from raypipe.errors import DataError, RequestError
+from raypipe.records import Signature
+from raypipe.serve.schema import columns_of
 from raypipe.spec.data import DataSpec
-from tests.unit.data.helpers import source_file
+from raypipe.testing.fakes import fit_columns
+from tests.unit.data.helpers import reader, source_file
 
 NAN, INF = float("nan"), float("inf")
 
@@ -28,6 +34,10 @@ def checked(columns, **fields):
     table = block(columns)
     schema = schema_of(spec(**fields), [profile(table)])
     return (*check(table, schema), schema)
+
+
+def csv_rows(file):
+    return reader("csv", null_values=["NA"])(file)
 
 
 def plain(values):
@@ -75,14 +85,14 @@ def test_numbers_of_two_files_unify_and_text_does_not():
 def test_types_that_change_between_files_of_one_read_task_name_both_files():
     tables = {"a.csv": pa.table({"x": [1]}), "b.csv": pa.table({"x": ["one"]})}
     with pytest.raises(DataError, match=r"'x' holds int64 in a\.csv but string in b\.csv"):
-        read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None)
+        list(read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None))
 
 
 def test_files_of_one_read_task_come_out_in_one_type():
     tables = {"a.csv": pa.table({"x": [1], "n": pa.nulls(1)}), "b.csv": pa.table({"x": [0.5], "n": ["t"]})}
-    found = read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None)
-    assert [str(t.schema.field("x").type) for t in found] == ["double", "double"]
-    assert [str(t.schema.field("n").type) for t in found] == ["string", "string"]
+    (found,) = read_group([source_file(n) for n in tables], lambda f: [tables[f.name]], None)
+    assert found.to_pydict() == {"x": [1.0, 0.5], "n": [None, "t"]}
+    assert [str(t) for t in found.schema.types] == ["double", "string"]
 
 
 def test_rows_with_missing_or_infinite_values_are_bad_with_the_reason():
@@ -100,9 +110,65 @@ def test_missing_values_of_an_imputed_column_are_kept_as_nan():
     np.testing.assert_array_equal(values["a"], [1.0, NAN, 3.0])
 
 
+@pytest.mark.parametrize(
+    ("transform", "features"),
+    [
+        ({"strategy": "mean"}, [1.0, 2 / 3, 0.0, 1.0]),
+        ({"strategy": "most_frequent"}, [1.0, 1.0, 0.0, 1.0]),
+        ({"strategy": "constant", "value": False}, [1.0, 0.0, 0.0, 1.0]),
+    ],
+)
+def test_bool_column_with_gaps_is_the_same_in_training_batch_and_serving(transform, features):
+    flags = [True, None, False, True]
+    table = block({"member": flags, "y": [0, 1, 0, 1]})
+    wanted = spec(transforms=[{"kind": "impute", "columns": ["member"], **transform}])
+    schema = schema_of(wanted, [profile(table)])
+    assert (schema.columns["member"].dtype, schema.columns["member"].nullable) == ("bool", True)
+    signature = Signature(inputs=schema.inputs, task="classification", target="y", classes=(0, 1))
+    values, bad = check(table, schema)
+    assert bad.num_rows == 0
+    stored = pa.table({ROW_ID: row_ids(values), **values})
+    paths = {
+        "training": to_rows([stored], signature).columns,
+        "batch": raw_columns(table, signature),
+        "serving": columns_of([{"member": flag} for flag in flags], signature, max_rows=9),
+    }
+    fitted = fit_columns(wanted.transforms, schema.inputs, [paths["training"]])
+    for name, raw in paths.items():
+        assert raw["member"].dtype == np.float64, name
+        np.testing.assert_array_equal(fitted.apply(raw, schema.inputs), np.array(features, np.float32)[:, None], name)
+    without_gaps = [{"member": flag} for flag in (True, False)]
+    assert columns_of(without_gaps, signature, max_rows=9)["member"].tolist() == [1.0, 0.0]
+    with pytest.raises(RequestError, match="expected true or false"):
+        columns_of([{"member": 1}], signature, max_rows=9)
+
+
+def test_bool_column_beside_the_features_gives_the_row_id_it_gave_as_numbers():
+    columns = {"a": [1, 2, 3], "y": [0, 1, 0]}
+    flags, bad, _ = checked({**columns, "seen": [True, None, False]}, features=["a"])
+    numbers, _, _ = checked({**columns, "seen": [1.0, None, 0.0]}, features=["a"])
+    assert bad.num_rows == 0 and row_ids(flags).tolist() == row_ids(numbers).tolist()
+
+
 def test_rows_without_target_or_split_key_are_bad():
     _, bad, _ = checked({"id": [None, "k", "l"], "a": [1, 2, 3], "y": [0, None, 1]}, split={"key": ["id"]})
     assert reasons(bad) == ["'id' is missing", "'y' is missing"]
+
+
+@pytest.mark.parametrize("name", ["f.csv", "f.jsonl"])
+def test_blank_lines_between_rows_are_bad_rows_with_their_number(name, tmp_path):
+    lines = ["a,y"] if name == "f.csv" else []
+    for i in range(12):
+        row = f"{i},{i % 2}" if name == "f.csv" else json.dumps({"a": i, "y": i % 2})
+        lines.append("" if i in (3, 7, 8) else row)
+    (tmp_path / name).write_text("\n".join([*lines, "", "", ""]))
+    read = csv_rows if name == "f.csv" else reader("jsonl")
+    (table,) = read_group([source_file(tmp_path / name)], read, None)
+    schema = schema_of(spec(), [profile(table)])
+    values, bad = check(table, schema)
+    assert bad.num_rows == 3 and [row["position"] for row in bad.kept] == [3, 7, 8]
+    assert reasons(bad) == ["'a' is missing; 'y' is missing"] * 3
+    assert values["a"].dtype == np.int64 and values["a"].tolist() == [0, 1, 2, 4, 5, 6, 9, 10, 11]
 
 
 def test_lists_become_tensors_of_the_usual_shape_and_others_are_bad():

@@ -1,0 +1,215 @@
+"""All rows of the sources, checked, hashed and cut into pieces: the first half of prepare().
+
+Blocks come from Ray Data one after another and a bounded number is worked on at a time; the driver keeps summaries and
+references.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from raypipe.data import content
+from raypipe.data.blocks import BlockOrder, BlockSummary, cut_task, profile_task
+from raypipe.data.columns import Kind
+from raypipe.data.expectations import check_columns, columns_of
+from raypipe.data.fitting import check_types
+from raypipe.data.formats import FORMATS
+from raypipe.data.masking import Masking, read_keys
+from raypipe.data.reading import EXPANSION, NO_MASKING, common_kinds
+from raypipe.data.split import SPLITS
+from raypipe.data.validate import MAX_KEPT, BadRows, Schema, schema_of
+from raypipe.errors import ClusterError, DataError, find_known
+from raypipe.runtime.context import RunContext
+from raypipe.spec.base import fingerprint
+from raypipe.spec.data import DataSpec, SourcePart
+from raypipe.spec.sources import SourceSpec
+from raypipe.spec.splits import HashSplit
+
+STALL_S = 1800.0
+"""Longest wait for the next task to finish."""
+
+RANGE_BYTES = 64 * 2**20
+"""Rows that meet in one task are about this many bytes in memory."""
+
+MAX_RANGES = 256
+
+SAY_EVERY_S = 5.0
+
+
+@dataclass
+class Cut:
+    """All blocks, checked and cut by range of row id.
+
+    Attributes:
+        parts: of each block, what its rows were read as.
+        tallies: of each block, a reference to its borders.Tally.
+        pieces, watched: of each block, a reference a range.
+    """
+
+    order: BlockOrder
+    blocks: list[BlockSummary] = field(default_factory=list)
+    parts: list[SourcePart] = field(default_factory=list)
+    tallies: list[ray.ObjectRef] = field(default_factory=list)
+    pieces: list[list[ray.ObjectRef]] = field(default_factory=list)
+    watched: list[list[ray.ObjectRef]] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(block.profile.num_rows for block in self.blocks)
+
+    @property
+    def num_good(self) -> int:
+        return sum(block.num_good for block in self.blocks)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(block.num_bytes for block in self.blocks)
+
+    def bad(self) -> BadRows:
+        """Bad rows of all blocks, numbered from 1 as in the files; each source counts by itself."""
+        total = BadRows()
+        before: Counter[str] = Counter()
+        for block, part in zip(self.blocks, self.parts, strict=True):
+            source = {} if part.field == "source" else {"source": part.field}
+            for row in block.bad.kept[: MAX_KEPT - len(total.kept)]:
+                numbered = {"row_number": before[part.field] + row["position"] + 1, **source}
+                total.kept.append({**numbered, "reason": row["reason"], "row": row["row"]})
+            total.num_rows += block.bad.num_rows
+            before[part.field] += block.profile.num_rows
+        return total
+
+    def labels(self) -> Counter[Any]:
+        """Classification: label -> good rows."""
+        return sum((block.labels for block in self.blocks), Counter[Any]())
+
+    def kinds(self) -> dict[str, Kind]:
+        """What each column of the files holds."""
+        return common_kinds([b.profile.kinds for b in self.blocks], [b.profile.file for b in self.blocks])
+
+    def content_fingerprint(self, schema: Schema) -> str:
+        """The same for the same rows, whatever the files, their order, and the blocks."""
+        names = (*schema.features, schema.target)
+        columns = [schema.columns[name].model_dump(mode="json") for name in names]
+        sums = [
+            content.total(
+                block.content
+                for block, part in zip(self.blocks, self.parts, strict=True)
+                if part.split == split and block.content is not None
+            ).tolist()
+            for split in (None, *SPLITS)
+        ]
+        return fingerprint(columns, sums)
+
+
+def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
+    """Read, check and cut all rows.
+
+    The first block tells the schema, and the others are checked against it as they come.  Only where a later block
+    shows that the schema is another one (a column that begins with whole numbers and goes on with fractions) is the
+    source read again.
+
+    Raises:
+        DataError: there are no rows, or they do not hold what the spec promises.
+    """
+    order = BlockOrder(spec, None, (), _num_ranges(spec))
+    cut, guessed = _cut_once(order, ctx)
+    profiles = [block.profile for block in cut.blocks]
+    if not cut.num_rows:
+        raise DataError("data.source holds no rows", "name files that hold data")
+    schema = schema_of(spec, profiles)
+    check_types(spec.transforms, schema.inputs)
+    check_columns(spec.expectations, cut.kinds(), schema.columns)
+    if schema != guessed or not all(block.is_checked for block in cut.blocks):
+        ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
+        cut, _ = _cut_once(replace(order, schema=schema), ctx)
+    return cut, schema
+
+
+def _cut_once(order: BlockOrder, ctx: RunContext) -> tuple[Cut, Schema | None]:
+    """All blocks, and the schema that the first of them were checked against."""
+    is_final = order.schema is not None
+    cut = Cut(order)
+    schema = order.schema
+    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    waiting: deque[ray.ObjectRef] = deque()
+    said = time.monotonic()
+    for block, part in _blocks(order.spec):
+        if not is_final and not cut.parts:
+            order = _guessed(block, order)
+            schema = order.schema
+        forced = SPLITS.index(part.split) if part.split else None
+        made = cut_task.options(num_returns=order.num_returns).remote(block, order, part.field, forced)
+        del block  # so that it is forgotten once it is cut
+        cut.parts.append(part)
+        cut.tallies.append(made[1])
+        cut.pieces.append(made[2 : 2 + order.num_ranges])
+        cut.watched.append(made[2 + order.num_ranges :])
+        waiting.append(made[0])
+        while len(waiting) > window:
+            cut.blocks += collect([waiting.popleft()], "checking rows")
+        if not is_final and cut.blocks and not cut.blocks[-1].is_checked:
+            order = replace(order, schema=None)  # the rest is only looked at
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            ctx.progress.say("data", f"checked {cut.num_rows} rows", num_rows=cut.num_rows)
+    cut.blocks += collect(list(waiting), "checking rows")
+    return cut, schema
+
+
+def _guessed(block: ray.ObjectRef, order: BlockOrder) -> BlockOrder:
+    """The order, with the schema the first block shows; without one where it shows none."""
+    (first,) = collect([profile_task.remote(block)], "looking at the first block")
+    try:
+        return replace(order, schema=schema_of(order.spec, [first]), others=(first,))
+    except DataError:  # a column without a value so far; the whole source decides
+        return order
+
+
+def _blocks(spec: DataSpec) -> Iterator[tuple[ray.ObjectRef, SourcePart]]:
+    """References to all blocks in file order, as they are read, each with what it was read as."""
+    masking = Masking(spec.masking, read_keys(spec.masking)) if spec.masking else NO_MASKING
+    for part in spec.parts():
+        source = part.source.model_copy(update={"columns": _needed(spec, part.source)})
+        try:
+            dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+            for bundle in dataset.iter_internal_ref_bundles():
+                for ref in bundle.block_refs:
+                    yield ref, part
+        except RayTaskError as error:
+            raise find_known(error) or error from None
+
+
+def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
+    """Columns to read; None is all.  Without a split key the whole row decides where it goes, so all are needed."""
+    if spec.features is None or not isinstance(spec.split, HashSplit) or spec.split.key is None:
+        return source.columns
+    expected = columns_of(spec.expectations)
+    return list(dict.fromkeys([*spec.features, spec.target, *spec.split.key, *spec.masked, *expected]))
+
+
+def _num_ranges(spec: DataSpec) -> int:
+    """By the size of the files; it moves work between tasks and never changes a byte."""
+    found = (FORMATS[part.source.format].files(part.source, spec.root or ".") for part in spec.parts())
+    num_bytes = sum(file.size_bytes for files in found for file in files) * EXPANSION
+    return min(MAX_RANGES, max(1, num_bytes // RANGE_BYTES))
+
+
+def collect(refs: Sequence[ray.ObjectRef], what: str) -> list[Any]:
+    """All results, in order; the first failure ends the wait with the error the task raised."""
+    waiting = list(refs)
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=STALL_S)
+            if not done:
+                raise ClusterError(f"{what}: no task finished in {STALL_S:.0f} s", "look at the cluster: ray status")
+            ray.get(done)
+        return ray.get(list(refs))
+    except RayTaskError as error:
+        raise find_known(error) or error from None

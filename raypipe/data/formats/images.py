@@ -1,0 +1,100 @@
+"""PNG and JPEG files in folders; a file is a row, and what is no image is a bad row."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from raypipe.data import folders
+from raypipe.data.files import SourceFile
+from raypipe.data.reading import NO_MASKING, Masking
+from raypipe.errors import DataError
+from raypipe.spec.sources import ImagesSource
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+
+MODES_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def files(source: ImagesSource, root: str) -> list[SourceFile]:
+    """The images, and the table of labels if there is one."""
+    return folders.files(source, root, SUFFIXES)
+
+
+def read(source: ImagesSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+    """One row an image: `image` uint8 [H, W, 3] (mode L: [H, W]), `label`, `file`.
+
+    Raises:
+        DataError: Pillow is missing, or no file is an image, so that none tells the size.
+    """
+    _pillow()
+    rows = folders.rows_of(source, root, SUFFIXES)
+    size, says = source.size, "data.source.size"
+    if size is None:
+        first = folders.first_readable(rows, partial(decode, mode=source.mode))
+        if first is None:
+            raise DataError(f"none of the {len(rows)} files of data.source is a readable image", "name PNG or JPEGs")
+        size, says = first[1].shape[:2], first[0].name
+    channels = (3,) if source.mode == "RGB" else ()
+    resize = partial(decode, mode=source.mode, size=size, is_resized=source.size is not None, says=says)
+    return folders.read(
+        rows,
+        source,
+        parallelism,
+        column="image",
+        shape=(*size, *channels),
+        dtype="uint8",
+        decode=resize,
+        masking=masking,
+    )
+
+
+def decode(
+    data: bytes, *, mode: str, size: tuple[int, int] | None = None, is_resized: bool = False, says: str = ""
+) -> np.ndarray:
+    """Pixels of one image file.
+
+    Args:
+        mode: RGB or L.
+        size: height and width the image must have, or gets when `is_resized`.
+        says: where `size` comes from, for the message.
+    Returns:
+        uint8 [H, W, 3] or, for L, [H, W]; transparency is left out.
+    Raises:
+        ValueError: it is no image, has another size, more than 8 bits a channel, or pixels without end.
+        Exception: what Pillow raises over a damaged file.
+    """
+    pillow = _pillow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", pillow.Image.DecompressionBombWarning)
+        try:
+            opened = pillow.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        except pillow.UnidentifiedImageError:
+            raise ValueError("is no PNG or JPEG image") from None
+        with opened as image:
+            if image.mode not in MODES_OF_8_BITS:
+                raise ValueError(f"has mode {image.mode}; images have 8 bits a channel")
+            if size is not None and not is_resized and (image.height, image.width) != tuple(size):
+                raise ValueError(
+                    f"is {image.height} x {image.width} pixels, {says} {size[0]} x {size[1]}; "
+                    "data.source.size makes all images one size"
+                )
+            pixels = image.convert("RGBA").convert(mode) if image.mode in ("P", "PA") else image.convert(mode)
+            if is_resized and size is not None and (pixels.height, pixels.width) != tuple(size):
+                pixels = pixels.resize((size[1], size[0]), pillow.Image.Resampling.BILINEAR)
+            return np.asarray(pixels)
+
+
+def _pillow() -> Any:
+    try:
+        import PIL
+        import PIL.Image
+    except ImportError:
+        raise DataError("data.source.format: images needs Pillow", "pip install 'raypipe[images]'") from None
+    return PIL

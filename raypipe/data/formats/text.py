@@ -1,0 +1,132 @@
+"""Plain text for language models: a row is a line, a paragraph, or a window of characters."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from raypipe.data.files import SourceFile, find, open_text
+from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
+from raypipe.data.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable, with_bad
+from raypipe.spec.sources import TextSource
+
+SUFFIXES = (".txt", ".txt.gz", ".md", ".text")
+
+BLANK = b" \t\r\n"
+PARAGRAPH_END = re.compile(rb"\n(?:[ \t\r]*\n)+")
+READ_BYTES = 2**20
+"""Text decoded at once for windows."""
+TABLE_CHARS = 16 * 2**20
+"""Windows put together in one table, which may overlap."""
+
+
+def files(source: TextSource, root: str) -> list[SourceFile]:
+    """The files the source names."""
+    return find(source.path, root, SUFFIXES)
+
+
+def read(source: TextSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+    """Rows of all files; a large file is divided where rows are lines."""
+    parts = ranges(files(source, root), divisible=source.rows == "lines")
+    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
+
+
+def read_file(part: FileRange | SourceFile, *, source: TextSource) -> Iterator[pa.Table]:
+    """One file or a range of it: column `text`; rows that are no UTF-8 are marked as bad.
+
+    Raises:
+        DataError: bytes that cannot be decompressed.
+    """
+    with readable(part.name, "text", "fetch a good copy"):
+        is_empty = True
+        for table in _windows(part, source) if source.rows == "windows" else _lines(part, source):
+            is_empty = False
+            yield table
+        if is_empty:
+            yield pa.table({"text": pa.array([], pa.string())})
+
+
+def paragraph_ends(data: bytes, inside: bool = False) -> tuple[np.ndarray, bool]:
+    """A row ends with the blank lines after it."""
+    del inside
+    return np.array([match.end() for match in PARAGRAPH_END.finditer(data)], np.int64), False
+
+
+def _lines(part: FileRange | SourceFile, source: TextSource) -> Iterator[pa.Table]:
+    row_ends = line_ends if source.rows == "lines" else paragraph_ends
+    with closing(RowReader(as_range(part), row_ends, source.max_row_bytes, BLANK)) as rows:
+        for chunk in rows.chunks():
+            yield _table(chunk, part.name, b"\r\n" if source.rows == "lines" else BLANK)
+
+
+def _table(chunk: Chunk, name: str, at_end: bytes) -> pa.Table:
+    """The rows of a chunk without the line breaks around them, and without `at_end` at their ends."""
+    rows = [row for row in range(len(chunk)) if chunk.unread.get(row, "") is not None]  # without the blank ones
+    text = [None if row in chunk.unread else chunk.row(row).lstrip(b"\r\n").rstrip(at_end).decode() for row in rows]
+    reasons = {i: f"{name}: the row {chunk.unread[row]}" for i, row in enumerate(rows) if row in chunk.unread}
+    return with_bad(pa.table({"text": pa.array(text, pa.string())}), reasons)
+
+
+def _windows(part: FileRange | SourceFile, source: TextSource) -> Iterator[pa.Table]:
+    rows: list[str] = []
+    num_chars = 0
+    with closing(open_text(as_range(part).file)) as stream:
+        for window in cut(_decoded(stream), source.window_chars, source.stride_chars or source.window_chars):
+            if window.strip():
+                rows.append(window)
+                num_chars += len(window)
+            if num_chars >= TABLE_CHARS:
+                yield _checked(rows, part.name)
+                rows, num_chars = [], 0
+    if rows:
+        yield _checked(rows, part.name)
+
+
+def cut(pieces: Iterable[str], size: int, stride: int) -> Iterator[str]:
+    """Windows of `size` characters, one every `stride`, over the text that all pieces make.
+
+    The last one may be shorter; it is left out where the one before holds all of it.
+    """
+    text, seen, skip = "", 0, 0
+    for piece in pieces:
+        text += piece[skip:]
+        skip = max(0, skip - len(piece))
+        start = 0
+        while start + size <= len(text):
+            yield text[start : start + size]
+            start, seen = start + stride, max(0, size - stride)
+        skip += max(0, start - len(text))
+        text = text[start:]
+    if len(text) > seen:
+        yield text
+
+
+def _decoded(stream: pa.NativeFile) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # wrong bytes stay visible, and in their place
+    is_start = True
+    while data := stream.read(READ_BYTES):
+        text = decoder.decode(data)
+        yield text.removeprefix("\ufeff") if is_start else text
+        is_start = is_start and not text
+    yield decoder.decode(b"", final=True)
+
+
+def _checked(rows: list[str], name: str) -> pa.Table:
+    wrong = {i for i, row in enumerate(rows) if not _is_text(row)}
+    text = pa.array([None if i in wrong else row for i, row in enumerate(rows)], pa.string())
+    return with_bad(pa.table({"text": text}), dict.fromkeys(wrong, f"{name}: the row is no UTF-8 text"))
+
+
+def _is_text(row: str) -> bool:
+    try:
+        row.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,277 @@
+"""The rows of all blocks whose ids lie in one range become shards of train, val and test.
+
+A shard holds the rows of one split in one range of row ids, in order of their ids: which rows, in which order and
+therefore which bytes depends on the rows alone, never on files, blocks or workers.  Rows of equal content meet here, so
+this is where copies are found.  Row ids are uniform, so ranges of equal width hold about equally many rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from raypipe.data import borders, columns, leaks
+from raypipe.data import profile as profiles
+from raypipe.data.duplicates import Duplicates, find_duplicates
+from raypipe.data.fitting import Partial, partials
+from raypipe.data.leaks import Leaks, SharedGroups
+from raypipe.data.profile import ProfilePart
+from raypipe.data.shards import ROW_ID, read_shard, to_bytes
+from raypipe.data.split import SPLITS, TRAIN, SplitKeys, SplitState, codes
+from raypipe.data.transforms import FittedTransforms, State
+from raypipe.data.validate import MAX_KEPT, BadRows
+from raypipe.records import Shard, Signature
+from raypipe.spec.data import DataSpec
+from raypipe.spec.transforms import Transform
+from raypipe.storage import Store, layout, open_store
+from raypipe.storage.publish import sha256
+
+
+@dataclass(frozen=True)
+class ShardOrder:
+    """How the shards of a dataset version are made.
+
+    Attributes:
+        num_shards: ranges of row ids, one shard a split each.
+        signature: classes are not known yet.
+        first: transforms whose statistics are taken while the rows are at hand.
+        rows_before: train rows in the ranges before a shard, at least, for each range before it.
+    """
+
+    spec: DataSpec
+    store_uri: str
+    name: str
+    version: str
+    num_shards: int
+    signature: Signature
+    state: SplitState
+    first: tuple[Transform, ...]
+    rows_before: float
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Rows that only a look at all rows shows to be wrong.
+
+    Attributes:
+        groups: that are in several splits.
+        repeats: uint64 [n], row ids of rows that an expectation sets aside as repeats; a row id n times, n rows.
+    """
+
+    groups: SharedGroups
+    repeats: np.ndarray
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """One shard that has been written.
+
+    Attributes:
+        labels: classification: label -> rows.
+        partials: of the first transforms over a shard of train.
+    """
+
+    split: str
+    shard: Shard
+    labels: Counter[Any]
+    partials: list[Partial] | None
+
+
+@dataclass
+class RangeSummary:
+    """What the driver learns of neighbouring shards.
+
+    Attributes:
+        leaks: rows that are in several splits.
+        bad: rows that were set aside because of others, with `row_id`, `reason`, `row`.
+    """
+
+    stored: list[StoredShard] = field(default_factory=list)
+    leaks: Leaks = field(default_factory=Leaks)
+    bad: BadRows = field(default_factory=BadRows)
+
+
+def range_numbers(row_id: np.ndarray, num_ranges: int) -> np.ndarray:
+    """Which of `num_ranges` equal ranges each row id lies in, uint64 [B]."""
+    high = row_id >> np.uint64(32)  # num_ranges < 2**32, so the product stays within 64 bits
+    return (high * np.uint64(num_ranges)) >> np.uint64(32)
+
+
+def overlapping(first: int, last: int, num_shards: int, num_ranges: int) -> range:
+    """The ranges, of `num_ranges`, that hold rows of the shards [first, last) of `num_shards`."""
+    return range(first * num_ranges // num_shards, -(-last * num_ranges // num_shards))
+
+
+def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces: pa.Table) -> list[Any]:
+    """Write the shards [first, last) of every split.
+
+    Args:
+        pieces: of all blocks, every range that overlaps; rows outside are left alone.
+    Returns:
+        The RangeSummary, and the ProfilePart of the rows that were stored.
+    """
+    store = open_store(order.store_uri)
+    table = columns.concat(pieces)
+    row_id = table[ROW_ID].to_numpy()
+    number = range_numbers(row_id, order.num_shards)
+    keys = SplitKeys.from_columns(table)
+    code = codes(keys, order.state, order.spec)
+    table = table.drop_columns(list(keys.columns()))
+    summary = RangeSummary()
+    parts: list[ProfilePart] = []
+    for index in range(first, last):
+        rows = np.flatnonzero(number == index)
+        rows = rows[np.argsort(row_id[rows], kind="stable")]
+        rows = rows[_kept(table, rows, code, keys, apart, order.spec, summary)]
+        rows = rows[np.argsort(code[rows], kind="stable")]
+        if not len(rows):
+            continue
+        mine = table.take(pa.array(rows)).combine_chunks()
+        values = {name: columns.values(mine[name]) for name in mine.column_names if name != ROW_ID}
+        parts.append(profiles.part(values, row_id[rows]))
+        ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
+        for split, (start, end) in enumerate(pairwise([0, *ends])):
+            if start < end:
+                summary.stored.append(_store(mine.slice(start, end - start), split, index, order, store))
+    return [summary, merge_profiles(*parts)]
+
+
+def fit_shards(
+    store_uri: str,
+    before: Sequence[State],
+    group: Sequence[Transform],
+    signature: Signature,
+    shards: Sequence[tuple[int, Shard]],
+) -> list[list[Partial]]:
+    """What each shard contributes to the transforms of a group.
+
+    Args:
+        shards: with the rows of train before each.
+    """
+    fitted = FittedTransforms.from_state(before)
+    store = open_store(store_uri)
+    inputs = signature.inputs
+    return [
+        partials(fitted, group, _raw(read_shard(store, shard), signature), inputs, rows_before=rows_before)
+        for rows_before, shard in shards
+    ]
+
+
+def try_shards(store_uri: str, states: Sequence[State], signature: Signature, shards: Sequence[Shard]) -> None:
+    """Apply the fitted transforms and forget the outcome. Raises DataError on a value they do not take."""
+    fitted = FittedTransforms.from_state(states)
+    store = open_store(store_uri)
+    for shard in shards:
+        fitted.apply_exact(_raw(read_shard(store, shard), signature), signature.inputs)
+
+
+def watch(
+    state: SplitState, spec: DataSpec, *watched: Any
+) -> tuple[SharedGroups, dict[int, tuple[Duplicates, np.ndarray]]]:
+    """What all blocks have in one range of group and key hashes: groups in several splits, and repeated keys.
+
+    Args:
+        watched: the blocks.Watched of every block, in order.
+    """
+    groups = leaks.shared_groups([w.groups for w in watched if w.groups is not None], state, spec)
+    found = {index: find_duplicates([w.keys[index] for w in watched]) for index in watched[0].keys}
+    return groups, found
+
+
+def decide(spec: DataSpec, *tallies: borders.Tally) -> SplitState:
+    """See borders.decide."""
+    return borders.decide(tallies, spec)
+
+
+def merge_profiles(*parts: ProfilePart | None) -> ProfilePart | None:
+    """One part for the rows of all; None where there are no rows."""
+    there = [part for part in parts if part is not None]
+    return profiles.merge(there) if there else None
+
+
+def _kept(
+    table: pa.Table,
+    rows: np.ndarray,
+    code: np.ndarray,
+    keys: SplitKeys,
+    apart: Apart,
+    spec: DataSpec,
+    summary: RangeSummary,
+) -> np.ndarray:
+    """Bool [R]: which of some rows, in order of their ids, may stay; the others go to the summary.
+
+    Args:
+        rows: positions [R] in the table, and in `code` and `keys`.
+    """
+    row_id, code = table[ROW_ID].to_numpy()[rows], code[rows]
+    kept = np.ones(len(rows), bool)
+
+    def set_aside(wrong: np.ndarray, reasons: Sequence[str]) -> None:
+        kept[wrong] = False
+        _set_aside(table, rows[wrong], reasons, summary)
+
+    drops = spec.split.leaks == "drop"
+    if (row_id[1:] == row_id[:-1]).any():
+        found, later = leaks.copies(row_id, code)
+        summary.leaks += found
+        if drops:
+            set_aside(later, [leaks.reason(int(c), "row") for c in code[later]])
+    if drops and len(apart.groups.group):
+        shared = apart.groups.later(keys.take(rows), code) & kept
+        set_aside(shared, [leaks.reason(int(c), "group") for c in code[shared]])
+    if len(apart.repeats):
+        place = np.arange(len(row_id)) - np.searchsorted(row_id, row_id)  # among the rows with the same id
+        wanted = np.searchsorted(apart.repeats, row_id, "right") - np.searchsorted(apart.repeats, row_id)
+        repeated = kept & (place < wanted)
+        set_aside(repeated, ["it repeats the key of another row (unique)"] * int(repeated.sum()))
+    return kept
+
+
+def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summary: RangeSummary) -> None:
+    summary.bad.num_rows += len(rows)
+    shown = columns.decoded(table.take(pa.array(rows[: MAX_KEPT - len(summary.bad.kept)])))
+    for row, reason in zip(shown.to_pylist(), reasons, strict=False):
+        summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
+
+
+def _store(table: pa.Table, split: int, index: int, order: ShardOrder, store: Store) -> StoredShard:
+    name = SPLITS[split]
+    table = columns.decoded(table)
+    data = to_bytes(table)
+    key = layout.shard(order.name, order.version, name, index)
+    store.write(key, data)
+    shard = Shard(key=key, num_rows=table.num_rows, size_bytes=len(data), sha256=sha256(data))
+    signature = order.signature
+    found = None
+    if split == TRAIN and order.first:
+        before = int(order.rows_before * index)
+        raw = _raw(table, signature)
+        found = partials(FittedTransforms(()), order.first, raw, signature.inputs, rows_before=before)
+    return StoredShard(name, shard, _labels(table, signature), found)
+
+
+def _raw(table: pa.Table, signature: Signature) -> dict[str, Any]:
+    """The feature columns as transforms read them."""
+    return {column.name: columns.values(table[column.name]) for column in signature.inputs}
+
+
+def _labels(table: pa.Table, signature: Signature) -> Counter[Any]:
+    if signature.task != "classification":
+        return Counter()
+    counts = table[signature.target].value_counts()
+    return Counter({pair["values"]: pair["counts"] for pair in counts.to_pylist()})
+
+
+store_task: Any = ray.remote(num_returns=2)(store_shards)
+fit_task = ray.remote(fit_shards)
+try_task = ray.remote(try_shards)
+decide_task: Any = ray.remote(decide)
+watch_task: Any = ray.remote(watch)
+merge_task: Any = ray.remote(merge_profiles)

@@ -1,0 +1,227 @@
+"""What a kind of transform is: class functions fit it on train, an instance applies what was fitted.
+
+Numbers are computed in float64, except for tensors of small integers or float32, which stay in float32; text is an
+Arrow array, so that whole columns are encoded at once.  B rows, K categories, F features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from raypipe.errors import DataError
+from raypipe.records import Column
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
+
+FLOAT32_TENSORS = ("uint8", "int8", "uint16", "int16", "float32")
+
+Values = np.ndarray | pa.Array
+"""One column of B rows: numbers [B, *shape] in numpy (missing: NaN), text [B] in Arrow (missing: null).
+
+A joint kind reads an Arrow struct array, one field a column."""
+
+State = dict[str, Any]
+"""`kind`, `columns` (name -> what was fitted), and the transform's own settings; joint kinds also `reads`."""
+
+Fitted = dict[str, Any]
+"""What was fitted for one column; JSON-able, without NaN or infinity."""
+
+
+class Kind(ABC):
+    """One kind of transform; `spec` is its variant in spec/transforms.py, `name` the column for messages.
+
+    Args:
+        state: the transform's own settings.
+        fitted: what `merge` gave.
+    """
+
+    joint: ClassVar[bool] = False
+    """Reads all its columns together and gives one more part after all features, instead of changing each."""
+
+    fills: ClassVar[bool] = False
+    """Puts `fitted["fill"]` where a value is missing, and leaves every other value as it is."""
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        self.state, self.fitted, self.name = state, fitted, name
+
+    @staticmethod
+    def needs_rows(spec: Any) -> bool:
+        """Whether fitting reads rows; otherwise `merge` gets no partials."""
+        return True
+
+    @staticmethod
+    def refuses(spec: Any) -> bool:
+        """Whether `apply` may refuse a value that is there."""
+        return False
+
+    @staticmethod
+    def enough_rows(spec: Any) -> int | None:
+        """Train rows that are enough to fit it; None reads all."""
+        return None
+
+    @staticmethod
+    @abstractmethod
+    def check(spec: Any, column: Column) -> Column:
+        """What the column is after the transform: dtype (`string` or a number) and shape (-1: known once it is fitted).
+
+        Raises:
+            DataError: the transform does not fit such a column; no row was read.
+        """
+
+    @staticmethod
+    def partial(spec: Any, values: Values, name: str) -> Any:
+        """What the rows of one shard contribute; small next to them. Missing values are skipped, or refused."""
+        return None
+
+    @staticmethod
+    def merge(spec: Any, partials: Sequence[Any], name: str) -> Fitted:
+        """What all shards together fit, in shard order.
+
+        Raises:
+            DataError: there is nothing to fit on.
+        """
+        return {}
+
+    @abstractmethod
+    def apply(self, values: Values) -> Values:
+        """Every row for itself, whatever its neighbours; the input stays as it is.
+
+        Raises:
+            DataError: a value it does not take, named.
+        """
+
+
+def start(values: Any, column: Column) -> Values:
+    """Raw values in the type that is computed with: the column's own, never that of the batch at hand.
+
+    Args:
+        values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings.
+    """
+    if column.dtype == "string":
+        return _text(values, column)
+    values = np.asarray(values)
+    is_small = bool(column.shape) and column.dtype in FLOAT32_TENSORS
+    numbers = values.astype(np.float32 if is_small else np.float64)
+    if values.dtype.kind == "f":
+        numbers += 0.0  # -0.0 becomes 0.0, as where files are read
+    return numbers
+
+
+def _text(values: Any, column: Column) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values
+    try:
+        return pa.array(values, pa.string(), from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise DataError(f"column '{column.name}' holds a value that is no valid text: {error}") from None
+
+
+def empty(column: Column) -> Values:
+    """No rows of a column."""
+    return start(np.empty((0, *column.shape), object if column.dtype == "string" else column.dtype), column)
+
+
+def together(parts: Sequence[Values], names: Sequence[str]) -> pa.StructArray:
+    """Columns as a joint kind reads them."""
+    return pa.StructArray.from_arrays([p if isinstance(p, pa.Array) else pa.array(p) for p in parts], list(names))
+
+
+def is_missing(values: Values) -> np.ndarray:
+    """Null or NaN, bool [B, ...]; of a struct: in any of its fields."""
+    if isinstance(values, np.ndarray):
+        return np.isnan(values)
+    if isinstance(values, pa.StructArray):
+        return np.logical_or.reduce([is_missing(field) for field in values.flatten()])
+    if pa.types.is_floating(values.type):
+        return np.isnan(values.to_numpy(zero_copy_only=False))
+    return np.asarray(values.is_null()) if values.null_count else np.zeros(len(values), bool)
+
+
+def some(values: Values, wanted_B: np.ndarray) -> Values:
+    """The rows where `wanted_B` (bool [B]) holds."""
+    return values[wanted_B] if isinstance(values, np.ndarray) else values.filter(pa.array(wanted_B))
+
+
+def repeated(values: Values, num: int) -> Values:
+    """One row, `num` times."""
+    return values.repeat(num, axis=0) if isinstance(values, np.ndarray) else pa.repeat(values[0], num)
+
+
+def distinct(values: Values) -> list[Any]:
+    """Each value once, in no order; missing ones are left out."""
+    if isinstance(values, np.ndarray):
+        return np.unique(values[~np.isnan(values)]).tolist()
+    return pc.unique(values.drop_null()).to_pylist()
+
+
+def first(values: Values, where_B: np.ndarray) -> Any:
+    """The first value where `where_B` (bool [B, ...]) holds, as Python writes it."""
+    return some(values, where_B)[:1].tolist()[0]
+
+
+def refuse_missing(values: Values, name: str) -> None:
+    """Raise DataError when a value is missing."""
+    if is_missing(values).any():
+        raise DataError(f"column '{name}' has a missing value", f"add an `impute` transform before that of '{name}'")
+
+
+def still_text(column: Column) -> DataError:
+    """The error of a text column that no transform encodes."""
+    return DataError(
+        f"column '{column.name}' holds text, and no transform makes numbers of it",
+        f"add a one_hot, ordinal, hashing or tokens transform for '{column.name}', or leave it out of data.features",
+    )
+
+
+def nothing_to_fit(spec: Any, name: str) -> DataError:
+    """The error of a column without a value in train."""
+    return DataError(
+        f"data.transforms: {spec.kind} finds no value of column '{name}' in the train split",
+        "leave the column out, or impute it with strategy: constant",
+    )
+
+
+# --- what `check` asks of a column -----------------------------------------------------------------------------------
+
+
+def need_numbers(spec: Any, column: Column) -> None:
+    """Raise DataError unless the column holds numbers."""
+    if column.dtype == "string":
+        raise DataError(
+            f"data.transforms: {spec.kind} needs numbers, but column '{column.name}' holds text",
+            f"use one_hot or ordinal for '{column.name}', or correct the values that are no numbers",
+        )
+
+
+def need_single(spec: Any, column: Column) -> None:
+    """Raise DataError unless the column holds one value a row."""
+    if column.shape:
+        shape = "" if -1 in column.shape else f" of shape {list(column.shape)}"
+        raise DataError(
+            f"data.transforms: {spec.kind} works on single values, but column '{column.name}' holds arrays{shape} "
+            "at this place",
+            "use scale, standardize or min_max for arrays, or put it before what makes arrays of the column",
+        )
+
+
+def need_filled(spec: Any, column: Column) -> None:
+    """Raise DataError where values may be missing that the transform refuses."""
+    if column.nullable:
+        raise DataError(
+            f"data.transforms: {spec.kind} takes no missing value, but column '{column.name}' may have them at this "
+            "place",
+            f"put the `impute` transform of '{column.name}' before its {spec.kind}",
+        )
+
+
+def numbers(column: Column, shape: tuple[int, ...] = ()) -> Column:
+    """The column as numbers of one shape, none missing."""
+    return column.model_copy(update={"dtype": "float64", "shape": shape, "nullable": False})

@@ -1,0 +1,119 @@
+"""The fitted transforms of a dataset version: raw columns in, what the model reads out.
+
+Every path comes through here: training shards, evaluation, batch rows and requests.  B rows, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raypipe.data.transforms import base
+from raypipe.data.transforms.base import Kind, State, Values
+from raypipe.data.transforms.table import KINDS
+from raypipe.errors import DataError
+from raypipe.records import Column
+
+
+class FittedTransforms:
+    """The transforms of one dataset version, ready for any rows."""
+
+    def __init__(self, states: Sequence[State]) -> None:
+        self._states = tuple(states)
+        self._steps = [(state, name, ready(state, name)) for state in states for name in state["columns"]]
+        self._left_out = {name for state in states if not state.get("keep", True) for name in state["reads"]}
+
+    @classmethod
+    def from_state(cls, states: Sequence[State]) -> FittedTransforms:
+        """Rebuild from what `state` gave, e.g. DatasetVersion.transforms."""
+        return cls(states)
+
+    def state(self) -> tuple[State, ...]:
+        """JSON-able; one entry a transform, in order."""
+        return self._states
+
+    def apply(self, columns: Mapping[str, Any], inputs: Sequence[Column]) -> np.ndarray:
+        """What the model reads.
+
+        Args:
+            columns: name -> raw values [B, *shape]; text as object arrays, missing as None or NaN, or as Arrow strings.
+            inputs: the raw feature columns, in order (Signature.inputs).
+        Returns:
+            float32 [B, *feature_shape]: a single tensor column keeps its shape, otherwise [B, F] in `inputs` order,
+            crosses last.
+        Raises:
+            DataError: an unknown category, or a missing or infinite value; names column and value.
+        """
+        return self.apply_exact(columns, inputs).astype(np.float32, copy=False)
+
+    def apply_exact(self, columns: Mapping[str, Any], inputs: Sequence[Column]) -> np.ndarray:
+        """`apply` before the cast to float32."""
+        absent = [column.name for column in inputs if column.name not in columns]
+        if absent:
+            raise DataError(f"column '{absent[0]}' is missing; the columns are {list(columns)}", "give every feature")
+        values = {column.name: base.start(columns[column.name], column) for column in inputs}
+        joined: list[np.ndarray] = []
+        for state, name, kind in self._steps:
+            if kind.joint:
+                parts = [values[read] for read in state["reads"]]
+                joined.append(np.asarray(kind.apply(base.together(parts, state["reads"]))))
+            elif name in values:
+                values[name] = kind.apply(values[name])
+        kept = [column for column in inputs if column.name not in self._left_out]
+        done = _side_by_side([*(_numbers(values[column.name], column) for column in kept), *joined])
+        if not np.isfinite(done).all():
+            for column in kept:
+                _refuse_infinite(values[column.name], column)
+        return done
+
+    def feature_shape(self, inputs: Sequence[Column]) -> tuple[int, ...]:
+        """Shape of one row after `apply`."""
+        return self.apply_exact({column.name: base.empty(column) for column in inputs}, inputs).shape[1:]
+
+    def column(self, values: Any, column: Column) -> Values:
+        """One column after all its own transforms; missing values that nothing filled stay NaN or null."""
+        values = base.start(values, column)
+        for _, name, kind in self._steps:
+            if name == column.name and not kind.joint:
+                values = kind.apply(values)
+        return values
+
+
+def ready(state: State, name: str) -> Kind:
+    """The transform of one entry of `state["columns"]`, ready to be applied.
+
+    Raises:
+        DataError: it is of a kind that this raypipe does not know.
+    """
+    if state["kind"] not in KINDS:
+        raise DataError(
+            f"the dataset was prepared with a transform '{state['kind']}', which this raypipe does not know",
+            "use the version of raypipe that prepared it, or a newer one",
+        )
+    return KINDS[state["kind"]](state, state["columns"][name], name)
+
+
+def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
+    if len(parts) == 1:
+        return parts[0] if parts[0].ndim > 1 else parts[0][:, None]
+    return np.concatenate([part.reshape(len(part), math.prod(part.shape[1:])) for part in parts], axis=1)
+
+
+def _numbers(values: Values, column: Column) -> np.ndarray:
+    if isinstance(values, np.ndarray):
+        return values
+    raise base.still_text(column)
+
+
+def _refuse_infinite(values: Values, column: Column) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = values[~finite].ravel()[0]
+        what = "a missing value" if np.isnan(bad) else f"{bad}"
+        raise DataError(
+            f"column '{column.name}' holds {what}; every value must be a finite number",
+            "give a value, or train with an `impute` transform for the column",
+        )

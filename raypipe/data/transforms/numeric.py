@@ -1,0 +1,256 @@
+"""Numbers to numbers.
+
+Arrays are changed value by value; what is fitted is fitted per feature of a vector, and over all values of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raypipe.data.transforms import statistics
+from raypipe.data.transforms.base import (
+    Fitted,
+    Kind,
+    State,
+    is_missing,
+    need_filled,
+    need_numbers,
+    need_single,
+    nothing_to_fit,
+    numbers,
+    refuse_missing,
+)
+from raypipe.data.transforms.statistics import Moments, by_feature, per_feature
+from raypipe.errors import DataError
+from raypipe.records import Column
+from raypipe.spec.transforms import (
+    BucketizeTransform,
+    ClipTransform,
+    LogTransform,
+    MinMaxTransform,
+    RobustTransform,
+    ScaleTransform,
+    StandardizeTransform,
+)
+
+
+class Scale(Kind):
+    """x * factor + offset."""
+
+    @staticmethod
+    def needs_rows(spec: ScaleTransform) -> bool:
+        return False
+
+    @staticmethod
+    def check(spec: ScaleTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        return column
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        return values * values.dtype.type(self.state["factor"]) + values.dtype.type(self.state["offset"])
+
+
+class Standardize(Kind):
+    """(x - mean) / std."""
+
+    @staticmethod
+    def check(spec: StandardizeTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        return column
+
+    @staticmethod
+    def partial(spec: StandardizeTransform, values: np.ndarray, name: str) -> Moments:
+        return statistics.moments(values)
+
+    @staticmethod
+    def merge(spec: StandardizeTransform, partials: Sequence[Moments], name: str) -> Fitted:
+        total = statistics.merged_moments(partials)
+        if not total[0].all():
+            raise nothing_to_fit(spec, name)
+        return {"mean": total[1].tolist(), "std": statistics.std(total).tolist()}
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        super().__init__(state, fitted, name)
+        self._mean, self._std = np.array(fitted["mean"]), np.array(fitted["std"])
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        return (values - per_feature(self._mean, values)) / per_feature(self._std, values)
+
+
+class MinMax(Kind):
+    """The train split's extremes to the ends of feature_range."""
+
+    @staticmethod
+    def check(spec: MinMaxTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        return column
+
+    @staticmethod
+    def partial(spec: MinMaxTransform, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+        table = by_feature(values)
+        return np.fmin.reduce(table, axis=0, initial=np.inf), np.fmax.reduce(table, axis=0, initial=-np.inf)
+
+    @staticmethod
+    def merge(spec: MinMaxTransform, partials: Sequence[Any], name: str) -> Fitted:
+        low = np.min([smallest for smallest, _ in partials], axis=0)
+        high = np.max([largest for _, largest in partials], axis=0)
+        if (low > high).any():
+            raise nothing_to_fit(spec, name)
+        return {"min": low.tolist(), "max": high.tolist()}
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        super().__init__(state, fitted, name)
+        self._low, self._high = state["feature_range"]
+        self._min = np.array(fitted["min"])
+        self._width = statistics.spread(np.array(fitted["max"]) - self._min)
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        share = (values - per_feature(self._min, values)) / per_feature(self._width, values)
+        return share * (self._high - self._low) + self._low
+
+
+class Robust(Kind):
+    """(x - median) / (upper quantile - lower quantile)."""
+
+    @staticmethod
+    def enough_rows(spec: RobustTransform) -> int:
+        return statistics.MAX_EXACT
+
+    @staticmethod
+    def check(spec: RobustTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        need_single(spec, column)
+        return column
+
+    @staticmethod
+    def partial(spec: RobustTransform, values: np.ndarray, name: str) -> np.ndarray:
+        return values[~is_missing(values)]
+
+    @staticmethod
+    def merge(spec: RobustTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
+        found, num_sampled = statistics.quantiles(partials, [spec.quantile_range[0], 0.5, spec.quantile_range[1]])
+        if not found:
+            raise nothing_to_fit(spec, name)
+        low, median, high = found
+        return {"median": median, "width": float(statistics.spread(np.array(high - low))), "num_sampled": num_sampled}
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        return (values - self.fitted["median"]) / self.fitted["width"]
+
+
+class Clip(Kind):
+    """The nearest value between two ends."""
+
+    @staticmethod
+    def needs_rows(spec: ClipTransform) -> bool:
+        return spec.quantile_range is not None
+
+    @staticmethod
+    def enough_rows(spec: ClipTransform) -> int:
+        return statistics.MAX_EXACT
+
+    @staticmethod
+    def check(spec: ClipTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        if spec.quantile_range is not None:
+            need_single(spec, column)
+        return column
+
+    @staticmethod
+    def partial(spec: ClipTransform, values: np.ndarray, name: str) -> np.ndarray:
+        return values[~is_missing(values)]
+
+    @staticmethod
+    def merge(spec: ClipTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
+        if spec.quantile_range is None:
+            return {"min": spec.min, "max": spec.max}
+        found, num_sampled = statistics.quantiles(partials, spec.quantile_range)
+        if not found:
+            raise nothing_to_fit(spec, name)
+        return {"min": found[0], "max": found[1], "num_sampled": num_sampled}
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        return np.clip(values, self.fitted["min"], self.fitted["max"])
+
+
+class Log(Kind):
+    """Natural logarithm of (x + offset)."""
+
+    @staticmethod
+    def needs_rows(spec: LogTransform) -> bool:
+        return False
+
+    @staticmethod
+    def refuses(spec: LogTransform) -> bool:
+        return True
+
+    @staticmethod
+    def check(spec: LogTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        return column
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        offset = self.state["offset"]
+        too_small = values <= -offset
+        if too_small.any():
+            value = np.ravel(values[too_small])[0]
+            raise DataError(
+                f"column '{self.name}' holds {value:g}; log with offset {offset:g} takes values above {-offset:g}",
+                "correct the value, clip the column before, or set a larger `offset`",
+            )
+        return np.log1p(values) if offset == 1 else np.log(values + offset)
+
+
+class Bucketize(Kind):
+    """Which interval the number lies in, by index or one-hot."""
+
+    @staticmethod
+    def needs_rows(spec: BucketizeTransform) -> bool:
+        return spec.boundaries is None
+
+    @staticmethod
+    def enough_rows(spec: BucketizeTransform) -> int:
+        return statistics.MAX_EXACT
+
+    @staticmethod
+    def check(spec: BucketizeTransform, column: Column) -> Column:
+        need_numbers(spec, column)
+        need_single(spec, column)
+        need_filled(spec, column)
+        return numbers(column, (-1,) if spec.output == "one_hot" else ())
+
+    @staticmethod
+    def partial(spec: BucketizeTransform, values: np.ndarray, name: str) -> np.ndarray:
+        refuse_missing(values, name)
+        return values
+
+    @staticmethod
+    def merge(spec: BucketizeTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
+        if spec.num_buckets is None:
+            return {"boundaries": spec.boundaries}
+        edges, num_sampled = statistics.quantiles(partials, np.linspace(0, 1, spec.num_buckets + 1).tolist())
+        if not edges:
+            raise nothing_to_fit(spec, name)
+        return {"boundaries": np.unique(edges)[1:-1].tolist(), "num_sampled": num_sampled}
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        super().__init__(state, fitted, name)
+        self._boundaries = np.array(fitted["boundaries"], np.float64)
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        refuse_missing(values, self.name)
+        index_B = np.searchsorted(self._boundaries, values, side="right")
+        if self.state["output"] == "index":
+            return index_B.astype(np.float64)
+        return one_hot(index_B, len(self._boundaries) + 1)
+
+
+def one_hot(index_B: np.ndarray, num: int) -> np.ndarray:
+    """float64 [B, num]: 1 at the index of each row; all zeros where it is -1."""
+    hot = np.zeros((len(index_B), num))
+    known = np.flatnonzero(index_B >= 0)
+    hot[known, index_B[known]] = 1.0
+    return hot

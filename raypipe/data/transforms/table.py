@@ -1,0 +1,33 @@
+"""Which class does what each `kind` of data.transforms asks for."""
+
+from __future__ import annotations
+
+from raypipe.data.transforms.audio import LogMel
+from raypipe.data.transforms.base import Kind
+from raypipe.data.transforms.categorical import Cross, Hashing, OneHot, Ordinal
+from raypipe.data.transforms.dates import DateParts
+from raypipe.data.transforms.image import ChannelsFirst, Normalize, Resize
+from raypipe.data.transforms.missing import Impute
+from raypipe.data.transforms.numeric import Bucketize, Clip, Log, MinMax, Robust, Scale, Standardize
+from raypipe.data.transforms.text import Tokens
+
+KINDS: dict[str, type[Kind]] = {
+    "scale": Scale,
+    "standardize": Standardize,
+    "min_max": MinMax,
+    "robust": Robust,
+    "clip": Clip,
+    "log": Log,
+    "impute": Impute,
+    "bucketize": Bucketize,
+    "one_hot": OneHot,
+    "ordinal": Ordinal,
+    "hashing": Hashing,
+    "date_parts": DateParts,
+    "tokens": Tokens,
+    "resize": Resize,
+    "normalize": Normalize,
+    "channels_first": ChannelsFirst,
+    "log_mel": LogMel,
+    "cross": Cross,
+}

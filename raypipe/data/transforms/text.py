@@ -1,0 +1,231 @@
+"""Text to token ids.
+
+B rows, T tokens a row, N tokens of several rows one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.data.transforms import bpe, words
+from raypipe.data.transforms.base import (
+    Fitted,
+    Kind,
+    State,
+    Values,
+    need_filled,
+    need_single,
+    nothing_to_fit,
+    pc,
+    refuse_missing,
+    some,
+)
+from raypipe.data.transforms.categorical import Lookup
+from raypipe.errors import DataError
+from raypipe.records import Column
+from raypipe.spec.transforms import TokensTransform
+
+UNKNOWN, FIRST = 1, 2
+"""Ids; 0 is padding."""
+
+FIRST_MERGE = FIRST + 256
+
+MAX_ROWS = 1_000_000
+"""Train rows that a vocabulary is fitted on: those with the smallest row ids stand for all."""
+
+MAX_COUNTED = 2**18
+"""Different tokens that a shard reports: its most frequent."""
+
+MAX_BPE_WORDS = 2**16
+"""Different words that merges are learnt from: the most frequent."""
+
+WORD_CHARS = 64
+"""A longer word is not counted; with `bpe` it is cut into words of so many characters."""
+
+CHUNK_BYTES = 2**23
+"""Text that is cut up at a time."""
+
+CACHED = 2**16
+"""Words whose tokens are remembered."""
+
+SPLIT: dict[str, Callable[[pa.Array], tuple[Values, np.ndarray]]] = {
+    "char": words.characters,
+    "byte": words.utf8,
+    "word": words.words,
+    "bpe": words.pieces,
+}
+"""Tokenizer -> how rows are cut before ids are looked up."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often tokens occur in a shard.
+
+    Attributes:
+        tokens: code points of characters, or words.
+        counts: int64, one a token.
+        num_rows: that were counted.
+        max_missed: how often a token that is left out occurs at most; 0 where none is.
+    """
+
+    tokens: pa.Array
+    counts: pa.Array
+    num_rows: int
+    max_missed: int
+
+
+class Tokens(Kind):
+    """Ids of the first tokens."""
+
+    @staticmethod
+    def needs_rows(spec: TokensTransform) -> bool:
+        return spec.tokenizer != "byte"
+
+    @staticmethod
+    def enough_rows(spec: TokensTransform) -> int:
+        return MAX_ROWS
+
+    @staticmethod
+    def check(spec: TokensTransform, column: Column) -> Column:
+        if column.dtype != "string":
+            raise DataError(
+                f"data.transforms: tokens needs text, but column '{column.name}' holds {column.dtype}",
+                f"use standardize or bucketize for '{column.name}'",
+            )
+        need_single(spec, column)
+        need_filled(spec, column)
+        return column.model_copy(update={"dtype": "float32", "shape": (spec.max_length,), "nullable": False})
+
+    @staticmethod
+    def partial(spec: TokensTransform, values: pa.Array, name: str) -> Counts:
+        refuse_missing(values, name)
+        found = [_counted(_tokens(part, spec)[0]) for part in _chunks(values)]
+        tokens, counts = _most_frequent(found)
+        return Counts(tokens[:MAX_COUNTED], counts[:MAX_COUNTED], len(values), _at(counts, MAX_COUNTED))
+
+    @staticmethod
+    def merge(spec: TokensTransform, partials: Sequence[Counts], name: str) -> Fitted:
+        if spec.max_vocabulary is None:
+            return {}
+        tokens, counts = _most_frequent([(part.tokens, part.counts) for part in partials])
+        if not len(tokens):
+            raise nothing_to_fit(spec, name)
+        missed = sum(part.max_missed for part in partials)
+        rests_on = {"num_sampled": sum(part.num_rows for part in partials), "max_missed": missed}
+        if spec.tokenizer == "bpe":
+            rests_on["max_missed"] += _at(counts, MAX_BPE_WORDS)
+            tokens, counts = tokens[:MAX_BPE_WORDS], counts[:MAX_BPE_WORDS]
+            spelled = [_byte_ids(word) for word in tokens.to_pylist()]
+            merges = bpe.learn(spelled, counts.to_pylist(), spec.max_vocabulary - FIRST_MERGE, FIRST_MERGE)
+            return {"merges": [list(pair) for pair in merges], **rests_on}
+        vocabulary = tokens[: spec.max_vocabulary - FIRST].to_pylist()
+        return {"vocabulary": [chr(v) for v in vocabulary] if spec.tokenizer == "char" else vocabulary, **rests_on}
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        super().__init__(state, fitted, name)
+        self._spec = TokensTransform.model_validate({**state, "columns": [name]})
+        vocabulary = fitted.get("vocabulary", ())
+        self._ranks = {(left, right): rank for rank, (left, right) in enumerate(fitted.get("merges", ()))}
+        self._id_of = {word: [FIRST + i] for i, word in enumerate(vocabulary)}
+        self._cache: dict[str, list[int]] = {}
+        if self._spec.tokenizer == "char":
+            self._characters = Lookup([ord(character) for character in vocabulary])
+
+    def apply(self, values: Values) -> np.ndarray:
+        """float32 [B, T]."""
+        refuse_missing(values, self.name)
+        ids_BT = np.zeros((len(values), self._spec.max_length), np.float32)
+        start = 0
+        for part in _chunks(values):
+            tokens, row_N = _tokens(part, self._spec)
+            ids_N, row_N = self._ids(tokens, row_N)
+            place_N = words.places(row_N)
+            there_N = place_N < self._spec.max_length
+            ids_BT[start + row_N[there_N], place_N[there_N]] = ids_N[there_N]
+            start += len(part)
+        return ids_BT
+
+    def _ids(self, tokens: Values, row_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the tokens, and the row of each; a word has several with `bpe`."""
+        if isinstance(tokens, pa.Array):
+            return self._of_words(tokens, row_N)
+        if self._spec.tokenizer == "byte":
+            return FIRST + tokens.astype(np.int64), row_N
+        index_N = self._characters.index(tokens)
+        return np.where(index_N < 0, UNKNOWN, FIRST + index_N), row_N
+
+    def _of_words(self, found: pa.Array, row_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each different word is looked up or merged once."""
+        coded = found.dictionary_encode()
+        is_bpe = self._spec.tokenizer == "bpe"
+        different = coded.dictionary.to_pylist()
+        encoded = [self._merged(word) if is_bpe else self._id_of.get(word, [UNKNOWN]) for word in different]
+        size_K = np.array([len(ids) for ids in encoded], np.int64)
+        ids = np.array([i for ids in encoded for i in ids], np.int64)
+        word_N = coded.indices.to_numpy(zero_copy_only=False)
+        size_N = size_K[word_N]
+        first_N = (np.cumsum(size_K) - size_K)[word_N]
+        within = np.arange(size_N.sum()) - np.repeat(np.cumsum(size_N) - size_N, size_N)
+        return ids[np.repeat(first_N, size_N) + within], np.repeat(row_N, size_N)
+
+    def _merged(self, word: str) -> list[int]:
+        found = self._cache.get(word)
+        if found is None:
+            parts = [word[i : i + WORD_CHARS] for i in range(0, len(word), WORD_CHARS)]
+            found = [token for part in parts for token in bpe.encode(_byte_ids(part), self._ranks, FIRST_MERGE)]
+            if len(self._cache) >= CACHED:
+                self._cache.clear()
+            self._cache[word] = found
+        return found
+
+
+def _chunks(text: pa.Array) -> Iterator[pa.Array]:
+    """Whole rows, about CHUNK_BYTES at a time."""
+    end_B = np.cumsum(pc.binary_length(text).to_numpy(zero_copy_only=False), dtype=np.int64)
+    start = 0
+    while start < len(text):
+        before = end_B[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(end_B, before + CHUNK_BYTES, side="right")))
+        yield text[start:stop]
+        start = stop
+
+
+def _tokens(text: pa.Array, spec: TokensTransform) -> tuple[Values, np.ndarray]:
+    """The first `max_length` bytes, code points or words of each row [N]; and the row of each, int64 [N]."""
+    is_whole = spec.tokenizer in ("char", "byte")
+    text = pc.utf8_slice_codeunits(text, 0, spec.max_length * (1 if is_whole else WORD_CHARS))
+    text = pc.utf8_lower(text) if spec.lowercase else text
+    tokens, row_N = SPLIT[spec.tokenizer](text)
+    kept_N = words.places(row_N) < spec.max_length
+    return some(tokens, kept_N), row_N[kept_N]
+
+
+def _counted(tokens: Values) -> tuple[pa.Array, pa.Array]:
+    """Each token once, and how often it occurs; long words are left out."""
+    if isinstance(tokens, pa.Array):
+        tokens = some(tokens, np.asarray(pc.less_equal(pc.utf8_length(tokens), WORD_CHARS)))
+    return pc.value_counts(pa.array(tokens)).flatten()
+
+
+def _most_frequent(parts: Sequence[tuple[pa.Array, pa.Array]]) -> tuple[pa.Array, pa.Array]:
+    """Tokens and counts of all parts together, the most frequent first; of equally frequent ones the smaller."""
+    tables = [pa.table({"token": tokens, "count": counts}) for tokens, counts in parts if len(tokens)]
+    if not tables:
+        return pa.array([], pa.string()), pa.array([], pa.int64())
+    table = pa.concat_tables(tables)
+    table = table.group_by("token").aggregate([("count", "sum")])
+    table = table.sort_by([("count_sum", "descending"), ("token", "ascending")])
+    return table["token"].combine_chunks(), table["count_sum"].combine_chunks()
+
+
+def _at(counts: pa.Array, place: int) -> int:
+    """The count at a place; 0 behind the last."""
+    return counts[place].as_py() if place < len(counts) else 0
+
+
+def _byte_ids(word: str) -> list[int]:
+    return [FIRST + byte for byte in word.encode()]

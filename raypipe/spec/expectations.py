@@ -1,0 +1,178 @@
+"""What rows and columns must hold beyond the schema: one variant a kind of expectation."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from raypipe.spec.base import Spec, check_name
+
+DType = Literal[
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "string",
+    "integer", "float", "number",
+]  # fmt: skip
+"""A type as it is read, or any of a family: integer, float, number (either)."""
+
+
+class ExpectationSpec(Spec):
+    """An expectation on the data set as a whole."""
+
+    on_fail: Literal["fail", "warn"] = "fail"
+    """Stop the run, or say so and keep it in the profile."""
+
+
+class RowExpectationSpec(Spec):
+    """An expectation on each row."""
+
+    columns: list[str] = Field(min_length=1)
+    """Columns it holds for, each by itself; they need not be features."""
+
+    on_fail: Literal["fail", "warn", "quarantine"] = "fail"
+    """Stop the run, say so and keep it in the profile, or treat the row as a bad row (see `bad_rows`)."""
+
+
+class NotNullExpectation(RowExpectationSpec):
+    """Every row has a value. The other expectations on rows pass over a missing value."""
+
+    kind: Literal["not_null"]
+
+
+class UniqueExpectation(RowExpectationSpec):
+    """No two rows agree in all these columns together; a row that misses one of the values agrees with none.
+
+    Of rows that agree one is right, the one with the smallest row id, and the others break the expectation, so that it
+    does not depend on the order of the files which one stays.
+    """
+
+    kind: Literal["unique"]
+
+
+class RangeExpectation(RowExpectationSpec):
+    """Numbers lie between two bounds; of an array, every value does."""
+
+    kind: Literal["range"]
+    min: int | float | None = None
+    max: int | float | None = None
+    inclusive: bool = True
+    """Whether the bounds themselves are allowed."""
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> Self:
+        _check_order(self.min, self.max)
+        return self
+
+
+class InSetExpectation(RowExpectationSpec):
+    """Each value is one of a list."""
+
+    kind: Literal["in_set"]
+    values: list[str | int | float | bool] = Field(min_length=1)
+
+
+class MatchesExpectation(RowExpectationSpec):
+    """Each text matches a regular expression as a whole, from its first to its last character.
+
+    Patterns have the RE2 syntax (https://github.com/google/re2/wiki/Syntax), whose search time grows with the text
+    alone; look-ahead, look-behind and references to groups are not part of it.
+    """
+
+    kind: Literal["matches"]
+    regex: str = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def regex_is_one(self) -> Self:
+        # Two escapes of RE2 that Python's parser does not know are put into its words.
+        words = re.sub(r"\\[pP](\{\^?\w+\}|\w)", r"\\w", self.regex).replace(r"\z", r"\Z")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                re.compile(words)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"regex {self.regex[:80]!r} is not a regular expression: {error}") from None
+        return self
+
+
+class LengthExpectation(RowExpectationSpec):
+    """Texts have so many characters, arrays so many values (along their first axis)."""
+
+    kind: Literal["length"]
+    min: int | None = Field(default=None, ge=0)
+    max: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> Self:
+        _check_order(self.min, self.max)
+        return self
+
+
+class DTypeExpectation(ExpectationSpec):
+    """The columns are read as this type."""
+
+    kind: Literal["dtype"]
+    columns: list[str] = Field(min_length=1)
+    dtype: DType
+
+
+class RowCountExpectation(ExpectationSpec):
+    """The data set has so many rows, bad rows left out."""
+
+    kind: Literal["row_count"]
+    min: int | None = Field(default=None, ge=0)
+    max: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> Self:
+        _check_order(self.min, self.max)
+        return self
+
+
+class DriftExpectation(ExpectationSpec):
+    """Columns are distributed as in an earlier data set; without an earlier one it holds."""
+
+    kind: Literal["drift"]
+    columns: list[str] | None = Field(default=None, min_length=1)
+    """Unset: all single values both profiles know."""
+
+    baseline: str | None = None
+    """`name` (its latest version) or `name@version`; unset: the latest version of this data set."""
+
+    metric: Literal["psi", "ks", "share_change"] = "psi"
+    """Population stability index, Kolmogorov-Smirnov distance (numbers only), or the largest change of a bin's or a
+    category's share of the rows."""
+
+    threshold: float = Field(default=0.25, gt=0)
+    """More than this is drift. Rules of thumb for psi: under 0.1 none, over 0.25 a lot."""
+
+    @model_validator(mode="after")
+    def baseline_is_a_name(self) -> Self:
+        for part in (self.baseline or "any").split("@", 1):
+            check_name(part)
+        return self
+
+
+def _check_order(low: float | None, high: float | None) -> None:
+    if low is None and high is None:
+        raise ValueError("give min, max or both")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"min={low} is above max={high}")
+
+
+RowExpectation = NotNullExpectation | RangeExpectation | InSetExpectation | MatchesExpectation | LengthExpectation
+"""Those that one row alone keeps or breaks."""
+
+Expectation = Annotated[
+    NotNullExpectation
+    | UniqueExpectation
+    | RangeExpectation
+    | InSetExpectation
+    | MatchesExpectation
+    | LengthExpectation
+    | DTypeExpectation
+    | RowCountExpectation
+    | DriftExpectation,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,119 @@
+"""Files that were cut short or changed on the way: a clear error or bad rows, never a crash, never a trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raypipe.data.shards import read_shard, tensor_array, to_bytes
+from raypipe.errors import DigestMismatch
+from raypipe.records import Shard
+from raypipe.storage import open_store
+from raypipe.storage.publish import sha256
+
+TRIALS = 200
+
+
+def damaged(data, seed):
+    """Cut at a random place, or up to three bits turned."""
+    random = np.random.default_rng(seed)
+    if seed % 4 == 0:
+        return data[: random.integers(len(data))]
+    changed = bytearray(data)
+    for at in random.integers(len(data), size=random.integers(1, 4)):
+        changed[at] ^= 1 << random.integers(8)
+    return bytes(changed)
+
+
+READ = """
+import collections, json, pathlib, sys
+from raypipe.data.reading import BAD, read_group
+from raypipe.errors import DataError
+from tests.unit.data.helpers import reader, sized_file
+from tests.unit.data.test_damaged import TRIALS, damaged
+path, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+data = path.read_bytes()
+seen = collections.Counter()
+for seed in range(TRIALS):
+    path.write_bytes(damaged(data, seed))
+    try:
+        tables = list(read_group([sized_file(path)], reader(name), None))
+        for table in tables:
+            table.to_pydict()
+        seen["bad" if any(BAD in t.column_names for t in tables) else "read"] += 1
+    except DataError as error:
+        assert path.name in error.message and error.hint, error
+        seen["refused"] += 1
+print(json.dumps(seen))
+"""
+
+
+def example(folder, name):
+    table = pa.table(
+        {
+            "a": list(range(300)),
+            "b": [i / 7 for i in range(300)],
+            "c": [f"täxt {i % 9}" for i in range(300)],
+            "v": [[float(i), 1.0] for i in range(300)],
+        }
+    )
+    path = folder / f"f.{name}"
+    if name in ("parquet", "snappy"):
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, path, row_group_size=100, compression="none" if name == "parquet" else "snappy")
+    elif name in ("feather", "lz4"):
+        import pyarrow.feather
+
+        compression = "uncompressed" if name == "feather" else "lz4"
+        pyarrow.feather.write_feather(table, str(path), compression=compression, chunksize=100)
+    elif name == "arrows":
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    elif name == "jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()))
+    else:
+        path.write_text("a,b,c\n" + "".join(f'{r["a"]},{r["b"]},"{r["c"]}\n"\n' for r in table.to_pylist()))
+    return path
+
+
+FORMAT_OF = {"snappy": "parquet", "feather": "arrow", "lz4": "arrow", "arrows": "arrow"}
+
+
+@pytest.mark.parametrize("name", ["parquet", "snappy", "feather", "lz4", "arrows", "csv", "jsonl"])
+def test_damaged_file_gives_an_error_or_bad_rows_and_never_ends_the_process(name, tmp_path):
+    path = example(tmp_path, name)
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", READ, str(path), FORMAT_OF.get(name, name)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    assert sum(seen.values()) == TRIALS
+    if name == "jsonl":
+        assert "refused" not in seen and seen["bad"] > TRIALS / 2  # every other row is still there
+    elif name != "csv":
+        assert seen["refused"] > TRIALS / 4
+
+
+def test_shard_that_was_damaged_is_refused_wherever_the_damage_is(tmp_path):
+    store = open_store(str(tmp_path))
+    table = pa.table({"__row_id": np.arange(50, dtype=np.uint64), "x": tensor_array(np.ones((50, 3), np.float32))})
+    data = to_bytes(table)
+    shard = Shard(key="s.arrow", num_rows=50, size_bytes=len(data), sha256=sha256(data))
+    store.write("s.arrow", data)
+    assert read_shard(store, shard).num_rows == 50
+    refused = 0
+    for seed in range(TRIALS):
+        changed = damaged(data, seed)
+        assert changed != data
+        store.write("s.arrow", changed)
+        with pytest.raises(DigestMismatch, match=r"s\.arrow"):
+            read_shard(store, shard)
+        refused += 1
+    assert refused == TRIALS

@@ -1,0 +1,357 @@
+"""Which files a source names, and that what is read is what was listed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.data import files as files_module
+from raypipe.data import lines, web
+from raypipe.data.files import find, open_file, open_text, read_bytes
+from raypipe.data.formats import csv, parquet
+from raypipe.data.ranged import AHEAD_FROM_BYTES, FIRST_BYTES, MAX_BYTES, RangedFile
+from raypipe.data.stage import source_fingerprint
+from raypipe.errors import SourceChanged, StoreError
+from raypipe.spec.data import DataSpec
+from raypipe.spec.sources import CsvSource, ParquetSource
+
+CSV = CsvSource(format="csv", path="unused")
+PARQUET = ParquetSource(format="parquet", path="unused")
+
+
+def only(path):
+    (file,) = find(str(path), ".", (".csv",))
+    return file
+
+
+# --- local files
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"7\n")
+
+
+def rewrite(path):
+    data = path.read_bytes()
+    path.write_bytes(b"9" * len(data))
+
+
+def replace(path):
+    """By a file of the same size and time."""
+    stat = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(b"8" * stat.st_size)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(other, path)
+
+
+@pytest.fixture
+def aged(tmp_path):
+    """Writes a file that was last changed a minute ago: clocks of file systems tick every few milliseconds."""
+
+    def write(name, data):
+        (tmp_path / name).write_bytes(data)
+        then = time.time() - 60
+        os.utime(tmp_path / name, (then, then))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("change", "how"), [(append, "was written to"), (rewrite, "was written to"), (replace, "was replaced"),
+                        (os.remove, "was deleted")]
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["f.csv", "f.csv.gz", "f.parquet"])
+def test_local_file_that_changes_while_it_is_read_ends_the_reading_ten_times_of_ten(
+    name, change, how, aged, monkeypatch
+):
+    monkeypatch.setattr(parquet, "MAX_ROWS", 1000)
+    for part in ("LOOK_BYTES", "CHUNK_BYTES"):
+        monkeypatch.setattr(lines, part, 2**12)
+    table = pa.table({"a": range(10_000)})
+    text = b"a\n" + b"".join(b"%d\n" % i for i in range(10_000))
+    if name == "f.parquet":
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, row_group_size=1000)
+        data, read_file = sink.getvalue().to_pybytes(), partial(parquet.read_file, source=PARQUET)
+    else:
+        data = gzip.compress(text) if name == "f.csv.gz" else text
+        read_file = partial(csv.read_file, source=CSV)
+    for _ in range(10):
+        path = aged(name, data)
+        reading, read = read_file(only(path)), 0
+        while read < 5000:
+            read += next(reading).num_rows
+        change(path)
+        with pytest.raises(SourceChanged, match=rf"{name} {how} while this run read it") as caught:
+            list(reading)
+        assert "run again" in caught.value.hint
+
+
+@pytest.mark.parametrize("hashed_bytes", [2**20, 0])
+@pytest.mark.parametrize("change", [append, rewrite, os.remove])
+def test_local_file_that_changes_before_its_turn_is_not_read(change, hashed_bytes, aged, monkeypatch):
+    monkeypatch.setattr(files_module, "HASHED_BYTES", hashed_bytes)
+    path = aged("f.csv", b"a\n1\n")
+    file = only(path)
+    assert read_bytes(file) == b"a\n1\n"
+    change(path)
+    for read in (read_bytes, open_file, open_text):
+        with pytest.raises(SourceChanged, match=r"f\.csv was (written to|deleted)"):
+            read(file)
+
+
+def test_small_local_file_touched_or_copied_with_the_same_content_is_the_same_file(aged):
+    path = aged("f.csv", b"a\n1\n")
+    file = only(path)
+    path.touch()
+    assert read_bytes(file) == b"a\n1\n"
+    os.remove(path)
+    path.write_bytes(b"a\n1\n")
+    with open_file(file) as handle:
+        assert handle.read() == b"a\n1\n"
+
+
+def test_local_file_that_cannot_be_opened_tells_why(tmp_path):
+    (tmp_path / "f.csv").write_text("a\n")
+    file = only(tmp_path / "f.csv")
+    os.remove(tmp_path / "f.csv")
+    (tmp_path / "f.csv").mkdir()
+    with pytest.raises(files_module.DataError, match=r"f\.csv cannot be read: Is a directory"):
+        read_bytes(file)
+
+
+def test_thousands_of_local_files_are_listed_in_order_and_quickly(tmp_path):
+    for number in range(2500):
+        folder = tmp_path / f"{number % 11}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:05}.csv").write_text(f"a\n{number}\n")
+    start = time.monotonic()
+    found = find(".", str(tmp_path), (".csv",))
+    assert time.monotonic() - start < 10  # some tenths of a second; what grows with the square would show
+    assert len(found) == 2500 and [file.name for file in found] == sorted(file.name for file in found)
+    assert len({file.tag for file in found}) == 2500
+    assert find("**/*.csv", str(tmp_path), ()) == found
+    assert find("3/*.csv", str(tmp_path), ()) == [file for file in found if file.name.startswith("3/")]
+
+
+def test_source_fingerprint_is_of_names_and_content_not_of_place_order_on_disk_or_times(tmp_path):
+    def of(folder, names, **changed):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_text(changed.get(name[0], f"a,y\n{name},2\n"))
+        fields = {"source": {"format": "csv", "path": "*.csv"}, "target": "y", "root": str(tmp_path / folder)}
+        return source_fingerprint(DataSpec.model_validate(fields))
+
+    first = of("one", ["a.csv", "b.csv", "c.csv"])
+    assert of("two", ["c.csv", "a.csv", "b.csv"]) == first
+    assert of("three", ["a.csv", "b.csv"]) != first
+    assert of("four", ["a.csv", "b.csv", "c.csv"], b="a,y\n1,2\n") != first
+
+
+# --- ranges
+
+
+class Counting:
+    """Bytes that are read in ranges, each of which is noted."""
+
+    def __init__(self, data):
+        self.data, self.ranges, self.lock = data, [], threading.Lock()
+
+    def __call__(self, start, stop):
+        assert 0 <= start < stop <= len(self.data)
+        with self.lock:
+            self.ranges.append((start, stop))
+        return memoryview(self.data)[start:stop]
+
+    def open(self):
+        return RangedFile(self, len(self.data))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return random.Random(0).randbytes(100 * 2**20)
+
+
+def test_ranged_file_read_from_start_to_end_costs_few_requests_and_none_twice(data):
+    counting = Counting(data)
+    with counting.open() as file:
+        pieces = list(iter(lambda: file.read(2**16), b""))
+    assert b"".join(pieces) == data
+    assert len(counting.ranges) <= 3 + len(data) // MAX_BYTES + 1
+    assert sum(stop - start for start, stop in counting.ranges) == len(data)
+    assert max(stop - start for start, stop in counting.ranges) <= MAX_BYTES
+
+
+def test_ranged_file_fetches_little_more_than_scattered_reads_ask_for(data):
+    counting = Counting(data)
+    with counting.open() as file:
+        for place in (len(data) - 2**16, 0, 50 * 2**20, 20 * 2**20):
+            file.seek(place)
+            assert file.read(100) == data[place : place + 100]
+        file.seek(-10, os.SEEK_END)
+        assert file.read() == data[-10:]
+    assert len(counting.ranges) == 5
+    assert all(stop - start <= FIRST_BYTES for start, stop in counting.ranges)
+
+
+def test_ranged_file_large_read_is_one_request(data):
+    counting = Counting(data)
+    with counting.open() as file:
+        assert file.read(64 * 2**20) == data[: 64 * 2**20]
+    assert counting.ranges == [(0, 64 * 2**20)]
+
+
+def test_ranged_file_reads_on_while_the_caller_works_and_stops_when_closed(data):
+    counting = Counting(data)
+    file = counting.open()
+    while file.tell() < 8 * 2**20:
+        file.read(2**16)
+    held = max(stop for _, stop in counting.ranges)
+    assert held >= 8 * 2**20 and any(stop - start > AHEAD_FROM_BYTES for start, stop in counting.ranges)
+    assert held - file.tell() <= 2 * MAX_BYTES
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.read(1)
+
+
+def test_ranged_file_as_an_arrow_file_serves_many_threads(data):
+    counting = Counting(data[: 8 * 2**20])
+    draw = random.Random(3)
+    wanted = [(draw.randrange(2**16), draw.randrange(8 * 2**20)) for _ in range(400)]
+    with pa.PythonFile(counting.open(), mode="r") as file, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda want: file.read_at(*want), wanted))
+    assert found == [counting.data[start : start + size] for size, start in wanted]
+
+
+def test_ranged_file_that_fails_ahead_tells_it_when_it_gets_there(data):
+    def read_range(start, stop):
+        if stop > 20 * 2**20:
+            raise SourceChanged("f changed", "run again")
+        return memoryview(data)[start:stop]
+
+    with RangedFile(read_range, len(data)) as file:
+        while file.tell() < 5 * 2**20:
+            file.read(2**16)
+        with pytest.raises(SourceChanged, match="f changed"):
+            file.read()
+
+
+def test_ranged_file_error_comes_through_arrow_as_it_is():
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": random.Random(0).choices(range(2**40), k=2**17)}), sink, row_group_size=2**12)
+    data = sink.getvalue().to_pybytes()
+
+    def read_range(start, stop):
+        if start < len(data) // 2 and stop < len(data):
+            raise SourceChanged("f changed", "run again")
+        return memoryview(data)[start:stop]
+
+    with pytest.raises(SourceChanged) as caught, pa.PythonFile(RangedFile(read_range, len(data)), mode="r") as handle:
+        pq.ParquetFile(handle).read()
+    assert caught.value.hint == "run again"
+
+
+# --- the web
+
+
+@pytest.fixture
+def site():
+    """A server of one file: `content`, `headers`, and statuses that come before the next answers."""
+
+    class Site(BaseHTTPRequestHandler):
+        address = ""
+        content, headers_of_file, failures, honours = b"a\n1\n", {"ETag": '"1"'}, [], True
+
+        def do_GET(self):
+            status = 200
+            if Site.failures:
+                status = Site.failures.pop(0)
+            elif Site.honours and self.headers.get("if-match", Site.headers_of_file.get("ETag")) != (
+                Site.headers_of_file.get("ETag")
+            ):
+                status = 412
+            self.send_response(status)
+            for name, value in Site.headers_of_file.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(Site.content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(Site.content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format, *args):
+            del format, args
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    Site.address = f"http://127.0.0.1:{server.server_port}/f.csv"
+    yield Site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "honours"),
+    [
+        ({"ETag": '"1"'}, {"ETag": '"2"'}, True),
+        ({"ETag": '"1"'}, {"ETag": '"2"'}, False),
+        ({"ETag": 'W/"1"'}, {"ETag": 'W/"2"'}, False),
+        (
+            {"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"},
+            {"Last-Modified": "Mon, 01 Jan 2024 00:00:01 GMT"},
+            False,
+        ),
+    ],
+)
+def test_file_on_the_web_that_changes_before_it_is_read_ends_the_reading(before, after, honours, site):
+    site.headers_of_file, site.honours = before, honours
+    file = only(site.address)
+    assert read_bytes(file) == b"a\n1\n"
+    site.headers_of_file = after
+    for read in (read_bytes, open_file, open_text):
+        with pytest.raises(SourceChanged, match=r"f\.csv changed while this run read it"):
+            read(file)
+
+
+def test_file_on_the_web_without_any_tag_is_read(site):
+    site.headers_of_file = {}
+    assert read_bytes(only(site.address)) == b"a\n1\n"
+
+
+def test_busy_web_server_is_asked_again_and_one_that_stays_so_is_told(site):
+    site.failures = [503, 429]
+    file = only(site.address)
+    site.failures = [500]
+    assert read_bytes(file) == b"a\n1\n"
+    site.failures = [503] * 100
+    with pytest.raises(StoreError, match="answered HTTP 503"):
+        read_bytes(file)
+    assert len(site.failures) == 100 - web.RETRY.max_attempts
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://h/f.csv?X-Amz-Signature=s3cret", "https://h/f.csv"),
+        ("https://ann:s3cret@h/f.csv", "https://h/f.csv"),
+        ("cannot reach https://ann:s3cret@h/f?k=s3cret today", "cannot reach https://h/f today"),
+    ],
+)
+def test_address_is_told_without_what_may_be_secret(address, told):
+    assert web.shown(address) == told

@@ -1,0 +1,235 @@
+"""Images and sounds in folders: what each file becomes, where its label comes from, and what is a bad row."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import sys
+import wave
+import zlib
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raypipe.data import folders
+from raypipe.data.formats import images, wav
+from raypipe.data.formats.wav import pcm
+from raypipe.data.reading import BAD
+from raypipe.errors import DataError
+from tests.unit.data.helpers import source
+
+
+def picture(size=(4, 3), mode="RGB", kind="PNG", seed=0):
+    """The bytes of an image of `size` height and width."""
+    shape = (*size, *{"RGB": (3,), "RGBA": (4,)}.get(mode, ()))
+    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(pixels, mode if mode in ("RGB", "RGBA", "L") else None).save(data, kind)
+    return data.getvalue()
+
+
+def sound(values, *, rate=1000, width=2, channels=1):
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setparams((channels, width, rate, 0, "NONE", ""))
+        file.writeframes(np.asarray(values, {1: "u1", 2: "<i2", 4: "<i4"}[width]).tobytes())
+    return data.getvalue()
+
+
+def put(folder, **contents):
+    for name, data in contents.items():
+        path = folder / name.replace("__", "/").replace("_png", ".png").replace("_wav", ".wav").replace("_jpg", ".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def read_images(folder, **fields):
+    """All rows, without Ray."""
+    spec = source("images", **{"path": ".", **fields})
+    rows = folders.rows_of(spec, str(folder), images.SUFFIXES)
+    size = spec.size or (4, 3)
+    decode = partial(images.decode, mode=spec.mode, size=size, is_resized=spec.size is not None, says="a.png")
+    shape = (*size, *((3,) if spec.mode == "RGB" else ()))
+    (table,) = folders.read_rows(folders.Rows(tuple(rows)), column="image", shape=shape, dtype="uint8", decode=decode)
+    return table
+
+
+def test_label_is_the_name_of_the_folder_and_file_the_name_below_the_path(tmp_path):
+    put(tmp_path, in__cat__a_png=picture(), in__cat__deep__b_png=picture(), in__dog__a_jpg=picture(kind="JPEG"))
+    table = read_images(tmp_path, path="in")
+    assert table["label"].to_pylist() == ["cat", "deep", "dog"]
+    assert table["file"].to_pylist() == ["cat/a.png", "cat/deep/b.png", "dog/a.jpg"]
+    assert read_images(tmp_path, path="in/*/*.png")["file"].to_pylist() == ["cat/a.png"]
+    assert read_images(tmp_path, path=str(tmp_path / "in" / "cat"))["file"].to_pylist() == ["a.png", "deep/b.png"]
+    assert read_images(tmp_path, path="in/cat/a.png")["file"].to_pylist() == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_come_from_a_table_and_a_file_without_one_is_bad(kind, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    put(tmp_path, in__a_png=picture(), in__b_png=picture(), in__c_png=picture())
+    table = pa.table({"name": ["a.png", "b.png", "gone.png"], "breed": ["07", "8", "9"]})
+    if kind == "csv":
+        (tmp_path / "t.csv").write_text("name,breed,note\na.png,07,x\nb.png,8,y\ngone.png,9,z\n")
+    elif kind == "jsonl":
+        (tmp_path / "t.jsonl").write_text(
+            "".join(f'{{"name": "{r["name"]}", "breed": "{r["breed"]}"}}\n' for r in table.to_pylist())
+        )
+    else:
+        pq.write_table(table, tmp_path / "t.parquet")
+    labels = {"path": f"t.{kind}", "file_column": "name", "label_column": "breed"}
+    found = read_images(tmp_path, path="in", labels=labels)
+    assert found["label"].to_pylist() == ["07", "8", None, "9"]
+    assert found[BAD].to_pylist() == [
+        None,
+        None,
+        f"c.png: has no label in t.{kind}",
+        f"gone.png: is in t.{kind}, but there is no such file",
+    ]
+    spec = source("images", path="in", labels=labels)
+    assert [file.name for file in images.files(spec, str(tmp_path))][-1] == f"t.{kind}"  # a change of it is seen
+
+
+def test_labels_that_name_a_file_twice_are_refused(tmp_path):
+    put(tmp_path, in__a_png=picture())
+    (tmp_path / "t.csv").write_text("file,label\na.png,x\na.png,y\n")
+    with pytest.raises(DataError, match=r"t\.csv names the file 'a\.png' twice"):
+        read_images(tmp_path, path="in", labels={"path": "t.csv"})
+    (tmp_path / "t.csv").write_text("file,kind\na.png,x\n")
+    with pytest.raises(DataError, match="column 'label' is not there"):
+        read_images(tmp_path, path="in", labels={"path": "t.csv"})
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+BOMB = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+)
+DEEP = io.BytesIO()
+Image.fromarray(np.zeros((4, 3), np.uint16)).save(DEEP, "PNG")
+GIF = io.BytesIO()
+Image.fromarray(np.zeros((4, 3), np.uint8)).save(GIF, "GIF")
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"no image", "is no PNG or JPEG image"),
+        (b"", "is no PNG or JPEG image"),
+        (picture()[:60], "no PNG|truncated|broken"),
+        (picture((40, 30), kind="JPEG")[:-300], "truncated"),
+        (BOMB, "decompression bomb"),
+        (GIF.getvalue(), "is no PNG or JPEG image"),
+        (DEEP.getvalue(), "has mode I;16; images have 8 bits a channel"),
+        (picture((5, 3)), r"is 5 x 3 pixels, a\.png 4 x 3; data\.source\.size makes all images one size"),
+    ],
+)
+def test_file_that_is_no_image_that_fits_is_a_bad_row_with_the_reason(data, why, tmp_path):
+    put(tmp_path, a_png=picture(), b_png=data, c_png=picture(seed=1))
+    table = read_images(tmp_path)
+    assert [reason is None for reason in table[BAD].to_pylist()] == [True, False, True]
+    assert re.search(rf"b\.png: .*({why})", table[BAD][1].as_py())
+    assert not table["image"].to_pylist()[1].any() and table["image"].to_pylist()[2].any()
+
+
+def test_png_with_bits_turned_is_a_bad_row_or_other_pixels_and_never_an_error(tmp_path):
+    data = picture((16, 16))
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        changed = bytearray(data)
+        changed[random.integers(len(data))] ^= 1 << random.integers(8)
+        put(tmp_path, a_png=bytes(changed))
+        assert read_images(tmp_path, size=(16, 16)).num_rows == 1
+
+
+def test_size_given_resizes_and_mode_l_is_grey(tmp_path):
+    put(tmp_path, a_png=picture((8, 6)), b_png=picture((2, 9), mode="L"), c_png=picture((4, 4), mode="RGBA"))
+    colour = read_images(tmp_path, size=(6, 5))["image"].to_pylist()
+    grey = read_images(tmp_path, size=(6, 5), mode="L")["image"].to_pylist()
+    assert {image.shape for image in colour} == {(6, 5, 3)} and {image.shape for image in grey} == {(6, 5)}
+    assert (colour[1][..., 0] == grey[1]).all()
+    same = read_images(tmp_path, path="a.png", size=(8, 6))["image"].to_pylist()[0]
+    assert (same == np.asarray(Image.open(tmp_path / "a.png"))).all()
+
+
+def test_palette_and_black_and_white_images_become_colours(tmp_path):
+    image = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8))
+    for name, mode in {"a.png": "P", "b.png": "1", "c.png": "LA"}.items():
+        image.convert(mode).save(tmp_path / name)
+    for values in read_images(tmp_path, size=(2, 2))["image"].to_pylist():
+        assert values.tolist() == [[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]]
+
+
+def test_source_without_one_image_is_refused_before_reading(tmp_path):
+    put(tmp_path, a_png=b"x", b_png=b"y")
+    with pytest.raises(DataError, match=r"none of the 2 files of data\.source is a readable image"):
+        images.read(source("images", path="."), str(tmp_path), 1)
+
+
+def test_images_without_pillow_are_refused_with_the_remedy(tmp_path, monkeypatch):
+    put(tmp_path, a_png=picture())
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match="needs Pillow") as caught:
+        images.read(source("images", path="."), str(tmp_path), 1)
+    assert caught.value.hint == "pip install 'raypipe[images]'"
+
+
+WAV = {"sample_rate": 1000, "duration_s": 0.004}
+
+
+def test_sound_is_cut_or_filled_to_one_length():
+    decode = partial(wav.decode, sample_rate=1000, num_samples=4)
+    assert decode(sound([0, 16384, -32768])).tolist() == [0, 0.5, -1, 0]
+    assert decode(sound([1, 2, 3, 4, 5, 6])).shape == (4,) and decode(sound([])).tolist() == [0] * 4
+
+
+def test_channels_are_averaged_and_all_widths_have_one_scale():
+    decode = partial(wav.decode, sample_rate=1000, num_samples=2)
+    assert decode(sound([[16384, -16384], [16384, 0]], channels=2)).tolist() == [0, 0.25]
+    assert decode(sound([128, 192], width=1)).tolist() == [0, 0.5]
+    assert decode(sound([0, 2**30], width=4)).tolist() == [0, 0.5]
+    assert pcm(bytes([0, 0, 0x40, 0, 0, 0x80, 1, 0, 0]), 3).tolist() == [0.5, -1.0, 2**-23]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "EOF|end"),
+        (b"RIFFnothing of it", "not a WAVE file|EOF"),
+        (sound([1, 2, 3], rate=8000), "has 8000 samples a second; data.source.sample_rate is 1000"),
+        (sound([1, 2, 3])[:-2], "ends after 2 of its 3 samples"),
+        (sound([1, 2, 3]).replace(b"\x01\x00\x01\x00", b"\x03\x00\x01\x00", 1), "unknown format: 3"),
+    ],
+)
+def test_file_that_is_no_sound_that_fits_is_a_bad_row_with_the_reason(data, why, tmp_path):
+    put(tmp_path, yes__a_wav=sound([1]), yes__b_wav=data)
+    rows = folders.rows_of(source("wav", path=".", **WAV), str(tmp_path), wav.SUFFIXES)
+    decode = partial(wav.decode, sample_rate=1000, num_samples=4)
+    part = folders.Rows(tuple(rows))
+    (table,) = folders.read_rows(part, column="audio", shape=(4,), dtype="float32", decode=decode)
+    assert table[BAD][0].as_py() is None and table["label"].to_pylist() == ["yes", "yes"]
+    assert re.search(rf"b\.wav: .*({why})", table[BAD][1].as_py())
+
+
+def test_sounds_with_bits_turned_are_bad_rows_or_other_sounds_and_never_an_error(tmp_path):
+    data = sound(list(range(50)))
+    decode = partial(wav.decode, sample_rate=1000, num_samples=50)
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        changed = bytearray(data)
+        changed[random.integers(len(data))] ^= 1 << random.integers(8)
+        put(tmp_path, a_wav=bytes(changed))
+        rows = folders.rows_of(source("wav", path=".", **WAV), str(tmp_path), wav.SUFFIXES)
+        (table,) = folders.read_rows(
+            folders.Rows(tuple(rows)), column="audio", shape=(50,), dtype="float32", decode=decode
+        )
+        assert table.num_rows == 1
