@@ -7,7 +7,7 @@ manifest and is never chosen, a damaged one is passed over. Nothing is pickled.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import safetensors.torch
@@ -58,14 +58,14 @@ def newest(store: Store, run_id: str, fingerprint: str) -> tuple[TrainState, dic
     """The newest complete checkpoint of a run, or None when there is none.
 
     Raises:
-        CheckpointError: it belongs to a training with other settings.
+        CheckpointError: it belongs to a training with other settings, or another version of raypipe wrote it.
     """
     for step in _complete_steps(store, run_id):
         try:
             files = read_published(store, layout.checkpoint(run_id, step))
         except (DigestMismatch, ObjectMissing):
             continue  # damaged, or deleted while being read: the one before it is complete
-        state = TrainState(**json.loads(files[STATE]))
+        state = _read_state(files, f"{store.uri}/{layout.checkpoint(run_id, step)}")
         if state.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{store.uri}/{layout.checkpoint(run_id, step)} belongs to a training with other settings",
@@ -73,6 +73,19 @@ def newest(store: Store, run_id: str, fingerprint: str) -> tuple[TrainState, dic
             )
         return state, safetensors.torch.load(files[TENSORS])
     return None
+
+
+def _read_state(files: dict[str, bytes], where: str) -> TrainState:
+    found = json.loads(files.get(STATE, b"{}"))
+    known = {each.name for each in fields(TrainState)}
+    differing = [*sorted(known - found.keys()), *sorted(found.keys() - known)]
+    if differing or TENSORS not in files:
+        what = ", ".join(f"state.{name}" for name in differing) or TENSORS
+        raise CheckpointError(
+            f"{where} was written by another version of raypipe: {what} is missing or not known here",
+            "start a new run (without --resume), or resume with the raypipe that began this one",
+        )
+    return TrainState(**found)
 
 
 def flatten_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:

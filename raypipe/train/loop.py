@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,9 +33,10 @@ from raypipe.spec.base import fingerprint
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.storage import open_store
-from raypipe.train import checkpoint, optim
+from raypipe.train import augment, checkpoint, optim
 from raypipe.train.checkpoint import TrainState
-from raypipe.train.rows import Share, World, load_share
+from raypipe.train.rows import Batch, Rows, Share, World
+from raypipe.train.shares import open_shares
 
 T = TypeVar("T")
 
@@ -46,11 +48,12 @@ GPU_CHECK_STEPS = 16
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainOrder:
     """What a worker is told; plain values, so that it travels to any process.
 
     Attributes:
         checkpoints: keep checkpoints under the run, and continue from the newest.
+        side_by_side: trainings on a node at one time, which share its memory.
     """
 
     spec: PipelineSpec
@@ -60,35 +63,50 @@ class TrainJob:
     artifact_key: str
     code_dir: Path | None = None
     checkpoints: bool = True
+    side_by_side: int = 1
 
     def fingerprint(self) -> str:
         """Of all that shapes the weights; what only moves or bounds the work is left out."""
         model = self.spec.model
         shaping = self.spec.train.model_dump(
-            mode="json", exclude={"epochs", "resources", "checkpoint", "max_failures", "start_timeout_s"}
+            mode="json",
+            exclude={
+                "epochs": True,
+                "resources": True,
+                "checkpoint": True,
+                "max_failures": True,
+                "start_timeout_s": True,
+                "rows": {"resident_bytes"},
+            },
         )
-        code = imported.source_digest(model.path, self.code_dir) if isinstance(model, ImportModel) else None
+        code = imported.source_digests(model.path, self.code_dir) if isinstance(model, ImportModel) else None
         return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
 
 
 Report = Callable[[dict[str, Any]], None]
-"""Told what happens: {"event": "start" | "step" | "epoch", ...}; called by every rank."""
+"""Told what happens: {"event": "rows" | "start" | "step" | "epoch", ...}; called by every rank."""
 
 
-def run(job: TrainJob, world: World, report: Report) -> TrainResult:
+def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
     """Train to the end and package the model; rank 0's result carries the artifact's digest.
 
     Raises:
         NonFiniteLossError: the gradient became NaN or infinite, at the same step on every rank.
         DataError, ModelError: data or model do not allow training.
+        DigestMismatch, ObjectMissing, StoreError: rows could not be read, before or while training.
     """
-    torch.manual_seed(seeds.derive(job.spec.seed, "weights"))  # the same first weights on every rank
-    trainer = agreed(lambda: Trainer(job, world, report), world)
+    torch.manual_seed(seeds.derive(order.spec.seed, "weights"))  # the same first weights on every rank
+    trainer = agreed(lambda: Trainer(order, world, report), world)
     trainer.connect()
+    report(trainer.shares.told)
     report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps})
-    while trainer.state.epoch <= job.spec.train.epochs and not trainer.stops_early():
-        trainer.train_epoch()
-        trainer.finish_epoch()
+    while trainer.state.epoch <= order.spec.train.epochs and not trainer.stops_early():
+        try:
+            trainer.train_epoch()
+            trainer.finish_epoch()
+        except NonFiniteLossError:
+            agreed(trainer.raise_failure, world)  # on every rank at the same step, so none waits
+            raise
     return trainer.package()
 
 
@@ -112,28 +130,30 @@ def agreed(action: Callable[[], T], world: World) -> T:
 class Trainer:
     """One worker's model, optimizer, rows and progress."""
 
-    def __init__(self, job: TrainJob, world: World, report: Report) -> None:
-        self.job, self.world, self.report = job, world, report
-        self.spec = job.spec.train
-        self.store = open_store(job.store_uri)
-        signature = job.dataset.signature
-        module = build_model(job.spec.model, signature, job.dataset.feature_shape, job.code_dir)
+    def __init__(self, order: TrainOrder, world: World, report: Report) -> None:
+        self.order, self.world, self.report = order, world, report
+        self.spec = order.spec.train
+        self.store = open_store(order.store_uri)
+        signature = order.dataset.signature
+        module = build_model(order.spec.model, signature, order.dataset.feature_shape, order.code_dir)
         self.module: nn.Module = module.to(world.device)
         self.parallel = self.module
         self.loss = build_loss(self.spec, signature.task)
+        if self.spec.augment is not None:
+            augment.check(self.spec.augment, order.dataset.feature_shape)
         self.parameters = list(self.module.parameters())
         self.optimizer = optim.build_optimizer(self.spec.optimizer, self.parameters)
-        self.train_rows = load_share(self.store, job.dataset, "train", world)
-        self.val_rows = (
-            load_share(self.store, job.dataset, "val", world) if job.dataset.splits["val"].num_rows else None
-        )
+        self.shares = open_shares(self.store, order.dataset, self.spec, world, side_by_side=order.side_by_side)
+        self.train_rows = self.shares.train
         self.worker_batch_size = self.spec.global_batch_size // world.size
         self.steps_per_epoch = -(-self.train_rows.largest // self.worker_batch_size)
         self.total_steps = self.steps_per_epoch * self.spec.epochs
-        self.state = TrainState(fingerprint=job.fingerprint())
+        self.state = TrainState(fingerprint=order.fingerprint())
         self.best_weights: dict[str, Tensor] = {}
-        self.step_seconds: list[float] = []
-        """Of each epoch this process trained, seconds a step."""
+        self.step_s: list[float] = []
+        """Of each epoch this process trained: seconds a step."""
+        self.failure: RaypipeError | None = None
+        """Why this rank could not read its rows, until all ranks have stopped."""
         self.first_bad_step = torch.zeros((), dtype=torch.int64, device=world.device)
         self.restore()
 
@@ -153,43 +173,36 @@ class Trainer:
         start = said = time.perf_counter()
         first_step = self.state.epoch_step
         loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
-        order_seed = seeds.derive(self.job.spec.seed, "shuffle", self.state.epoch, self.world.rank)
-        for rows, weight, num_rows in self.train_rows.batches(
-            self.worker_batch_size, order_seed, first_step=first_step
-        ):
-            loss = self.train_step(rows, weight)
-            loss_sum.add_(loss, alpha=num_rows)
-            self.state.step += 1
-            self.state.epoch_step += 1
-            self.state.rows += num_rows
-            every = self.spec.checkpoint.every_steps
-            if every and self.state.step % every == 0 and self.state.epoch_step < self.steps_per_epoch:
-                self.state.loss_sum = float(loss_sum)
-                self.save()
-                loss_sum.fill_(self.state.loss_sum)
-                self._reseed()
-            if time.perf_counter() - said > SAY_EVERY_S:
-                said = time.perf_counter()
-                self._say_step(float(loss), (said - start) / (self.state.epoch_step - first_step))
+        order_seed = seeds.derive(self.order.spec.seed, "shuffle", self.state.epoch, self.world.rank)
+        with closing(self.train_rows.batches(self.worker_batch_size, order_seed, first_step=first_step)) as batches:
+            for batch in self._failing_together(batches):
+                loss = self.train_step(batch)
+                loss_sum.add_(loss, alpha=batch.num_rows)
+                self.state.step += 1
+                self.state.epoch_step += 1
+                self.state.rows += batch.num_rows
+                every = self.spec.checkpoint.every_steps
+                if every and self.state.step % every == 0 and self.state.epoch_step < self.steps_per_epoch:
+                    self.state.loss_sum = float(loss_sum)
+                    self.save()
+                    loss_sum.fill_(self.state.loss_sum)
+                    self._reseed()
+                if time.perf_counter() - said > SAY_EVERY_S:
+                    said = time.perf_counter()
+                    self._say_step(float(loss), (said - start) / (self.state.epoch_step - first_step))
         self.state.loss_sum = float(loss_sum)
-        self.step_seconds.append((time.perf_counter() - start) / max(1, self.steps_per_epoch - first_step))
+        self.step_s.append((time.perf_counter() - start) / max(1, self.steps_per_epoch - first_step))
 
-    def train_step(self, rows: Tensor, weight: float) -> Tensor:
-        """One optimizer step; returns the mean loss over this worker's rows.
-
-        Args:
-            rows: indices into the share.
-            weight: this worker's part in the global mean, times the world size (DDP averages over workers).
-        """
+    def train_step(self, batch: Batch) -> Tensor:
+        """One optimizer step; returns the mean loss over this worker's rows."""
         lr = self.spec.optimizer.lr * optim.lr_factor(
             self.spec.schedule, self.state.step, self.steps_per_epoch, self.total_steps
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        output = self.parallel(self.train_rows.features.index_select(0, rows))  # half the time of features[rows]
-        loss = self.loss(output, self.train_rows.target.index_select(0, rows), reduction="mean")
+        loss = self.loss(self.parallel(self._augmented(batch.rows.features)), batch.rows.target, reduction="mean")
         self._forget_gradients()
-        (loss if weight == 1.0 else loss * weight).backward()
+        (loss if batch.weight == 1.0 else loss * batch.weight).backward()
         norm, loss = self._clip(), loss.detach()
         self._check_finite(loss if norm is None else norm)
         self.optimizer.step()
@@ -199,11 +212,11 @@ class Trainer:
         """Validate, note the epoch, remember the best, save."""
         loss_sum, num_rows = self._loss_of_all()
         metrics = {"train_loss": loss_sum / num_rows}
-        if self.val_rows is not None:
-            metrics |= self.validate(self.val_rows)
+        if self.shares.val is not None:
+            metrics |= self.validate(self.shares.val)
         if not all(np.isfinite(value) for value in metrics.values()):
             raise self._non_finite(self.state.step)
-        rows_per_s = self.train_rows.num_rows_all / (self.step_seconds[-1] * self.steps_per_epoch)
+        rows_per_s = self.train_rows.num_rows_all / (self.step_s[-1] * self.steps_per_epoch)
         finished = EpochMetrics(epoch=self.state.epoch, step=self.state.step, metrics=metrics)
         self.state.history.append({**finished.model_dump(), "rows_per_s": rows_per_s})
         if self._is_best():
@@ -213,32 +226,39 @@ class Trainer:
         self.state.epoch, self.state.epoch_step = self.state.epoch + 1, 0
         self.state.loss_sum, self.state.rows = 0.0, 0
         self.save()
-        self.report({"event": "epoch", **self.state.history[-1], "seconds_left": self._seconds_left()})
+        self.report({"event": "epoch", **self.state.history[-1], "left_s": self._left_s()})
 
     @torch.inference_mode()
-    def validate(self, rows: Share) -> dict[str, float]:
+    def validate(self, val: Share) -> dict[str, float]:
         """Loss and metrics over the whole validation split, the same numbers on every rank."""
         self.module.eval()
-        parts = []
-        for start in range(0, len(rows.target), VALIDATION_ROWS):
-            target = rows.target[start : start + VALIDATION_ROWS]
-            output = self.module(rows.features[start : start + VALIDATION_ROWS])
-            answer = output.argmax(dim=1) if self.job.dataset.signature.classes is not None else output.reshape(-1)
-            parts.append(torch.stack([target.double(), answer.double(), self.loss(output, target).double()], dim=1))
-        mine = torch.cat(parts) if parts else torch.zeros(0, 3, dtype=torch.float64, device=self.world.device)
-        target_B, answer_B, loss_B = self._gather(mine, rows.num_rows_all).T.cpu().numpy()
-        classes = self.job.dataset.signature.classes
+        mine = agreed(lambda: self._answers(val), self.world)
+        target_B, answer_B, loss_B = self._gather(mine, val.num_rows_all).T.cpu().numpy()
+        classes = self.order.dataset.signature.classes
         if classes is None:
             metrics = regression_metrics(target_B, answer_B)
         else:
             metrics, _, _ = classification_metrics(target_B.astype(np.int64), answer_B.astype(np.int64), len(classes))
         return {"val_loss": float(loss_B.mean()), **{f"val_{name}": value for name, value in metrics.items()}}
 
+    def _answers(self, val: Share) -> Tensor:
+        """Target, answer and loss of this worker's rows, float64 [B, 3]."""
+        parts = [torch.zeros(0, 3, dtype=torch.float64, device=self.world.device)]
+        with closing(val.in_order(VALIDATION_ROWS)) as batches:
+            for features, target in batches:
+                output = self.module(features)
+                classes = self.order.dataset.signature.classes
+                answer = output.argmax(dim=1) if classes is not None else output.reshape(-1)
+                parts.append(torch.stack([target.double(), answer.double(), self.loss(output, target).double()], dim=1))
+        return torch.cat(parts)
+
     # ---- where it stands
 
     def restore(self) -> None:
         """Continue from the run's newest complete checkpoint, if there is one."""
-        found = checkpoint.newest(self.store, self.job.run_id, self.state.fingerprint) if self.job.checkpoints else None
+        found = (
+            checkpoint.newest(self.store, self.order.run_id, self.state.fingerprint) if self.order.checkpoints else None
+        )
         if found is None:
             return
         self.state, tensors = found
@@ -254,7 +274,7 @@ class Trainer:
         """Rank 0 saves for all: DDP keeps every rank's model and optimizer equal."""
         if int(self.first_bad_step):
             raise self._non_finite(int(self.first_bad_step))
-        if not self.job.checkpoints:
+        if not self.order.checkpoints:
             return
         loss_sum, num_rows = self._loss_of_all()
         self.state.loss_sum, self.state.rows = (loss_sum, num_rows) if self.world.rank == 0 else (0.0, 0)
@@ -268,7 +288,9 @@ class Trainer:
         tensors = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors |= checkpoint.flatten_optimizer(self.optimizer.state_dict())
-        checkpoint.save(self.store, self.job.run_id, self.state, tensors, num_to_keep=self.spec.checkpoint.num_to_keep)
+        checkpoint.save(
+            self.store, self.order.run_id, self.state, tensors, num_to_keep=self.spec.checkpoint.num_to_keep
+        )
 
     def stops_early(self) -> bool:
         """Whether the watched metric has not improved for `patience_epochs`."""
@@ -279,21 +301,21 @@ class Trainer:
         """Rank 0 writes the artifact: the best epoch's weights under early stopping, else the last epoch's."""
         if self.best_weights:
             self.module.load_state_dict(self.best_weights)
-        ref = ArtifactRef(key=self.job.artifact_key, digest="")
+        ref = ArtifactRef(key=self.order.artifact_key, digest="")
         if self.world.rank == 0:
             ref = write_artifact(
                 self.store,
-                self.job.artifact_key,
+                self.order.artifact_key,
                 self.module,
-                self.job.spec.model,
-                self.job.dataset,
-                code_dir=self.job.code_dir,
+                self.order.spec.model,
+                self.order.dataset,
+                code_dir=self.order.code_dir,
             )
         rates = [entry["rows_per_s"] for entry in self.state.history]
         history = [{k: v for k, v in entry.items() if k != "rows_per_s"} for entry in self.state.history]
         return TrainResult(
-            run_id=self.job.run_id,
-            dataset=self.job.dataset.version,
+            run_id=self.order.run_id,
+            dataset=self.order.dataset.version,
             artifact=ref,
             history=tuple(EpochMetrics.model_validate(entry) for entry in history),
             best_epoch=self.state.best_epoch if self.spec.early_stopping else len(history),
@@ -313,12 +335,29 @@ class Trainer:
         last bits. A resumed run must not have its first step summed in another order than the uninterrupted one.
         """
         before = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        rows = torch.arange(min(self.worker_batch_size, len(self.train_rows.target)), device=self.world.device)
+        rows = agreed(lambda: self.train_rows.first(self.worker_batch_size), self.world)
+        self.one_row = Rows(rows.features[:1].clone(), rows.target[:1].clone())
         self.parallel.train()
-        output = self.parallel(self.train_rows.features[rows])
-        self.loss(output, self.train_rows.target[rows], reduction="mean").backward()
+        self.loss(self.parallel(rows.features), rows.target, reduction="mean").backward()
         self._forget_gradients()
         self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
+
+    def _failing_together(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches. Where other ranks wait, one that cannot be read makes the gradient NaN, which all ranks see at
+        the same step; then they ask each other why."""
+        try:
+            yield from batches
+        except RaypipeError as error:
+            if self.world.size == 1:
+                raise
+            self.failure = error
+        while self.failure is not None and self.state.epoch_step < self.steps_per_epoch:
+            yield Batch(self.one_row, math.nan, 0)
+
+    def raise_failure(self) -> None:
+        """Raise why this rank could not go on, if it could not."""
+        if self.failure is not None:
+            raise self.failure
 
     def _loss_of_all(self) -> tuple[float, int]:
         """Summed loss and rows of this epoch so far, over all ranks."""
@@ -329,7 +368,13 @@ class Trainer:
 
     def _reseed(self) -> None:
         # Dropout after a checkpoint depends on the step alone, so a resumed run draws what the lost one would have.
-        torch.manual_seed(seeds.derive(self.job.spec.seed, "dropout", self.state.step, self.world.rank))
+        torch.manual_seed(seeds.derive(self.order.spec.seed, "dropout", self.state.step, self.world.rank))
+
+    def _augmented(self, features: Tensor) -> Tensor:
+        if self.spec.augment is None:
+            return features
+        where = self.state.epoch, self.state.step, self.world.rank
+        return augment.augmented(features, self.spec.augment, seeds.derive(self.order.spec.seed, "augment", *where))
 
     def _forget_gradients(self) -> None:
         for parameter in self.parameters:
@@ -372,12 +417,12 @@ class Trainer:
                 "step": self.state.step,
                 "loss": loss,
                 "rows_per_s": rows_per_s,
-                "seconds_left": left,
+                "left_s": left,
             }
         )
 
-    def _seconds_left(self) -> float:
-        return self.step_seconds[-1] * (self.total_steps - self.state.step)
+    def _left_s(self) -> float:
+        return self.step_s[-1] * (self.total_steps - self.state.step)
 
     def _non_finite(self, step: int) -> NonFiniteLossError:
         return NonFiniteLossError(

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from raypipe.errors import ClusterError, RaypipeError, TrainingError
+from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import DatasetVersion, TrainResult
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener, Reporter
 from raypipe.runtime.resources import ray_bundle
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import layout
-from raypipe.train.loop import TrainJob, run
+from raypipe.train.loop import TrainOrder, run
 from raypipe.train.rows import World
 from raypipe.train.telling import Teller
 
@@ -31,7 +31,7 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
         ClusterError: the workers could not be placed in time.
         TrainingError: the workers were lost more often than allowed, or the user's code raised.
     """
-    job = TrainJob(
+    order = TrainOrder(
         spec=spec,
         dataset=dataset,
         store_uri=ctx.store.uri,
@@ -41,29 +41,29 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
     )
     channel = f"raypipe/{ctx.run_id}/train"
     teller = Teller(ctx.progress, spec.train)
-    result = fit(job, channel, teller.tell, ctx)
+    result = fit(order, channel, teller.tell, ctx)
     return result.model_copy(update={"attempts": max(1, teller.attempts)})
 
 
-def fit(job: TrainJob, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
-    """Run a job on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
+def fit(order: TrainOrder, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
+    """Carry out an order on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
     with Listener(channel, on_event):
-        outcome = _fit(job, channel, ctx)
+        outcome = _fit(order, channel, ctx)
     if isinstance(outcome, RaypipeError):
         raise outcome
     return outcome
 
 
-def _fit(job: TrainJob, channel: str, ctx: RunContext) -> TrainResult | RaypipeError:
+def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | RaypipeError:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    spec = job.spec.train
+    spec = order.spec.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(spec.start_timeout_s)
     scratch = _Scratch(ctx)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"job": job, "channel": channel},
+        train_loop_config={"order": order, "channel": channel},
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers,
             use_gpu=spec.resources.num_gpus > 0,
@@ -79,7 +79,7 @@ def _fit(job: TrainJob, channel: str, ctx: RunContext) -> TrainResult | RaypipeE
     try:
         return _outcome(trainer.fit().return_value)
     except TrainingFailedError as error:
-        raise _explained(error, job) from error
+        raise _explained(error, order) from error
     finally:
         scratch.clear()
 
@@ -88,7 +88,7 @@ class _Scratch:
     """Where Ray Train keeps its own notes on a run: beside the run in S3, a temporary folder for a local store."""
 
     def __init__(self, ctx: RunContext) -> None:
-        self._store, self._prefix = ctx.store, f"{layout.run(ctx.run_id)}/train/ray"
+        self._store, self._prefix = ctx.store, layout.train_scratch(ctx.run_id)
         self._remote = "://" in ctx.store.uri
         self.path = f"{ctx.store.uri}/{self._prefix}" if self._remote else tempfile.mkdtemp(prefix="raypipe-train-")
 
@@ -105,15 +105,20 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train.torch
     import torch
 
-    job: TrainJob = config["job"]
+    order: TrainOrder = config["order"]
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    torch.set_num_threads(max(1, round(job.spec.train.resources.num_cpus)))
+    world = World(
+        context.get_world_rank(),
+        context.get_world_size(),
+        ray.train.torch.get_device(),
+        context.get_local_world_size(),
+    )
+    torch.set_num_threads(max(1, round(order.spec.train.resources.num_cpus)))
     report = partial(Reporter(config["channel"]).send, force=True) if world.rank == 0 else _silent
     failure = None
     result = None
     try:
-        result = run(job, world, report)
+        result = run(order, world, report)
     except RaypipeError as error:
         if error.transient:
             raise  # the worker group starts again
@@ -129,17 +134,18 @@ def _outcome(returned: Any) -> TrainResult | RaypipeError:
     return returned["failure"] or TrainResult.model_validate(returned["result"])
 
 
-def _explained(error: Exception, job: TrainJob) -> RaypipeError:
+def _explained(error: Exception, order: TrainOrder) -> RaypipeError:
     """Ray Train's error in our words, with the cause a worker gave."""
-    resume = f"raypipe run FILE --resume {job.run_id} continues from the newest checkpoint"
+    known = find_known(error)
+    if known is not None:
+        return known
+    resume = f"raypipe run FILE --resume {order.run_id} continues from the newest checkpoint"
     failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
-    for rank, cause in sorted(failures.items()):
-        original = getattr(cause, "cause", cause)
-        if isinstance(original, RaypipeError):
-            return original
+    for rank, failure in sorted(failures.items()):
+        original = list(causes(failure))[-1]
         last = str(original).strip().splitlines()[-1] if str(original).strip() else type(original).__name__
-        return TrainingError(f"train: worker {rank} of {job.spec.train.num_workers} failed: {last[:500]}", resume)
-    spec = job.spec.train
+        return TrainingError(f"train: worker {rank} of {order.spec.train.num_workers} failed: {last[:500]}", resume)
+    spec = order.spec.train
     wanted = f"{spec.num_workers} workers of {ray_bundle(spec.resources)}"
     return ClusterError(
         f"train: {wanted} were not placed within {spec.start_timeout_s:g}s: {str(error).splitlines()[0][:300]}",

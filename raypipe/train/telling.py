@@ -42,12 +42,15 @@ class Teller:
             text = f"{self._spec.num_workers} worker(s) ready, {self._total_steps} steps"
         self._progress.say(self._stage, text, **event)
 
+    def _rows(self, event: dict[str, Any]) -> None:
+        self._progress.say(self._stage, **event)
+
     def _step(self, event: dict[str, Any]) -> None:
         self._last_step = event["step"]
         self._progress.say(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
-            f"loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['seconds_left'])}",
+            f"loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
             **event,
         )
 
@@ -62,7 +65,7 @@ class Teller:
         self._progress.say(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
-            f"{'  '.join(shown)}  {_rate(event['rows_per_s'])}  left {_clock(event['seconds_left'])}",
+            f"{'  '.join(shown)}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
             show=show,
             **event,
         )
@@ -75,6 +78,6 @@ def _rate(rows_per_s: float) -> str:
     return f"{rows_per_s / 1000:.1f}k rows/s" if rows_per_s >= 1000 else f"{rows_per_s:.0f} rows/s"
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+def _clock(left_s: float) -> str:
+    minutes, rest = divmod(round(left_s), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

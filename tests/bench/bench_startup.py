@@ -63,7 +63,7 @@ def ours(*, serve: bool = False) -> dict[str, Any]:
         started = time.time()
         wall_s, _ = timed(command, folder, env)
         events = [json.loads(line) for line in next((folder / "store").glob("runs/*/events.jsonl")).open()]
-        phases = {event["stage"]: event["seconds"] for event in events if "seconds" in event}
+        phases = {event["stage"]: event["wall_s"] for event in events if "wall_s" in event}
         accuracy = json.loads(next((folder / "store").glob("runs/*/evaluate/record.json")).read_text())["metrics"]
     return {
         "wall_s": round(wall_s, 2),

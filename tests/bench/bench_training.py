@@ -37,8 +37,8 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from raypipe.model.predictor import Predictor  # noqa: E402
 from raypipe.records import DatasetVersion, TrainResult  # noqa: E402
-from raypipe.spec.data import ScaleTransform  # noqa: E402
 from raypipe.spec.pipeline import PipelineSpec  # noqa: E402
+from raypipe.spec.transforms import ScaleTransform  # noqa: E402
 from raypipe.storage.local import LocalFolder  # noqa: E402
 from raypipe.testing.fakes import tiny_dataset  # noqa: E402
 from raypipe.train import loop  # noqa: E402
@@ -136,8 +136,8 @@ def train_ours(dataset: DatasetVersion, folder: str, epochs: int) -> tuple[list[
     )
     run_id = f"r{time.time_ns()}"
     times: list[float] = []
-    job = loop.TrainJob(spec, dataset, folder, run_id, f"runs/{run_id}/artifact")
-    result = loop.run(job, World(), lambda event: times.append(time.perf_counter()) if _ends(event) else None)
+    order = loop.TrainOrder(spec, dataset, folder, run_id, f"runs/{run_id}/artifact")
+    result = loop.run(order, World(), lambda event: times.append(time.perf_counter()) if _ends(event) else None)
     return list(np.diff(times)), result
 
 

@@ -1,8 +1,8 @@
-"""One rank of real torch.distributed, without Ray: runs the jobs it finds, at 3 ranks and then at 2.
+"""One rank of real torch.distributed, without Ray: runs the orders it finds, at 3 ranks and then at 2.
 
     python -m tests.unit.train.ranks FOLDER RANK
 
-Reads FOLDER/jobs-SIZE.pickle, name -> TrainJob. Leaves FOLDER/NAME-SIZE-RANK.json: the TrainResult, or the error's
+Reads FOLDER/orders-SIZE.pickle, name -> TrainOrder. Leaves FOLDER/NAME-SIZE-RANK.json: the TrainResult, or the error's
 type and words.
 """
 
@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from raypipe.errors import RaypipeError
 from raypipe.train import loop
-from raypipe.train.loop import TrainJob
+from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
 
 SIZES = (3, 2)
@@ -32,28 +32,28 @@ class Interrupted(Exception):
     """Stands for a lost worker group: every rank stops, with work done since the last checkpoint."""
 
 
-def answer(job: TrainJob, world: World) -> dict[str, Any]:
-    """The job's result or error, as JSON."""
+def answer(order: TrainOrder, world: World) -> dict[str, Any]:
+    """The order's result or error, as JSON."""
     try:
-        return loop.run(job, world, lambda event: None).model_dump(mode="json")
+        return loop.run(order, world, lambda event: None).model_dump(mode="json")
     except RaypipeError as error:
         return {"error": type(error).__name__, "message": error.message}
 
 
-def answer_after_interruption(job: TrainJob, world: World) -> dict[str, Any]:
-    """Lose the ranks at STOP_AT_STEP, then run the same job as Ray Train would start it again."""
+def answer_after_interruption(order: TrainOrder, world: World) -> dict[str, Any]:
+    """Lose the ranks at STOP_AT_STEP, then run the same order as Ray Train would start it again."""
     started_at: list[int] = []
 
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "start":
             started_at.append(event["step"])
-        elif len(started_at) == 1 and event["step"] == STOP_AT_STEP:
+        elif len(started_at) == 1 and event.get("step") == STOP_AT_STEP:
             raise Interrupted
 
     try:
-        loop.run(job, world, stop)
+        loop.run(order, world, stop)
     except Interrupted:
-        return {**loop.run(job, world, stop).model_dump(mode="json"), "started_at": started_at}
+        return {**loop.run(order, world, stop).model_dump(mode="json"), "started_at": started_at}
     raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
 
 
@@ -64,9 +64,9 @@ def main(folder: Path, rank: int) -> None:
         if rank >= size:
             continue
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{size}", world_size=size, rank=rank)
-        for name, job in pickle.loads((folder / f"jobs-{size}.pickle").read_bytes()).items():
-            run = answer_after_interruption if name == "resumed" else answer
-            (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(job, World(rank, size))))
+        for name, order in pickle.loads((folder / f"orders-{size}.pickle").read_bytes()).items():
+            run = answer_after_interruption if name.endswith("resumed") else answer
+            (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(order, World(rank, size))))
         dist.destroy_process_group()
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -10,7 +12,7 @@ from raypipe.errors import CheckpointError
 from raypipe.spec.train import AdamSpec, AdamWSpec, Optimizer, SgdSpec
 from raypipe.storage import layout
 from raypipe.storage.local import LocalFolder
-from raypipe.storage.publish import MANIFEST
+from raypipe.storage.publish import MANIFEST, publish
 from raypipe.testing.fakes import MemoryStore
 from raypipe.train import checkpoint
 from raypipe.train.checkpoint import TrainState
@@ -71,6 +73,33 @@ def test_checkpoint_of_other_settings_is_refused() -> None:
     _save(store, 10, fingerprint="other")
 
     with pytest.raises(CheckpointError, match="step-00000010 belongs to a training with other settings"):
+        checkpoint.newest(store, "r1", "f")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"epoch_step": None}, "state.epoch_step"), ({"seen_tokens": 3}, "state.seen_tokens")],
+    ids=["missing", "unknown"],
+)
+def test_checkpoint_of_another_version_is_refused_by_name(change: dict[str, int | None], field: str) -> None:
+    store = MemoryStore()
+    state = {**TrainState(fingerprint="f", step=10).__dict__, **change}
+    state = {name: value for name, value in state.items() if value is not None}
+    files = {checkpoint.STATE: json.dumps(state).encode(), checkpoint.TENSORS: safetensors.torch.save(TENSORS)}
+    publish(store, layout.checkpoint("r1", 10), files)
+
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.newest(store, "r1", "f")
+    assert f"step-00000010 was written by another version of raypipe: {field} is missing" in caught.value.message
+    assert "without --resume" in caught.value.hint
+
+
+def test_checkpoint_without_its_tensors_is_refused_by_name() -> None:
+    store = MemoryStore()
+    state = json.dumps(TrainState(fingerprint="f", step=10).__dict__).encode()
+    publish(store, layout.checkpoint("r1", 10), {checkpoint.STATE: state})
+
+    with pytest.raises(CheckpointError, match=r"another version of raypipe: tensors\.safetensors is missing"):
         checkpoint.newest(store, "r1", "f")
 
 

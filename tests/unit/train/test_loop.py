@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raypipe.data.shards import load_rows
-from raypipe.errors import CheckpointError, DataError, ModelError, NonFiniteLossError
+from raypipe.errors import CheckpointError, DataError, DigestMismatch, ModelError, NonFiniteLossError
 from raypipe.model.artifact import read_artifact
 from raypipe.model.predictor import Predictor
 from raypipe.records import TrainResult
@@ -18,22 +18,22 @@ from raypipe.storage import layout, open_store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
-from raypipe.train.loop import TrainJob
+from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
-from tests.unit.train.jobs import NUM_TRAIN, dataset, job
+from tests.unit.train.orders import NUM_TRAIN, dataset, order
 from tests.unit.train.ranks import answer_after_interruption
 
 
-def _run(job: TrainJob) -> TrainResult:
-    return loop.run(job, World(), lambda event: None)
+def _run(order: TrainOrder) -> TrainResult:
+    return loop.run(order, World(), lambda event: None)
 
 
-def _weights(job: TrainJob, result: TrainResult) -> dict[str, torch.Tensor]:
-    return dict(read_artifact(open_store(job.store_uri), result.artifact, code_dir=job.code_dir)[1].state_dict())
+def _weights(order: TrainOrder, result: TrainResult) -> dict[str, torch.Tensor]:
+    return dict(read_artifact(open_store(order.store_uri), result.artifact, code_dir=order.code_dir)[1].state_dict())
 
 
 def test_run_small_classes_are_learned(tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", {"epochs": 30}, model={"kind": "mlp", "hidden": [16]})
+    training = order(tmp_path, "r1", {"epochs": 30}, model={"kind": "mlp", "hidden": [16]})
 
     result = _run(training)
 
@@ -55,7 +55,7 @@ def test_run_small_regression_is_learned(tmp_path: Path) -> None:
         num_val=50,
     )
 
-    result = _run(job(tmp_path, "r1", {"epochs": 40}, model={"kind": "linear"}, data=data))
+    result = _run(order(tmp_path, "r1", {"epochs": 40}, model={"kind": "linear"}, data=data))
 
     assert result.metrics["val_r2"] > 0.999
     assert result.metrics["val_rmse"] < 0.01
@@ -64,16 +64,20 @@ def test_run_small_regression_is_learned(tmp_path: Path) -> None:
 def test_run_says_start_and_each_epoch_with_its_metrics(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
 
-    result = loop.run(job(tmp_path, "r1", {}), World(), events.append)
+    result = loop.run(order(tmp_path, "r1", {}), World(), events.append)
 
-    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "epoch"]
-    assert events[0]["total_steps"] == result.num_steps == 18
+    assert [event["event"] for event in events] == ["rows", "start", "epoch", "epoch", "epoch"]
+    assert events[0]["rows"] == {
+        "train": {"home": "memory", "num_bytes": 1220},
+        "val": {"home": "memory", "num_bytes": 400},
+    }
+    assert events[1]["total_steps"] == result.num_steps == 18
     assert events[-1]["metrics"] == result.history[-1].metrics
-    assert events[-1]["seconds_left"] == 0
+    assert events[-1]["left_s"] == 0
 
 
 def test_run_validation_metrics_are_those_of_the_predictor_on_the_same_rows(tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", {})
+    training = order(tmp_path, "r1", {})
     result = _run(training)
     store = open_store(training.store_uri)
     rows = load_rows(store, training.dataset, "val")
@@ -85,9 +89,11 @@ def test_run_validation_metrics_are_those_of_the_predictor_on_the_same_rows(tmp_
 
 def test_run_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
     def digest(run_id: str, seed: int) -> str:
-        training = job(tmp_path, run_id, {})
+        training = order(tmp_path, run_id, {})
         spec = training.spec.model_copy(update={"seed": seed})
-        return _run(TrainJob(spec, training.dataset, training.store_uri, run_id, training.artifact_key)).artifact.digest
+        return _run(
+            TrainOrder(spec, training.dataset, training.store_uri, run_id, training.artifact_key)
+        ).artifact.digest
 
     first, second, other = digest("r1", 7), digest("r2", 7), digest("r3", 8)
 
@@ -108,42 +114,71 @@ def test_run_stopped_within_an_epoch_ends_with_the_same_bits(
     train = {"checkpoint": {"every_steps": 2}, "optimizer": optimizer, "schedule": {"kind": "cosine"}}
     train |= {"early_stopping": {"patience_epochs": 3}}
 
-    whole = _run(job(tmp_path, "whole", train, data=data))
-    resumed = answer_after_interruption(job(tmp_path, "resumed", train, data=data), World())
+    whole = _run(order(tmp_path, "whole", train, data=data))
+    resumed = answer_after_interruption(order(tmp_path, "resumed", train, data=data), World())
 
     assert resumed["started_at"] == [0, 8], "it must have lost a step and gone on from the checkpoint before"
     assert resumed["artifact"]["digest"] == whole.artifact.digest
     assert resumed["history"] == whole.model_dump(mode="json")["history"]
 
 
+@pytest.mark.parametrize("window_rows", [7, 20])
+def test_run_streamed_and_stopped_within_an_epoch_ends_with_the_bits_of_rows_in_memory(
+    window_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)
+    data = dataset(LocalFolder(str(tmp_path)))
+    train = {"checkpoint": {"every_steps": 2}, "optimizer": {"kind": "adamw", "lr": 0.01}}
+    held = {**train, "rows": {"window_rows": window_rows}}
+    streamed = {**train, "rows": {"window_rows": window_rows, "resident_bytes": 0}}
+
+    whole = _run(order(tmp_path, "held", held, data=data))
+    resumed = answer_after_interruption(order(tmp_path, "streamed", streamed, data=data), World())
+
+    assert resumed["started_at"] == [0, 8]
+    assert resumed["artifact"]["digest"] == whole.artifact.digest
+    assert resumed["history"] == whole.model_dump(mode="json")["history"]
+
+
+def test_run_streamed_shard_damaged_while_training_stops_with_its_name(tmp_path: Path) -> None:
+    store = LocalFolder(str(tmp_path))
+    data = dataset(store)
+    store.write(data.splits["train"].shards[3].key, b"nothing")
+    training = order(tmp_path, "r1", {"rows": {"resident_bytes": 0, "window_rows": 10}}, data=data)
+
+    with pytest.raises(DigestMismatch, match=r"00003\.arrow"):
+        _run(training)
+    assert not list(store.list(training.artifact_key))
+
+
 def test_run_of_a_finished_training_repeats_nothing(tmp_path: Path) -> None:
-    first = _run(job(tmp_path, "r1", {}))
+    first = _run(order(tmp_path, "r1", {}))
     events: list[dict[str, Any]] = []
 
-    again = loop.run(job(tmp_path, "r1", {}), World(), events.append)
+    again = loop.run(order(tmp_path, "r1", {}), World(), events.append)
 
-    assert events == [{"event": "start", "step": 18, "total_steps": 18}]
+    assert events[1:] == [{"event": "start", "step": 18, "total_steps": 18}]
     assert again.artifact == first.artifact
     assert again.history == first.history
 
 
 def test_run_with_more_epochs_goes_on_where_it_ended(tmp_path: Path) -> None:
-    _run(job(tmp_path, "r1", {"epochs": 2}))
+    _run(order(tmp_path, "r1", {"epochs": 2}))
 
-    longer = _run(job(tmp_path, "r1", {"epochs": 3}))
+    longer = _run(order(tmp_path, "r1", {"epochs": 3}))
 
-    assert longer.artifact.digest == _run(job(tmp_path, "r2", {"epochs": 3})).artifact.digest
+    assert longer.artifact.digest == _run(order(tmp_path, "r2", {"epochs": 3})).artifact.digest
 
 
 def test_run_with_other_settings_refuses_the_checkpoint(tmp_path: Path) -> None:
-    _run(job(tmp_path, "r1", {}))
+    _run(order(tmp_path, "r1", {}))
 
     with pytest.raises(CheckpointError, match="training with other settings"):
-        _run(job(tmp_path, "r1", {"optimizer": {"kind": "sgd", "lr": 0.2}}))
+        _run(order(tmp_path, "r1", {"optimizer": {"kind": "sgd", "lr": 0.2}}))
 
 
 def test_run_without_checkpoints_leaves_only_the_artifact(tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", {}, checkpoints=False)
+    training = order(tmp_path, "r1", {}, checkpoints=False)
 
     _run(training)
 
@@ -152,7 +187,7 @@ def test_run_without_checkpoints_leaves_only_the_artifact(tmp_path: Path) -> Non
 
 
 def test_run_keeps_so_many_checkpoints(tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", {"checkpoint": {"every_steps": 1, "num_to_keep": 3}})
+    training = order(tmp_path, "r1", {"checkpoint": {"every_steps": 1, "num_to_keep": 3}})
 
     _run(training)
 
@@ -163,7 +198,7 @@ def test_run_keeps_so_many_checkpoints(tmp_path: Path) -> None:
 def test_run_early_stopping_packages_the_best_epoch(tmp_path: Path) -> None:
     # So high a rate that the loss on rows not seen gets worse again.
     train = {"epochs": 40, "early_stopping": {"patience_epochs": 4}, "optimizer": {"kind": "adam", "lr": 0.3}}
-    training = job(tmp_path, "r1", train, model={"kind": "mlp", "hidden": [64, 64]})
+    training = order(tmp_path, "r1", train, model={"kind": "mlp", "hidden": [64, 64]})
 
     result = _run(training)
 
@@ -172,7 +207,7 @@ def test_run_early_stopping_packages_the_best_epoch(tmp_path: Path) -> None:
     assert losses[result.best_epoch - 1] == min(losses)
     assert len(losses) == result.best_epoch + 4
     until_best = _run(
-        job(tmp_path, "r2", {**train, "epochs": result.best_epoch}, model={"kind": "mlp", "hidden": [64, 64]})
+        order(tmp_path, "r2", {**train, "epochs": result.best_epoch}, model={"kind": "mlp", "hidden": [64, 64]})
     )
     best, same = _weights(training, result), _weights(training, until_best)
     assert all(torch.equal(best[name], same[name]) for name in best)
@@ -181,7 +216,7 @@ def test_run_early_stopping_packages_the_best_epoch(tmp_path: Path) -> None:
 def test_run_early_stopping_min_delta_does_not_count_small_gains(tmp_path: Path) -> None:
     early = {"patience_epochs": 2, "min_delta": 1.0, "metric": "val_accuracy"}
 
-    result = _run(job(tmp_path, "r1", {"epochs": 9, "early_stopping": early}))
+    result = _run(order(tmp_path, "r1", {"epochs": 9, "early_stopping": early}))
 
     assert (result.best_epoch, len(result.history), result.stopped_early) == (1, 3, True)
 
@@ -190,7 +225,7 @@ def test_run_early_stopping_min_delta_does_not_count_small_gains(tmp_path: Path)
     "setting", [{"clip_grad_norm": 1e-9}, {"schedule": {"kind": "constant", "warmup_steps": 10**9}}]
 )
 def test_run_clipping_and_warm_up_reach_the_optimizer(setting: dict[str, Any], tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", setting)
+    training = order(tmp_path, "r1", setting)
     torch.manual_seed(loop.seeds.derive(7, "weights"))
     first = loop.build_model(training.spec.model, training.dataset.signature, (3,), None).state_dict()
 
@@ -200,13 +235,13 @@ def test_run_clipping_and_warm_up_reach_the_optimizer(setting: dict[str, Any], t
 
 
 def test_run_label_smoothing_raises_the_loss(tmp_path: Path) -> None:
-    plain, smooth = (_run(job(tmp_path, f"r{s}", {"label_smoothing_frac": s / 10})) for s in (0, 3))
+    plain, smooth = (_run(order(tmp_path, f"r{s}", {"label_smoothing_frac": s / 10})) for s in (0, 3))
 
     assert smooth.metrics["train_loss"] > plain.metrics["train_loss"]
 
 
 def test_run_rate_far_too_high_stops_and_names_the_step(tmp_path: Path) -> None:
-    training = job(tmp_path, "r1", {"optimizer": {"kind": "sgd", "lr": 1e30}})
+    training = order(tmp_path, "r1", {"optimizer": {"kind": "sgd", "lr": 1e30}})
 
     with pytest.raises(NonFiniteLossError, match=r"training step [23] \(epoch 1\): .* nothing was published"):
         _run(training)
@@ -216,7 +251,7 @@ def test_run_rate_far_too_high_stops_and_names_the_step(tmp_path: Path) -> None:
 
 def test_run_more_workers_than_rows_is_refused(tmp_path: Path) -> None:
     data = tiny_dataset(LocalFolder(str(tmp_path)), {"x": np.eye(3)}, np.arange(3), num_val=1)
-    training = job(tmp_path, "r1", {"num_workers": 3, "global_batch_size": 3}, data=data)
+    training = order(tmp_path, "r1", {"num_workers": 3, "global_batch_size": 3}, data=data)
 
     with pytest.raises(DataError, match="3 workers cannot share 2 training rows"):
         loop.Trainer(training, World(rank=0, size=3), lambda event: None)
@@ -225,12 +260,12 @@ def test_run_more_workers_than_rows_is_refused(tmp_path: Path) -> None:
 def test_run_without_validation_rows_has_no_validation_metrics(tmp_path: Path) -> None:
     data = tiny_dataset(LocalFolder(str(tmp_path)), {"x": np.eye(30)}, np.arange(30) % 2)
 
-    assert set(_run(job(tmp_path, "r1", {}, data=data)).metrics) == {"train_loss"}
+    assert set(_run(order(tmp_path, "r1", {}, data=data)).metrics) == {"train_loss"}
 
 
 def test_run_model_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cnn reads one image"):
-        _run(job(tmp_path, "r1", {}, model={"kind": "cnn"}))
+        _run(order(tmp_path, "r1", {}, model={"kind": "cnn"}))
 
 
 def test_run_own_code_changed_since_the_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -239,17 +274,21 @@ def test_run_own_code_changed_since_the_checkpoint_is_refused(tmp_path: Path) ->
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "own_model.py").write_text(text)
     own = {"kind": "import", "path": "own_model.py:build"}
-    _run(job(tmp_path, "r1", {"epochs": 1}, model=own, code_dir=tmp_path / "a"))
+    _run(order(tmp_path, "r1", {"epochs": 1}, model=own, code_dir=tmp_path / "a"))
 
     with pytest.raises(CheckpointError, match="training with other settings"):
-        _run(job(tmp_path, "r1", {"epochs": 2}, model=own, code_dir=tmp_path / "b"))
+        _run(order(tmp_path, "r1", {"epochs": 2}, model=own, code_dir=tmp_path / "b"))
 
 
 def test_fingerprint_ignores_what_only_moves_or_bounds_the_work(tmp_path: Path) -> None:
     same = {"epochs": 9, "max_failures": 0, "checkpoint": {"every_steps": 5}, "resources": {"num_cpus": 2}}
 
-    assert job(tmp_path, "r1", same).fingerprint() == job(tmp_path, "r2", {}).fingerprint()
-    assert job(tmp_path, "r1", {"clip_grad_norm": 1}).fingerprint() != job(tmp_path, "r2", {}).fingerprint()
+    same |= {"rows": {"resident_bytes": 0}}
+
+    assert order(tmp_path, "r1", same).fingerprint() == order(tmp_path, "r2", {}).fingerprint()
+    shaping = {"rows": {"window_rows": 9}}
+    assert order(tmp_path, "r1", shaping).fingerprint() != order(tmp_path, "r2", {}).fingerprint()
+    assert order(tmp_path, "r1", {"clip_grad_norm": 1}).fingerprint() != order(tmp_path, "r2", {}).fingerprint()
 
 
 def test_run_each_row_counts_once_where_the_last_step_is_short(tmp_path: Path) -> None:
@@ -258,7 +297,7 @@ def test_run_each_row_counts_once_where_the_last_step_is_short(tmp_path: Path) -
     data = dataset(LocalFolder(str(tmp_path)))
     assert NUM_TRAIN % 12 != 0
 
-    by_twelve = _run(job(tmp_path, "r1", frozen, model={"kind": "linear"}, data=data))
-    at_once = _run(job(tmp_path, "r2", {**frozen, "global_batch_size": 100}, model={"kind": "linear"}, data=data))
+    by_twelve = _run(order(tmp_path, "r1", frozen, model={"kind": "linear"}, data=data))
+    at_once = _run(order(tmp_path, "r2", {**frozen, "global_batch_size": 100}, model={"kind": "linear"}, data=data))
 
     assert by_twelve.metrics["train_loss"] == pytest.approx(at_once.metrics["train_loss"], rel=1e-6)

@@ -19,14 +19,14 @@ from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import read_published
 from raypipe.train.rows import World
 from tests.unit.train import ranks
-from tests.unit.train.jobs import JOBS, NUM_TRAIN
+from tests.unit.train.orders import NUM_TRAIN, ORDERS
 
 ROOT = Path(__file__).parents[3]
 RANKS_TIMEOUT_S = 100.0
 
 
 class Outcomes:
-    """What every rank answered, by job and world size."""
+    """What every rank answered, by order and world size."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,14 +45,14 @@ class Outcomes:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """All jobs at one rank, in this process, then at 3 and 2 in processes of their own."""
+    """All orders at one rank, in this process, then at 3 and 2 in processes of their own."""
     folder = tmp_path_factory.mktemp("ranks")
     for size in (1, *ranks.SIZES):
-        jobs = {name: make(folder / "store", f"{name}-{size}", size) for name, make in JOBS.items()}
-        (folder / f"jobs-{size}.pickle").write_bytes(pickle.dumps(jobs))
+        orders = {name: make(folder / "store", f"{name}-{size}", size) for name, make in ORDERS.items()}
+        (folder / f"orders-{size}.pickle").write_bytes(pickle.dumps(orders))
         if size == 1:
-            for name, job in jobs.items():
-                (folder / f"{name}-1-0.json").write_text(json.dumps(ranks.answer(job, World())))
+            for name, order in orders.items():
+                (folder / f"{name}-1-0.json").write_text(json.dumps(ranks.answer(order, World())))
     command = [sys.executable, "-W", "error::UserWarning", "-m", ranks.__name__, str(folder)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     started = [
@@ -100,9 +100,10 @@ def test_validate_on_many_ranks_gives_the_metrics_of_one(outcomes: Outcomes, siz
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["resumed", "streamed_resumed"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_run_stopped_within_an_epoch_ends_with_the_same_bits(outcomes: Outcomes, size: int) -> None:
-    whole, resumed = outcomes.of("whole", size)[0], outcomes.of("resumed", size)[0]
+def test_run_stopped_within_an_epoch_ends_with_the_same_bits(outcomes: Outcomes, size: int, name: str) -> None:
+    whole, resumed = outcomes.of("whole", size)[0], outcomes.of(name, size)[0]
 
     assert resumed["started_at"] == [0, 8], "it must have lost a step and gone on from the checkpoint before"
     assert resumed["history"] == whole["history"]
@@ -126,6 +127,19 @@ def test_run_one_rank_that_cannot_be_set_up_fails_all_with_its_error(outcomes: O
     assert {answer["error"] for answer in answers} == {"DigestMismatch"}
     assert len({answer["message"] for answer in answers}) == 1
     assert "train/00006.arrow is damaged" in answers[0]["message"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("name", "key"), [("damaged_while_training", "train/00006"), ("damaged_val", "val/00001")])
+def test_run_one_rank_that_cannot_read_on_stops_all_with_its_error(
+    outcomes: Outcomes, size: int, name: str, key: str
+) -> None:
+    answers = outcomes.of(name, size)
+
+    assert {answer["error"] for answer in answers} == {"DigestMismatch"}
+    assert len({answer["message"] for answer in answers}) == 1
+    assert f"{key}.arrow" in answers[0]["message"]
+    assert not list(outcomes.store.list(f"runs/{name}-{size}/train/artifact"))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

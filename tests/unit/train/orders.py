@@ -12,9 +12,11 @@ from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
-from raypipe.train.loop import TrainJob
+from raypipe.train.loop import TrainOrder
 
 NUM_TRAIN, NUM_VAL = 61, 20
+
+STREAMED = {"resident_bytes": 0, "window_rows": 8}
 
 NAN_FOR_ONE_ROW = """
 import torch
@@ -40,9 +42,9 @@ def dataset(store: Store, **options: Any) -> DatasetVersion:
     return tiny_dataset(store, {"x": x}, y, num_val=NUM_VAL, rows_per_shard=10, **options)
 
 
-def job(
+def order(
     folder: Path, run_id: str, train: dict[str, Any], *, model: dict[str, Any] | None = None, **options: Any
-) -> TrainJob:
+) -> TrainOrder:
     """A training on `dataset` in the store at `folder`, unless `data` in `options` is another one."""
     store = LocalFolder(str(folder))
     made: DatasetVersion = options.pop("data", None) or dataset(store)
@@ -55,10 +57,10 @@ def job(
             "train": {"epochs": 3, "global_batch_size": 12, "optimizer": {"kind": "sgd", "lr": 0.1}, **train},
         }
     )
-    return TrainJob(spec, made, store.uri, run_id, f"runs/{run_id}/train/artifact", **options)
+    return TrainOrder(spec, made, store.uri, run_id, f"runs/{run_id}/train/artifact", **options)
 
 
-def _nan_for_one_row(folder: Path, run_id: str, size: int) -> TrainJob:
+def _nan_for_one_row(folder: Path, run_id: str, size: int) -> TrainOrder:
     """Only the last rank's share holds the row that gives NaN."""
     code_dir = folder / "code"
     code_dir.mkdir(exist_ok=True)
@@ -67,10 +69,10 @@ def _nan_for_one_row(folder: Path, run_id: str, size: int) -> TrainJob:
     x[59, 0] = 99.0
     data = tiny_dataset(LocalFolder(str(folder)), {"x": x}, np.arange(60) % 2)
     own = {"kind": "import", "path": "nan_model.py:build"}
-    return job(folder, run_id, {"num_workers": size}, model=own, code_dir=code_dir, data=data)
+    return order(folder, run_id, {"num_workers": size}, model=own, code_dir=code_dir, data=data)
 
 
-def _damaged_shard(folder: Path, run_id: str, size: int) -> TrainJob:
+def _damaged_shard(folder: Path, run_id: str, size: int) -> TrainOrder:
     """Only the last rank reads the shard that is damaged."""
     store = LocalFolder(str(folder))
     made = dataset(store, name="damaged")
@@ -78,44 +80,74 @@ def _damaged_shard(folder: Path, run_id: str, size: int) -> TrainJob:
     data = bytearray(store.read(key))
     data[-400] ^= 4
     store.write(key, bytes(data))
-    return job(folder, run_id, {"num_workers": size}, data=made)
+    return order(folder, run_id, {"num_workers": size}, data=made)
 
 
-def _full_batch(folder: Path, run_id: str, size: int) -> TrainJob:
+def _damaged_while_training(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """The last rank meets the damaged shard after some steps: rows are streamed."""
+    store = LocalFolder(str(folder))
+    made = dataset(store, name="damaged-later")
+    key = made.splits["train"].shards[-1].key
+    data = bytearray(store.read(key))
+    data[-400] ^= 4
+    store.write(key, bytes(data))
+    return order(folder, run_id, {"num_workers": size, "rows": STREAMED}, data=made)
+
+
+def _damaged_val(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """The last rank cannot read its val rows, which are streamed."""
+    store = LocalFolder(str(folder))
+    made = dataset(store, name="damaged-val")
+    store.write(made.splits["val"].shards[-1].key, b"nothing")
+    return order(folder, run_id, {"num_workers": size, "rows": STREAMED}, data=made)
+
+
+def _full_batch(folder: Path, run_id: str, size: int) -> TrainOrder:
     """One step an epoch over all 61 rows, which no world size divides: the same set of rows at any size."""
     train = {"num_workers": size, "global_batch_size": 66, "clip_grad_norm": 0.5, "label_smoothing_frac": 0.1}
-    return job(folder, run_id, train, model={"kind": "mlp", "hidden": [16]})
+    return order(folder, run_id, train, model={"kind": "mlp", "hidden": [16]})
 
 
-def _frozen(folder: Path, run_id: str, size: int) -> TrainJob:
+def _frozen(folder: Path, run_id: str, size: int) -> TrainOrder:
     """A learning rate that changes nothing, so train_loss is the mean over the rows that were seen.
 
     At 60 rows a step the last step has one row, so all ranks but one have none.
     """
     train = {"num_workers": size, "global_batch_size": 60, "optimizer": {"kind": "sgd", "lr": 1e-30}, "epochs": 2}
-    return job(folder, run_id, train, model={"kind": "linear"})
+    return order(folder, run_id, train, model={"kind": "linear"})
 
 
-def _checkpointed(folder: Path, run_id: str, size: int) -> TrainJob:
+def _checkpointed(folder: Path, run_id: str, size: int) -> TrainOrder:
     """Dropout, momentum, and checkpoints within epochs."""
     optimizer = {"kind": "adamw", "lr": 0.01}
-    return job(folder, run_id, {"num_workers": size, "checkpoint": {"every_steps": 2}, "optimizer": optimizer})
+    train = {"num_workers": size, "checkpoint": {"every_steps": 2}, "optimizer": optimizer}
+    return order(folder, run_id, {**train, "rows": {"window_rows": STREAMED["window_rows"]}})
 
 
-def _unwritable(folder: Path, run_id: str, size: int) -> TrainJob:
+def _unwritable(folder: Path, run_id: str, size: int) -> TrainOrder:
     """A file stands where the folder of checkpoints must be."""
     place = folder / "runs" / run_id / "train"
     place.mkdir(parents=True, exist_ok=True)
     (place / "checkpoints").write_text("in the way")
-    return job(folder, run_id, {"num_workers": size})
+    return order(folder, run_id, {"num_workers": size})
 
 
-JOBS = {
+def _streamed(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """As `_checkpointed`, with rows that do not stay in memory."""
+    optimizer = {"kind": "adamw", "lr": 0.01}
+    train = {"num_workers": size, "checkpoint": {"every_steps": 2}, "optimizer": optimizer, "rows": STREAMED}
+    return order(folder, run_id, train)
+
+
+ORDERS = {
     "full_batch": _full_batch,
     "frozen": _frozen,
     "whole": _checkpointed,
     "resumed": _checkpointed,
+    "streamed_resumed": _streamed,
     "nan": _nan_for_one_row,
     "damaged": _damaged_shard,
+    "damaged_while_training": _damaged_while_training,
+    "damaged_val": _damaged_val,
     "unwritable": _unwritable,
 }

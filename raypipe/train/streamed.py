@@ -1,0 +1,91 @@
+"""A share that is read from the store while training: two windows are in memory, however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import cycle
+
+import torch
+from torch import Tensor
+
+from raypipe.records import DatasetVersion
+from raypipe.storage import Store
+from raypipe.train import windows
+from raypipe.train.rows import Reader, Rows, Share, World, send
+from raypipe.train.windows import Window
+
+HOST = torch.device("cpu")
+
+
+class Streamed(Share):
+    """Windows read one ahead of the batches made of them, each shard once an epoch."""
+
+    def __init__(self, store: Store, dataset: DatasetVersion, split: str, world: World, *, window_rows: int) -> None:
+        super().__init__(dataset.splits[split], world, window_rows)
+        self._store, self._dataset = store, dataset
+
+    def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
+        order = windows.shuffled(self.groups, seed)
+        return self._read(order, partial(windows.shuffled_rows, seed=seed), batch_rows, skip=skip)
+
+    def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
+        order = [window for group in self.groups for window in group]
+        return self._read(order, windows.rows_in_order, batch_rows)
+
+    def first(self, num_rows: int) -> Rows:
+        part = self.groups[0][0].parts[0]
+        some = replace(part, last=min(part.last, part.first + num_rows))
+        reader = Reader(self._store, self._dataset)
+        return send(reader.read([some], reader.empty(some.num_rows, HOST)), self.world.device)
+
+    def _read(
+        self, order: Sequence[Window], rows_of: Callable[[Window], Tensor], batch_rows: int, *, skip: int = 0
+    ) -> Generator[Rows, None, None]:
+        reader = Reader(self._store, self._dataset)
+        with ReadAhead(reader, windows.left_after(order, skip)) as ahead:
+            for pick in windows.picks(order, rows_of, batch_rows, skip=skip):
+                parts = [
+                    Rows(*(values.index_select(0, rows) for values in ahead.window(window))) for window, rows in pick
+                ]
+                joined = parts[0] if len(parts) == 1 else Rows(*map(torch.cat, zip(*parts, strict=True)))
+                yield send(joined, self.world.device)
+
+
+class ReadAhead:
+    """Windows in a given order: while one is used, the next is read in a thread.  Leaving the block ends the thread.
+
+    What goes wrong in the thread is raised where the window is asked for.
+    """
+
+    def __init__(self, reader: Reader, order: Sequence[Window]) -> None:
+        self._reader = reader
+        self._left = iter(order)
+        room = max((window.num_rows for window in order), default=0)
+        self._rooms = cycle([reader.empty(room, HOST), reader.empty(room, HOST)])
+        self._now: tuple[Window, Rows] | None = None
+        self._next: tuple[Window, Future[Rows]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="raypipe-rows")
+
+    def __enter__(self) -> ReadAhead:
+        self._begin_next()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def window(self, window: Window) -> Rows:
+        """The rows of a window, that at hand or the next in order; valid until the one after it is asked for."""
+        if self._now is None or self._now[0] is not window:
+            assert self._next is not None and self._next[0] is window, "windows are asked for in order"
+            future = self._next[1]
+            self._now = window, future.result()
+            self._begin_next()  # where the window before was
+        return self._now[1]
+
+    def _begin_next(self) -> None:
+        window = next(self._left, None)
+        if window is not None:
+            self._next = window, self._thread.submit(self._reader.read, window.parts, next(self._rooms))

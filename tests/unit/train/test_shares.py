@@ -1,0 +1,133 @@
+"""Where a worker's rows go, and how that is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raypipe.errors import DataError
+from raypipe.records import DatasetVersion
+from raypipe.spec.train import TrainSpec
+from raypipe.storage import Store
+from raypipe.testing.fakes import MemoryStore, tiny_dataset
+from raypipe.train import shares
+from raypipe.train.resident import Resident
+from raypipe.train.rows import World
+from raypipe.train.shares import Budget, open_shares, plan
+from raypipe.train.streamed import Streamed
+
+ROW_BYTES = 4 * 3 + 8
+TRAIN_BYTES, VAL_BYTES = 61 * ROW_BYTES, 20 * ROW_BYTES
+CUDA = World(device=torch.device("cuda"))
+"""Planned for, never opened: no test needs a GPU."""
+
+
+def _dataset(store: Store, num_val: int = 20) -> DatasetVersion:
+    x = np.arange((61 + num_val) * 3, dtype=np.float32).reshape(-1, 3)
+    return tiny_dataset(store, {"x": x}, np.arange(len(x)) % 2, num_val=num_val, rows_per_shard=10)
+
+
+def _spec(**fields: Any) -> TrainSpec:
+    return TrainSpec.model_validate({"global_batch_size": 12, **fields})
+
+
+@pytest.mark.parametrize(
+    ("resident_bytes", "homes"),
+    [
+        (TRAIN_BYTES + VAL_BYTES, [Resident, Resident]),
+        (TRAIN_BYTES + VAL_BYTES - 1, [Resident, Streamed]),
+        (TRAIN_BYTES - 1, [Streamed, Resident]),
+        (0, [Streamed, Streamed]),
+        (None, [Resident, Resident]),
+    ],
+)
+def test_open_shares_holds_what_fits_the_budget(resident_bytes: int | None, homes: list[type]) -> None:
+    store = MemoryStore()
+    spec = _spec(rows={"resident_bytes": resident_bytes, "window_rows": 10})
+
+    opened = open_shares(store, _dataset(store), spec, World())
+
+    assert [type(opened.train), type(opened.val)] == homes
+    named = {Resident: "memory", Streamed: "store"}
+    assert [each["home"] for each in opened.told["rows"].values()] == [named[home] for home in homes]
+
+
+def test_open_shares_says_the_choice_and_its_reason() -> None:
+    store = MemoryStore()
+    spec = _spec(rows={"resident_bytes": 1000, "window_rows": 10}, global_batch_size=64)
+
+    told = open_shares(store, _dataset(store), spec, World()).told
+
+    assert told["text"] == (
+        "rows: train streamed in windows of 10 rows (1.22 kB), val resident in memory (400 B); "
+        "budget of a worker: 1 kB, train.rows.resident_bytes; "
+        "one step an epoch: global_batch_size 64 is more than all 61 rows"
+    )
+
+
+def test_open_shares_without_val_rows_has_none() -> None:
+    store = MemoryStore()
+
+    opened = open_shares(store, _dataset(store, num_val=0), _spec(), World())
+
+    assert opened.val is None and list(opened.told["rows"]) == ["train"]
+
+
+def test_open_shares_of_fewer_rows_than_workers_is_refused() -> None:
+    store = MemoryStore()
+
+    with pytest.raises(DataError, match="62 workers cannot share 61 training rows"):
+        open_shares(store, _dataset(store), _spec(), World(size=62))
+
+
+def test_budget_unset_is_a_share_of_what_the_workers_of_a_node_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "available_bytes", lambda: 6_000_000_000)
+
+    budget = shares.budget_of(_spec(), World(size=4, local_size=2), 3)
+    less = shares.budget_of(_spec(resources={"memory_bytes": 500_000_000}), World(size=4, local_size=2), 3)
+
+    assert (budget.host_bytes, budget.why) == (400_000_000, "40% of 6 GB available to 6 worker(s)")
+    assert (less.host_bytes, less.why) == (200_000_000, "40% of the 500 MB of train.resources.memory_bytes")
+
+
+@pytest.mark.parametrize(
+    ("gpu_bytes", "host_bytes", "homes"),
+    [
+        (TRAIN_BYTES + VAL_BYTES, 0, ["gpu", "gpu"]),
+        (TRAIN_BYTES, VAL_BYTES, ["gpu", "memory"]),
+        (VAL_BYTES, TRAIN_BYTES, ["memory", "gpu"]),
+        (0, 0, ["store", "store"]),
+    ],
+)
+def test_plan_puts_rows_on_the_gpu_first_then_in_memory(gpu_bytes: int, host_bytes: int, homes: list[str]) -> None:
+    plans = plan(_dataset(MemoryStore()), CUDA, Budget(host_bytes, gpu_bytes, ""), window_rows=10)
+
+    assert [each.home for each in plans] == homes
+
+
+def test_plan_of_a_share_counts_the_rows_of_this_worker_alone() -> None:
+    plans = plan(_dataset(MemoryStore()), World(rank=0, size=2), Budget(30 * ROW_BYTES, 0, ""), window_rows=10)
+
+    assert [(each.home, each.num_bytes) for each in plans] == [("memory", 30 * ROW_BYTES), ("store", 10 * ROW_BYTES)]
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1220, "1.22 kB"), (4.1e9, "4.1 GB"), (2e13, "20 TB")]
+)
+def test_size_is_short(num_bytes: float, text: str) -> None:
+    assert shares.size(num_bytes) == text
+
+
+def test_window_unset_does_not_depend_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    dataset = _dataset(store)
+    told = []
+    for there in (10**12, 10**3):
+        monkeypatch.setattr(shares, "available_bytes", lambda there=there: there)
+        told.append(open_shares(store, dataset, _spec(), World()).told)
+
+    assert {each["window_rows"] for each in told} == {shares.WINDOW_BYTES // ROW_BYTES}
+    assert [each["rows"]["train"]["home"] for each in told] == ["memory", "store"]
