@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import Claim, ParquetShards, claim, complete
+from raypipe.data.columns import decoded
 from raypipe.data.formats import FORMATS
+from raypipe.data.reading import refuse_bad
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature
 from raypipe.runtime.context import RunContext
@@ -138,6 +140,7 @@ class Answerer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """B rows in, the same B rows with their answers out."""
+        table = decoded(refuse_bad(table))
         taken = [name for name in (PREDICTION, PROBABILITY) if name in table.column_names]
         if taken:
             raise DataError(

@@ -22,7 +22,7 @@ from raypipe.data.expectations import check_columns, columns_of
 from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys
-from raypipe.data.reading import EXPANSION, NO_MASKING, common_kinds
+from raypipe.data.reading import EXPANSION, NO_MASKING, MixedTypes, as_text, common_kinds
 from raypipe.data.split import SPLITS
 from raypipe.data.validate import MAX_KEPT, BadRows, Schema, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
@@ -113,13 +113,26 @@ def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
 
     The first block tells the schema, and the others are checked against it as they come.  Only where a later block
     shows that the schema is another one (a column that begins with whole numbers and goes on with fractions) is the
-    source read again.
+    source read again; so is a CSV column that holds numbers in one place and text in another, as text.
 
     Raises:
         DataError: there are no rows, or they do not hold what the spec promises.
     """
-    order = BlockOrder(spec, None, (), _num_ranges(spec))
-    cut, guessed = _cut_once(order, ctx)
+    parts = spec.parts()
+    while True:
+        try:
+            return _cut_parts(parts, spec, ctx)
+        except MixedTypes as error:
+            told = [as_text(part.source, error.column) for part in parts]
+            if any(source is None for source in told):
+                raise
+            ctx.progress.say("data", f"column '{error.column}' holds numbers and text: reading it once more, as text")
+            parts = [part._replace(source=source) for part, source in zip(parts, told, strict=True) if source]
+
+
+def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
+    order = BlockOrder(spec, None, (), _num_ranges(parts, spec))
+    cut, guessed = _cut_once(order, parts, ctx)
     profiles = [block.profile for block in cut.blocks]
     if not cut.num_rows:
         raise DataError("data.source holds no rows", "name files that hold data")
@@ -128,11 +141,11 @@ def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
     check_columns(spec.expectations, cut.kinds(), schema.columns)
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
-        cut, _ = _cut_once(replace(order, schema=schema), ctx)
+        cut, _ = _cut_once(replace(order, schema=schema), parts, ctx)
     return cut, schema
 
 
-def _cut_once(order: BlockOrder, ctx: RunContext) -> tuple[Cut, Schema | None]:
+def _cut_once(order: BlockOrder, parts: Sequence[SourcePart], ctx: RunContext) -> tuple[Cut, Schema | None]:
     """All blocks, and the schema that the first of them were checked against."""
     is_final = order.schema is not None
     cut = Cut(order)
@@ -140,7 +153,7 @@ def _cut_once(order: BlockOrder, ctx: RunContext) -> tuple[Cut, Schema | None]:
     window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     waiting: deque[ray.ObjectRef] = deque()
     said = time.monotonic()
-    for block, part in _blocks(order.spec):
+    for block, part in _blocks(parts, order.spec):
         if not is_final and not cut.parts:
             order = _guessed(block, order)
             schema = order.schema
@@ -172,10 +185,10 @@ def _guessed(block: ray.ObjectRef, order: BlockOrder) -> BlockOrder:
         return order
 
 
-def _blocks(spec: DataSpec) -> Iterator[tuple[ray.ObjectRef, SourcePart]]:
+def _blocks(parts: Sequence[SourcePart], spec: DataSpec) -> Iterator[tuple[ray.ObjectRef, SourcePart]]:
     """References to all blocks in file order, as they are read, each with what it was read as."""
     masking = Masking(spec.masking, read_keys(spec.masking)) if spec.masking else NO_MASKING
-    for part in spec.parts():
+    for part in parts:
         source = part.source.model_copy(update={"columns": _needed(spec, part.source)})
         try:
             dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
@@ -194,9 +207,9 @@ def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
     return list(dict.fromkeys([*spec.features, spec.target, *spec.split.key, *spec.masked, *expected]))
 
 
-def _num_ranges(spec: DataSpec) -> int:
+def _num_ranges(parts: Sequence[SourcePart], spec: DataSpec) -> int:
     """By the size of the files; it moves work between tasks and never changes a byte."""
-    found = (FORMATS[part.source.format].files(part.source, spec.root or ".") for part in spec.parts())
+    found = (FORMATS[part.source.format].files(part.source, spec.root or ".") for part in parts)
     num_bytes = sum(file.size_bytes for files in found for file in files) * EXPANSION
     return min(MAX_RANGES, max(1, num_bytes // RANGE_BYTES))
 

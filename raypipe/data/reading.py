@@ -129,8 +129,9 @@ def read_files(
         masking: applied before rows leave the task that reads them.
     """
     _hush_console()
-    small = sum(part.size_bytes for part in parts) < SMALL_BYTES
-    num_blocks = 1 if parallelism is None and small else parallelism
+    num_bytes = sum(part.size_bytes for part in parts)
+    # Never more than there are parts: Ray would cut the blocks of each into many small ones.
+    num_blocks = parallelism or max(1, min(len(parts), num_bytes // SMALL_BYTES))
     dataset = ray.data.read_datasource(_Files(parts, read_part, source, masking), override_num_blocks=num_blocks)
     dataset.context.execution_options.preserve_order = True
     return dataset

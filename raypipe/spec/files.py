@@ -14,7 +14,7 @@ from pathlib import Path
 from raypipe.errors import SpecError
 from raypipe.spec.load import FieldPath, PipelineFile
 from raypipe.spec.model import ImportModel
-from raypipe.spec.sources import FileSourceSpec, IdxSource, Source
+from raypipe.spec.sources import FileSourceSpec, FolderSource, IdxSource, NumpySource, Source
 
 
 def check_files(file: PipelineFile) -> None:
@@ -128,11 +128,15 @@ def _paths(source: Source) -> Iterator[tuple[FieldPath, str]]:
     if isinstance(source, IdxSource):
         yield ("images",), source.images
         yield ("labels",), source.labels
-    elif isinstance(source, FileSourceSpec):
+    elif isinstance(source, FileSourceSpec | NumpySource):
         if isinstance(source.path, str):
             yield ("path",), source.path
         else:
-            yield from ((("path", index), value) for index, value in enumerate(source.path))
+            yield from ((("path", index), value) for index, value in enumerate(source.path or ()))
+    if isinstance(source, FolderSource) and source.labels is not None:
+        yield ("labels", "path"), source.labels.path
+    if isinstance(source, NumpySource):
+        yield from ((("arrays", name), value) for name, value in source.arrays.items())
 
 
 def _full_path(root: str, value: str) -> str | None:

@@ -73,6 +73,43 @@ def test_format_gives_the_rows_back_at_any_parallelism(ray_cluster, name, tmp_pa
     contract.check_where(tmp_path / "where")
 
 
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet"])
+def test_large_file_divided_between_tasks_gives_the_bytes_it_gives_whole(ray_cluster, name, tmp_path, monkeypatch):
+    path = tmp_path / f"f.{name}"
+    if name == "csv":
+        write_csv(path, ADULTS)
+    elif name == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ADULTS))
+    else:
+        pq.write_table(pa.Table.from_pylist(ADULTS), path, row_group_size=40)
+    source = {"format": name, "path": path.name, **({"newlines_in_values": False} if name == "csv" else {})}
+    seen = []
+    for size, parallelism in [(2**30, None), (2000, 1), (2000, 2), (2000, 7), (700, 7)]:
+        monkeypatch.setattr("raypipe.data.lines.CHUNK_BYTES", size)
+        monkeypatch.setattr("raypipe.data.formats.parquet.BLOCK_BYTES", size)
+        store = open_store(str(tmp_path / f"store-{size}-{parallelism}"))
+        prepare(spec(tmp_path, source=source, read_parallelism=parallelism), run_context(store))
+        seen.append(store_files(store))
+    assert all(files == seen[0] for files in seen[1:])
+
+
+def test_poisoned_rows_are_set_aside_with_their_number_and_the_others_are_kept(ray_cluster, tmp_path, ctx):
+    rows = [f"{r['key']},{20 + r['key'] % 50},{r['city']},{r['pay']},{r['label']}" for r in ADULTS]
+    wrong = {3: "3,abc,c1,1,0", 77: "77,20,c1", 300: "300,20,c1,1,0,9,9", 599: "599,20,c1,high,0"}
+    for number, row in wrong.items():
+        rows[number] = row
+    (tmp_path / "f.csv").write_text("\n".join(["key,age,city,pay,label", *rows]) + "\n")
+    source = {"format": "csv", "path": "f.csv", "dtypes": {"age": "float64", "pay": "float64"}}
+    record = prepare(spec(tmp_path, source=source, bad_rows={"max_frac": 0.01}), ctx)
+    told = [json.loads(line) for line in ctx.store.read(record.bad_rows_key).decode().splitlines()]
+    assert [row["row_number"] for row in told] == [number + 1 for number in wrong]
+    assert told[0]["reason"] == "f.csv: 'age' is 'abc', which is no float64"
+    assert sum(split.num_rows for split in record.splits.values()) == 596
+    with pytest.raises(DataError, match="4 of 600 rows") as caught:
+        prepare(spec(tmp_path, source=source), ctx)
+    assert "row 78: f.csv: the row has 3 values, the header 5" in str(caught.value)
+
+
 def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ray_cluster, tmp_path):
     for number in range(5):
         write_csv(tmp_path / "in" / f"{number}.csv", ADULTS[number * 120 : number * 120 + 120])
@@ -332,3 +369,20 @@ def test_prepare_of_every_kind_of_split_is_the_same_at_any_parallelism(ray_clust
         sizes = {name: found.num_rows for name, found in dataset.splits.items()}
         assert sum(sizes.values()) == 600 and min(sizes.values()) > 40
     assert seen[0] == seen[1]
+
+
+def test_prepare_of_a_column_of_numbers_here_and_text_there_reads_it_as_text(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "city": row["key"] % 3} for row in ADULTS[:300]])
+    write_csv(tmp_path / "in" / "b.csv", ADULTS[300:])
+    dataset = prepare(spec(tmp_path / "in", read_parallelism=2), ctx)
+    city = next(column for column in dataset.signature.inputs if column.name == "city")
+    assert city.dtype == "string"
+    assert set(load_rows(ctx.store, dataset, "train").columns["city"]) == {"0", "1", "2", "c0", "c1", "c2", "c3"}
+
+
+def test_prepare_of_a_column_that_goes_on_with_fractions_reads_them_all(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "pay": row["key"] % 3} for row in ADULTS[:300]])
+    write_csv(tmp_path / "in" / "b.csv", ADULTS[300:])
+    dataset = prepare(spec(tmp_path / "in", read_parallelism=2), ctx)
+    pay = next(column for column in dataset.signature.inputs if column.name == "pay")
+    assert pay.dtype == "float64" and sum(split.num_rows for split in dataset.splits.values()) == 600

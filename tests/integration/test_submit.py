@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from typing import Any
 import httpx
 import pytest
 
-from raypipe.testing.faults import kill_tree
 from tests.conftest import pick_ports
 from tests.integration.conftest import RAY_ENV, S3Server
+from tests.integration.nodes import node
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 90.0
 JOB_TIMEOUT_S = 180.0
 
 FILE = """\
@@ -101,9 +99,10 @@ def head(private_dir: Path) -> Iterator[Head]:
              f"--ray-client-server-port={client}"]  # fmt: skip
     found = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", env)
     more = [f"--address={found.address}", "--num-cpus=3"]
+    of_nodes = {**env, "RAY_AUTH_MODE": "token"}
     with (
-        _node(found, folder / "1", words, until=lambda: found.ask("jobs/") is not None),
-        _node(found, folder / "2", more, until=lambda: len(_alive(found)) == 2),
+        node(of_nodes, folder / "1", words, until=lambda: found.ask("jobs/") is not None),
+        node(of_nodes, folder / "2", more, until=lambda: len(_alive(found)) == 2),
     ):
         yield found
 
@@ -113,29 +112,6 @@ def _alive(head: Head) -> set[str]:
     answer = head.ask("v0/nodes?detail=true")
     rows = answer["data"]["result"]["result"] if answer else []
     return {row["node_id"] for row in rows if row["state"] == "ALIVE"}
-
-
-@contextmanager
-def _node(head: Head, folder: Path, words: list[str], *, until: Callable[[], bool]) -> Iterator[None]:
-    """A node with these words of `ray start`, in folders of its own as on another machine, while the block runs."""
-    folder.mkdir()
-    agent, metrics = pick_ports(2)
-    words = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1",
-             f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}",
-             f"--metrics-export-port={metrics}", *words]  # fmt: skip
-    log = folder / "node.log"
-    env = {**head.env, "RAY_AUTH_MODE": "token"}
-    with log.open("w") as output:
-        process = subprocess.Popen(words, env=env, cwd=folder, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not until():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the node did not come up:\n{log.read_text()[-2000:]}")
-            time.sleep(0.2)
-        yield
-    finally:
-        kill_tree(process)
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,29 @@ def test_constraints_pin_every_dependency_within_its_range(python: str):
         if len(versions) != 1 or versions[0] not in need.specifier:
             wrong.append(f"{need}: pinned to {[str(version) for version in versions] or 'nothing'}")
     assert wrong == []
+
+
+def imported_packages() -> Iterator[tuple[str, Path]]:
+    """Top-level packages that raypipe's own files import at run time, each with a file that does."""
+    for file in sorted((ROOT / "raypipe").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name.partition(".")[0], file) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                yield str(node.module).partition(".")[0], file
+
+
+def test_dependencies_name_every_package_that_is_imported():
+    owners = packages_distributions()
+    declared = {canonicalize_name(need.name) for need in dependencies()}
+    undeclared = {
+        f"{file.relative_to(ROOT)} imports {package}"
+        for package, file in imported_packages()
+        if package != "raypipe"
+        and package in owners  # the rest is Python's own, or carried along inside Ray
+        and not declared & {canonicalize_name(owner) for owner in owners[package]}
+    }
+    assert undeclared == set()
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -32,6 +32,9 @@ SUFFIXES = (".parquet", ".pq")
 MAX_ROWS = 2**17
 """Rows decoded at once; few enough for wide rows, whose size in memory the file does not tell."""
 
+MAX_DICTIONARY = 2**16
+"""Bytes of a stored dictionary beyond which values do not repeat enough; a writer that gives up leaves a larger one."""
+
 HINT = "write it again, fetch a good copy, or correct the path"
 
 
@@ -70,11 +73,11 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         DataError: not a Parquet file, damaged, or a named column is missing.
     """
     part = as_range(part)
-    with (
-        readable(part.name, "Parquet", HINT),
-        open_file(part.file) as handle,
-        pq.ParquetFile(handle, page_checksum_verification=True) as parquet,
-    ):
+    with readable(part.name, "Parquet", HINT), open_file(part.file) as handle:
+        metadata = pq.read_metadata(handle)
+        parquet = pq.ParquetFile(
+            handle, metadata=metadata, read_dictionary=_repeating(metadata), page_checksum_verification=True
+        )
         names = needed(source)
         refuse_names(parquet.schema_arrow.names, part.name)
         require([*(names or ()), *(c.column for c in source.where)], parquet.schema_arrow.names, part.name)
@@ -91,6 +94,24 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         if is_empty:
             empty = schema.empty_table()
             yield empty if names is None else empty.select(names)
+
+
+def _repeating(metadata: Any) -> list[str]:
+    """Columns of text whose few distinct values the file keeps as a dictionary: they are left encoded."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chosen: list[str] = []
+    for i in range(metadata.num_columns):
+        column = metadata.schema.column(i)
+        is_text = column.physical_type == "BYTE_ARRAY" and column.logical_type.type == "STRING"
+        if is_text and column.max_repetition_level == 0 and groups:
+            chunks = [group.column(i) for group in groups]
+            if all(chunk.has_dictionary_page and _dictionary_bytes(chunk) <= MAX_DICTIONARY for chunk in chunks):
+                chosen.append(column.path)
+    return chosen
+
+
+def _dictionary_bytes(chunk: Any) -> int:
+    return chunk.data_page_offset - chunk.dictionary_page_offset
 
 
 def _num_rows(metadata: Any, groups: Sequence[int]) -> int:

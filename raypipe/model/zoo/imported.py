@@ -147,16 +147,17 @@ def import_module(path: str, code_dir: Path | None = None) -> ModuleType:
 
 
 def _look_first_in(code_dir: Path, name: str) -> None:
-    """Every pipeline may have its `model.py`: one that was imported from another folder must not stand in."""
+    """Every pipeline may have its `model.py`: one from another folder, or what that imports, must not stand in."""
     folder = str(code_dir.absolute())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
-    top = name.partition(".")[0]
     source = code_dir.absolute() / f"{name.replace('.', '/')}.py"
     known: Any = sys.modules.get(name)
     if known is not None and source.is_file() and not source.samefile(known.__file__):
-        for module in [m for m in sys.modules if m == top or m.startswith(f"{top}.")]:
-            del sys.modules[module]
+        for file in code_digests(name, Path(known.__file__)):
+            sys.modules.pop(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
+        for package in [m for m in sys.modules if name.startswith(f"{m}.")]:
+            del sys.modules[package]
 
 
 def module_name(path: str) -> str:

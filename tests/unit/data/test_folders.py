@@ -126,7 +126,7 @@ Image.fromarray(np.zeros((4, 3), np.uint8)).save(GIF, "GIF")
         (b"no image", "is no PNG or JPEG image"),
         (b"", "is no PNG or JPEG image"),
         (picture()[:60], "no PNG|truncated|broken"),
-        (picture((40, 30), kind="JPEG")[:-300], "truncated"),
+        (picture((4, 3), kind="JPEG")[:-20], "truncated"),
         (BOMB, "decompression bomb"),
         (GIF.getvalue(), "is no PNG or JPEG image"),
         (DEEP.getvalue(), "has mode I;16; images have 8 bits a channel"),

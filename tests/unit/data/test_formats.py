@@ -342,6 +342,16 @@ def test_folder_without_data_files_is_refused(tmp_path):
         find(".", str(tmp_path), csv.SUFFIXES)
 
 
+def test_folder_of_other_files_says_what_it_holds_and_an_empty_one_that_it_is(tmp_path):
+    for name in ("a.parquet", "b.parquet", "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"holds no \.csv .*; it holds 2 \.parquet, 1 \.md"):
+        find(".", str(tmp_path), csv.SUFFIXES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no \.png .*; it holds nothing"):
+        find("empty", str(tmp_path), (".png", ".jpg"))
+
+
 def test_source_fingerprint_changes_with_content_and_not_with_the_place(tmp_path):
     def of(folder, text):
         (tmp_path / folder).mkdir(exist_ok=True)

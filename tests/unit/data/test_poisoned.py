@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.reading import BAD, MixedTypes, as_text, read_group
+from raypipe.data.reading import BAD, MixedTypes, as_text, read_group, refuse_bad
 from raypipe.data.validate import check, profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -134,3 +134,10 @@ def test_unread_rows_keep_their_reason_through_the_check_and_are_never_imputed()
     values, bad = check(table, schema)
     assert schema.features == ("a",) and values["a"].tolist()[0] == 1.0 and len(values["a"]) == 2
     assert [(row["position"], row["reason"]) for row in bad.kept] == [(2, "f: no row")]
+
+
+def test_rows_that_must_all_be_read_stop_with_the_first_reason():
+    table = pa.table({"a": [1, None], BAD: [None, "f: no row"]})
+    with pytest.raises(DataError, match=r"1 row\(s\) cannot be read: f: no row"):
+        refuse_bad(table)
+    assert refuse_bad(table.slice(0, 1)).to_pydict() == {"a": [1]}

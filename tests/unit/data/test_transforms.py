@@ -199,7 +199,7 @@ def test_date_parts_equal_those_of_the_standard_library(when, offset_min):
     for text in (written, written.replace("T", " ")):
         assert exact(fitted, column, np.array([text], object)).tolist() == [expected]
     seconds = Column(name="t", dtype="int64")
-    since_1970 = math.floor((utc - datetime(1970, 1, 1, tzinfo=timezone.utc)) / timedelta(seconds=1))
+    since_1970 = (utc - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(seconds=1)
     assert exact(fitted, seconds, np.array([since_1970])).tolist() == [expected]
 
 

@@ -103,14 +103,14 @@ def test_artifact_of_own_code_that_changed_since_is_refused(
 def test_artifact_of_own_code_whose_helper_changed_since_is_refused(
     store: LocalFolder, table: DatasetVersion, code_dir: CodeDir
 ) -> None:
-    folder = code_dir("from nets import layers\n" + TIED)
-    (folder / "nets").mkdir()
-    (folder / "nets" / "layers.py").write_text("WIDTH = 3\n")
+    folder = code_dir("from parts import layers\n" + TIED)
+    (folder / "parts").mkdir()
+    (folder / "parts" / "layers.py").write_text("WIDTH = 3\n")
     module = build_model(OWN, table.signature, (4,), folder)
     ref = write_artifact(store, "a", module, OWN, table, code_dir=folder)
-    (folder / "nets" / "layers.py").write_text("WIDTH = 4\n")
+    (folder / "parts" / "layers.py").write_text("WIDTH = 4\n")
 
-    with pytest.raises(ArtifactError, match=r"trained with: nets/layers\.py changed or missing"):
+    with pytest.raises(ArtifactError, match=r"trained with: parts/layers\.py changed or missing"):
         read_artifact(store, ref, code_dir=folder)
 
 

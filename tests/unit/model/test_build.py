@@ -78,6 +78,22 @@ def test_build_model_two_folders_with_a_model_py_each_gets_its_own(table: Datase
     assert widths == [2, 9, 2]
 
 
+def test_build_model_two_folders_with_a_helper_of_one_name_each_gets_its_own(
+    table: DatasetVersion, code_dir: CodeDir
+) -> None:
+    source = (
+        "from torch import nn\nfrom widths import W\n"
+        "def build():\n    return nn.Sequential(nn.Linear(4, W), nn.Linear(W, 1))\n"
+    )
+    folders = [code_dir(source + f"# {width}\n", str(width)) for width in (2, 9)]
+    for width, folder in zip((2, 9), folders, strict=True):
+        (folder / "widths.py").write_text(f"W = {width}\n")
+
+    widths = [next(_build(OWN, table, folder).parameters()).shape[0] for folder in (*folders, folders[0])]
+
+    assert widths == [2, 9, 2]
+
+
 @pytest.mark.parametrize(
     ("source", "path", "message"),
     [

@@ -8,7 +8,6 @@ from pydantic import TypeAdapter, ValidationError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.transforms import OneHotTransform, Transform
 
-
 TOKENS = {"kind": "tokens", "columns": ["x"], "max_length": 9}
 MEL = {"kind": "log_mel", "columns": ["x"], "sample_rate": 8000}
 

@@ -1,0 +1,66 @@
+"""prepare() as the driver of a cluster that is there, in a process of its own, since a process joins one cluster only.
+
+    python -m tests.chaos.prepare_on_cluster ADDRESS FOLDER STORE
+
+FOLDER holds Parquet files. A line of JSON on stdout is one event, the last one the record; so whoever reads them knows
+how far the work is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.state import list_tasks
+
+from raypipe.data import cutting, stage
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress
+from raypipe.spec.data import DataSpec
+from raypipe.storage import open_store
+
+SPEC: dict[str, Any] = {
+    "source": {"format": "parquet", "path": "*.parquet"},
+    "target": "y",
+    "split": {"kind": "time", "column": "at", "group": ["who"]},
+    "transforms": [
+        {"kind": "impute", "columns": ["x0"]},
+        {"kind": "standardize", "columns": ["x0", "x1"]},
+        {"kind": "one_hot", "columns": ["city"]},
+    ],
+    "expectations": [{"kind": "unique", "columns": ["id"]}],
+    "rows_per_shard": 20_000,
+}
+
+RANGE_BYTES = 8 * 2**20
+"""So that the rows are cut into several ranges, though they are few."""
+
+
+class Told(Progress):
+    """Every event as a line of JSON, as it happens."""
+
+    def say(self, stage: str, text: str, *, show: bool = True, **fields: Any) -> None:
+        """See Progress."""
+        print(json.dumps({"text": text, **fields}), flush=True)
+
+
+def main() -> None:
+    """See the module."""
+    address, folder, store = sys.argv[1:]
+    cutting.SAY_EVERY_S = 0.0
+    cutting.RANGE_BYTES = stage.RANGE_BYTES = RANGE_BYTES
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    told = Told("r1", stream=None)
+    spec = DataSpec.model_validate({**SPEC, "root": folder, "read_parallelism": len(list(Path(folder).iterdir()))})
+    record = stage.prepare(spec, RunContext(run_id="r1", store=open_store(store), progress=told))
+    tasks: list[Any] = list_tasks(detail=True, limit=10_000)
+    told.say("data", "tasks that ran again", num_again=sum(task.attempt_number > 0 for task in tasks))
+    print(record.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()
