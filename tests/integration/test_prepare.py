@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,73 @@ def test_poisoned_rows_are_set_aside_with_their_number_and_the_others_are_kept(r
     with pytest.raises(DataError, match="4 of 600 rows") as caught:
         prepare(spec(tmp_path, source=source), ctx)
     assert "row 78: f.csv: the row has 3 values, the header 5" in str(caught.value)
+
+
+NUM_MANY = 20_000
+POISON = {  # what is changed in a row, and the reason that is told; JSON has neither NaN nor infinities
+    "not of its type": ({"age": "abc"}, "'age' is"),
+    "NaN": ({"pay": float("nan")}, "'pay' is missing|NaN is no number"),
+    "infinite": ({"pay": float("-inf")}, "'pay' is infinite|Infinity is no number"),
+    "null": ({"city": None}, "'city' is missing"),
+    "without a label": ({"y": None}, "'y' is missing"),
+    "out of range": ({"age": 2**40}, "'age' is not between 0 and"),
+    "too long": ({"city": "x" * 5000}, "'city'"),
+    "a wrong label": ({"y": 7}, "'y' is"),
+}
+
+
+def write_poisoned(path, poisoned):
+    """Rows of which those of `poisoned` are wrong in all ways in turn; Parquet has no values of another type."""
+    kinds = [change for change, _ in POISON.values()]
+    if path.suffix == ".parquet":
+        kinds[0] = {"age": None}
+    rows = [{"age": i, "pay": i / 4, "city": f"c{i % 7}", "y": i % 2} for i in range(NUM_MANY)]
+    for number, i in enumerate(poisoned):
+        rows[i] |= kinds[number % len(kinds)]
+    if path.suffix == ".csv":
+        write_csv(path, rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3000)
+
+
+def test_one_poisoned_row_in_a_hundred_is_set_aside_alike_in_every_format_and_more_stop_the_run(ray_cluster, tmp_path):
+    poisoned = sorted(np.random.default_rng(7).choice(NUM_MANY, NUM_MANY // 100, replace=False).tolist())
+    good = np.delete(np.arange(NUM_MANY), poisoned)
+    dtypes = {"age": "int64", "pay": "float64", "city": "string", "y": "int64"}
+    expectations = [
+        {"kind": "range", "columns": ["age"], "min": 0, "max": NUM_MANY, "on_fail": "quarantine"},
+        {"kind": "length", "columns": ["city"], "max": 100, "on_fail": "quarantine"},
+        {"kind": "in_set", "columns": ["y"], "values": [0, 1], "on_fail": "quarantine"},
+    ]
+    fields = {"target": "y", "expectations": expectations, "transforms": [{"kind": "one_hot", "columns": ["city"]}]}
+    contents, splits = set(), []
+    for name in ("csv", "jsonl", "parquet"):
+        write_poisoned(tmp_path / f"f.{name}", poisoned)
+        source = {"format": name, "path": f"f.{name}", **({} if name == "parquet" else {"dtypes": dtypes})}
+        made = {"root": str(tmp_path), "source": source, "read_parallelism": 3, "rows_per_shard": 3000, **fields}
+        ctx = run_context(open_store(str(tmp_path / f"store-{name}")))
+        with pytest.raises(DataError, match=r"200 of 20000 rows .* allows 199"):
+            prepare(DataSpec.model_validate({**made, "bad_rows": {"max_frac": 199.5 / NUM_MANY}}), ctx)
+        assert not store_files(ctx.store)
+
+        record = prepare(DataSpec.model_validate({**made, "bad_rows": {"max_frac": 0.01}}), ctx)
+        aside = [json.loads(line) for line in ctx.store.read(str(record.bad_rows_key)).decode().splitlines()]
+        assert [row["row_number"] - 1 for row in aside] == poisoned and record.num_bad_rows == len(poisoned)
+        for number, row in enumerate(aside):
+            _, reason = list(POISON.values())[number % len(POISON)]
+            assert re.search(reason, row["reason"]), row
+        rows = [load_rows(ctx.store, record, split) for split in record.splits]
+        age = np.concatenate([part.columns["age"] for part in rows])
+        order = np.argsort(age)
+        assert (age[order] == good).all()
+        assert (np.concatenate([part.columns["pay"] for part in rows])[order] == good / 4).all()
+        assert (np.concatenate([part.columns["city"] for part in rows])[order] == [f"c{i % 7}" for i in good]).all()
+        assert (np.concatenate([part.target for part in rows])[order] == good % 2).all()
+        contents.add(record.content_fingerprint)
+        splits.append([shard.sha256 for split in record.splits.values() for shard in split.shards])
+    assert len(contents) == 1 and splits[0] == splits[1] == splits[2]
 
 
 def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ray_cluster, tmp_path):
@@ -327,9 +395,9 @@ def test_prepare_keeps_a_profile_and_measures_drift_against_it(ray_cluster, ctx,
     write_csv(tmp_path / "in" / "a.csv", ADULTS)
     first = prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
     profile = DataProfile.model_validate_json(ctx.store.read(first.profile_key))
-    pay = profile.column("pay")
-    assert profile.num_rows == 600 and (pay.min, pay.max, pay.nulls) == (0.0, 3.0, 0)
-    assert profile.column("age").nulls == 60 and profile.expectations[0].passed
+    pay, age = profile.column("pay"), profile.column("age")
+    assert pay and age and profile.num_rows == 600 and (pay.min, pay.max, pay.nulls) == (0.0, 3.0, 0)
+    assert age.nulls == 60 and profile.expectations[0].passed
     write_csv(tmp_path / "in" / "a.csv", [{**row, "pay": row["pay"] + 2} for row in ADULTS])
     with pytest.raises(DataError, match="pay"):
         prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
