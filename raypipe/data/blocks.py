@@ -103,6 +103,8 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     Returns:
         The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target), and one Watched a
         range where there is something to watch.
+    Raises:
+        DataError: the target or the column of the split cannot be what the spec says it is.
     """
     spec, schema = order.spec, order.schema
     profile = validate.profile(block)
@@ -122,6 +124,7 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     stored = {name: _to_arrow(values[name]) for name in dict.fromkeys([*schema.features, schema.target])}
     table = pa.table({ROW_ID: row_id, **keys.columns(), **stored})
     labels = _labels(table[schema.target]) if schema.task == "classification" else Counter()
+    validate.refuse_no_classes(labels, schema.target)
     summary = BlockSummary(
         profile, True, len(row_id), bad, counted, labels, content_sums(row_id), num_bytes=table.nbytes
     )

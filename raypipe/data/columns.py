@@ -206,7 +206,8 @@ def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
     column_type = column.type
     if isinstance(column_type, pa.DictionaryType):
         if _normal_type(column_type.value_type) == pa.string():
-            return column if column_type == ENCODED else column.cast(pa.string()).cast(ENCODED)
+            is_good = column_type == ENCODED and all(_is_distinct(chunk.dictionary) for chunk in column.chunks)
+            return column if is_good else column.cast(pa.string()).dictionary_encode()
         return _normal(column.cast(column_type.value_type), name, file)
     if isinstance(column_type, pa.BaseExtensionType):
         _refuse_ragged(column, name, file)
@@ -214,6 +215,10 @@ def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
         return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))]) if native else column
     wanted = _normal_type(column_type)
     return column if wanted == column_type else column.cast(wanted, safe=False)
+
+
+def _is_distinct(texts: pa.Array) -> bool:
+    return not texts.null_count and len(texts.unique()) == len(texts)
 
 
 def _normal_type(column_type: pa.DataType) -> pa.DataType | None:

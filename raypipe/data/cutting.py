@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from raypipe.data import content
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_task, profile_task
@@ -24,7 +24,7 @@ from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys
 from raypipe.data.reading import EXPANSION, NO_MASKING, MixedTypes, as_text, common_kinds
 from raypipe.data.split import SPLITS
-from raypipe.data.validate import MAX_KEPT, BadRows, Schema, schema_of
+from raypipe.data.validate import MAX_KEPT, BadRows, Schema, refuse_no_classes, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
@@ -51,6 +51,7 @@ class Cut:
         parts: of each block, what its rows were read as.
         tallies: of each block, a reference to its borders.Tally.
         pieces, watched: of each block, a reference a range.
+        labels: classification: label -> good rows.
     """
 
     order: BlockOrder
@@ -59,6 +60,22 @@ class Cut:
     tallies: list[ray.ObjectRef] = field(default_factory=list)
     pieces: list[list[ray.ObjectRef]] = field(default_factory=list)
     watched: list[list[ray.ObjectRef]] = field(default_factory=list)
+    labels: Counter[Any] = field(default_factory=Counter)
+    _room: int = MAX_KEPT
+
+    def add(self, blocks: Iterable[BlockSummary]) -> None:
+        """Take the summaries of the next blocks, without what would grow with their number.
+
+        Raises:
+            DataError: the labels of a classification are no classes.
+        """
+        for block in blocks:
+            self.labels.update(block.labels)
+            block.labels.clear()
+            refuse_no_classes(self.labels, self.order.spec.target)
+            del block.bad.kept[self._room :]
+            self._room -= len(block.bad.kept)
+            self.blocks.append(block)
 
     @property
     def num_rows(self) -> int:
@@ -78,16 +95,12 @@ class Cut:
         before: Counter[str] = Counter()
         for block, part in zip(self.blocks, self.parts, strict=True):
             source = {} if part.field == "source" else {"source": part.field}
-            for row in block.bad.kept[: MAX_KEPT - len(total.kept)]:
+            for row in block.bad.kept:
                 numbered = {"row_number": before[part.field] + row["position"] + 1, **source}
                 total.kept.append({**numbered, "reason": row["reason"], "row": row["row"]})
             total.num_rows += block.bad.num_rows
             before[part.field] += block.profile.num_rows
         return total
-
-    def labels(self) -> Counter[Any]:
-        """Classification: label -> good rows."""
-        return sum((block.labels for block in self.blocks), Counter[Any]())
 
     def kinds(self) -> dict[str, Kind]:
         """What each column of the files holds."""
@@ -141,6 +154,7 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
     check_columns(spec.expectations, cut.kinds(), schema.columns)
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
+        del cut  # and the pieces that were cut in vain
         cut, _ = _cut_once(replace(order, schema=schema), parts, ctx)
     return cut, schema
 
@@ -166,13 +180,13 @@ def _cut_once(order: BlockOrder, parts: Sequence[SourcePart], ctx: RunContext) -
         cut.watched.append(made[2 + order.num_ranges :])
         waiting.append(made[0])
         while len(waiting) > window:
-            cut.blocks += collect([waiting.popleft()], "checking rows")
+            cut.add(collect([waiting.popleft()], "checking rows"))
         if not is_final and cut.blocks and not cut.blocks[-1].is_checked:
             order = replace(order, schema=None)  # the rest is only looked at
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             ctx.progress.say("data", f"checked {cut.num_rows} rows", num_rows=cut.num_rows)
-    cut.blocks += collect(list(waiting), "checking rows")
+    cut.add(collect(list(waiting), "checking rows"))
     return cut, schema
 
 
@@ -195,8 +209,8 @@ def _blocks(parts: Sequence[SourcePart], spec: DataSpec) -> Iterator[tuple[ray.O
             for bundle in dataset.iter_internal_ref_bundles():
                 for ref in bundle.block_refs:
                     yield ref, part
-        except RayTaskError as error:
-            raise find_known(error) or error from None
+        except RayError as error:
+            raise _explained(error, "reading rows") from None
 
 
 def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
@@ -224,5 +238,14 @@ def collect(refs: Sequence[ray.ObjectRef], what: str) -> list[Any]:
                 raise ClusterError(f"{what}: no task finished in {STALL_S:.0f} s", "look at the cluster: ray status")
             ray.get(done)
         return ray.get(list(refs))
-    except RayTaskError as error:
-        raise find_known(error) or error from None
+    except RayError as error:
+        raise _explained(error, what) from None
+
+
+def _explained(error: RayError, what: str) -> Exception:
+    """What the task raised; where it was lost with its worker more often than Ray tries again, that."""
+    known = find_known(error)
+    if known is not None or isinstance(error, RayTaskError):
+        return known or error
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ClusterError(f"{what}: {text}", "see which nodes there are and what memory they have: ray status")

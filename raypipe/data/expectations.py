@@ -6,7 +6,7 @@ the outcome does not depend on how the rows were cut into blocks.  B rows of a b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,13 +169,21 @@ def _keeps(values: Values, expectation: RowExpectation) -> np.ndarray:
             return np.isin(values, np.array(expectation.values))
         return np.asarray(pc.is_in(values, pa.array(expectation.values, pa.string())))
     if isinstance(expectation, MatchesExpectation):
-        return np.asarray(pc.match_substring_regex(values, _whole(expectation)).fill_null(True))
+        pattern = _whole(expectation)
+        return np.asarray(_of_text(values, lambda texts: pc.match_substring_regex(texts, pattern)).fill_null(True))
     assert isinstance(expectation, LengthExpectation)
     if isinstance(values, np.ndarray):
         length = np.full(len(values), values.shape[1])
     else:
-        length = pc.utf8_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        length = _of_text(values, pc.utf8_length).fill_null(0).to_numpy(zero_copy_only=False)
     return between(length, expectation.min, expectation.max)
+
+
+def _of_text(values: Any, look: Callable[[pa.Array], Any]) -> Any:
+    """What `look` sees in each text; in encoded ones, each distinct text is looked at once."""
+    if not isinstance(values, pa.DictionaryArray):
+        return look(values)
+    return look(values.dictionary).take(values.indices)
 
 
 def _in_range(values: Any, expectation: RangeExpectation) -> np.ndarray:
@@ -201,7 +209,8 @@ def _whole(expectation: MatchesExpectation) -> str:
 def _shown(values: Any, position: int) -> str:
     """A value for people, shortened; a missing one is `nothing`."""
     if not isinstance(values, np.ndarray):
-        text = pc.utf8_slice_codeunits(values.slice(position, 1), 0, SHOWN_TEXT + 1)[0].as_py()
+        begun = _of_text(values.slice(position, 1), lambda t: pc.utf8_slice_codeunits(t, 0, SHOWN_TEXT + 1))
+        text = begun[0].as_py()
         if text is None:
             return "nothing"
         return repr(text) if len(text) <= SHOWN_TEXT else repr(text[:SHOWN_TEXT]) + "..."

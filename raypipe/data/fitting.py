@@ -82,7 +82,7 @@ def partials(
     Args:
         columns: name -> raw values of the shard's rows, as FittedTransforms.apply reads them.
         rows_before: train rows in the shards before this one, at least; rows beyond what is enough are not sent. It
-            never changes what is fitted.
+            never changes what is fitted, if there are indeed that many.
     Raises:
         DataError: a value that a transform of the group refuses.
     """
@@ -137,9 +137,41 @@ def passes(transforms: Sequence[Transform]) -> list[list[Transform]]:
     return [[transform for _, transform in now] for now in _numbered_passes(transforms)]
 
 
+def has_enough(transform: Transform) -> bool:
+    """Whether some train rows may be enough to fit it, so that rows are left out; see `rows_before` of `partials`."""
+    return KINDS[transform.kind].enough_rows(transform) is not None
+
+
 def may_refuse(transforms: Sequence[Transform]) -> bool:
     """Whether rows that fit the schema may still be refused, so that val and test should be tried; train has been."""
     return any(KINDS[transform.kind].refuses(transform) for transform in transforms)
+
+
+def try_partials(transforms: Sequence[Transform], fitted: FittedTransforms, others: Sequence[list[Partial]]) -> bool:
+    """See by the partials of the first pass whether the rows of other splits hold a value the transforms refuse.
+
+    Args:
+        others: `partials` of every shard of val and test.
+    Returns:
+        Whether that told it for all rows; otherwise they must be tried themselves.
+    Raises:
+        DataError: a value is refused.
+    """
+    if len(_numbered_passes(transforms)) > 1:
+        return False
+    for place, (number, transform) in enumerate(_numbered_passes(transforms)[0]):
+        kind = KINDS[transform.kind]
+        if not kind.refuses(transform) or not kind.needs_rows(transform):
+            continue  # what is refused without being fitted was refused when the partial was taken
+        shares = [(name, share) for shard in others for name, share in shard[place].items()]
+        if not kind.distinct or any(share.num_missing for _, share in shares):
+            return False
+        for name in transform.columns:
+            values = set().union(*(share.found for of, share in shares if of == name))
+            text = any(isinstance(value, str) for value in values)
+            found = pa.array(sorted(values), pa.string()) if text else np.array(sorted(values), np.float64)
+            ready(fitted.state()[number], name).apply(found)
+    return True
 
 
 # --- what goes into which pass ---------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 A shard holds the rows of one split in one range of row ids, in order of their ids: which rows, in which order and
 therefore which bytes depends on the rows alone, never on files, blocks or workers.  Rows of equal content meet here, so
-this is where copies are found.  Row ids are uniform, so ranges of equal width hold about equally many rows.
+this is where copies are found.  Row ids are uniform, so ranges of equal width hold about equally many rows; one
+that has many copies of a row is cut further.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
 from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, read_shard, to_bytes
-from raypipe.data.split import SPLITS, TRAIN, SplitKeys, SplitState, codes
+from raypipe.data.split import SPLITS, SplitKeys, SplitState, codes
 from raypipe.data.transforms import FittedTransforms, State
 from raypipe.data.validate import MAX_KEPT, BadRows
 from raypipe.records import Shard, Signature
@@ -39,10 +40,10 @@ class ShardOrder:
     """How the shards of a dataset version are made.
 
     Attributes:
-        num_shards: ranges of row ids, one shard a split each.
+        num_shards: ranges of row ids, one shard a split each; more only where a range has rows for more.
         signature: classes are not known yet.
         first: transforms whose statistics are taken while the rows are at hand.
-        rows_before: train rows in the ranges before a shard, at least, for each range before it.
+        rows_before: train rows that are reckoned with in each range before a shard's.
     """
 
     spec: DataSpec
@@ -75,12 +76,14 @@ class StoredShard:
 
     Attributes:
         labels: classification: label -> rows.
-        partials: of the first transforms over a shard of train.
+        rows_before: train rows that `partials` reckon with before this shard.
+        partials: of the first transforms; of val and test they only tell what they hold.
     """
 
     split: str
     shard: Shard
     labels: Counter[Any]
+    rows_before: int
     partials: list[Partial] | None
 
 
@@ -127,20 +130,30 @@ def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces
     summary = RangeSummary()
     parts: list[ProfilePart] = []
     for index in range(first, last):
-        rows = np.flatnonzero(number == index)
-        rows = rows[np.argsort(row_id[rows], kind="stable")]
-        rows = rows[_kept(table, rows, code, keys, apart, order.spec, summary)]
-        rows = rows[np.argsort(code[rows], kind="stable")]
-        if not len(rows):
-            continue
-        mine = table.take(pa.array(rows)).combine_chunks()
-        values = {name: columns.values(mine[name]) for name in mine.column_names if name != ROW_ID}
-        parts.append(profiles.part(values, row_id[rows]))
-        ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
-        for split, (start, end) in enumerate(pairwise([0, *ends])):
-            if start < end:
-                summary.stored.append(_store(mine.slice(start, end - start), split, index, order, store))
+        every = np.flatnonzero(number == index)
+        every = _in_order(every, row_id, code)
+        every = every[_kept(table, every, code, keys, apart, order.spec, summary)]
+        for part, some in enumerate(np.array_split(every, max(1, len(every) // order.spec.rows_per_shard))):
+            rows = some[np.argsort(code[some], kind="stable")]
+            if not len(rows):
+                continue
+            mine = table.take(pa.array(rows)).combine_chunks()
+            values = {name: columns.values(mine[name]) for name in mine.column_names if name != ROW_ID}
+            parts.append(profiles.part(values, row_id[rows]))
+            ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
+            for split, (start, end) in enumerate(pairwise([0, *ends])):
+                if start < end:
+                    summary.stored.append(_store(mine.slice(start, end - start), split, index, part, order, store))
     return [summary, merge_profiles(*parts)]
+
+
+def _in_order(rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """The rows in order of their ids; of copies, that of the latest split first."""
+    ordered = rows[np.argsort(row_id[rows])]
+    ids = row_id[ordered]
+    if not (ids[1:] == ids[:-1]).any():
+        return ordered
+    return rows[np.lexsort((~code[rows], row_id[rows]))]
 
 
 def fit_shards(
@@ -208,7 +221,7 @@ def _kept(
     """Bool [R]: which of some rows, in order of their ids, may stay; the others go to the summary.
 
     Args:
-        rows: positions [R] in the table, and in `code` and `keys`.
+        rows: positions [R] in the table, and in `code` and `keys`; of copies, those of later splits first.
     """
     row_id, code = table[ROW_ID].to_numpy()[rows], code[rows]
     kept = np.ones(len(rows), bool)
@@ -241,20 +254,20 @@ def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summar
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
 
 
-def _store(table: pa.Table, split: int, index: int, order: ShardOrder, store: Store) -> StoredShard:
+def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder, store: Store) -> StoredShard:
     name = SPLITS[split]
     table = columns.decoded(table)
     data = to_bytes(table)
-    key = layout.shard(order.name, order.version, name, index)
+    key = layout.shard(order.name, order.version, name, index, part)
     store.write(key, data)
     shard = Shard(key=key, num_rows=table.num_rows, size_bytes=len(data), sha256=sha256(data))
     signature = order.signature
+    before = int(order.rows_before * index)
     found = None
-    if split == TRAIN and order.first:
-        before = int(order.rows_before * index)
+    if order.first:
         raw = _raw(table, signature)
         found = partials(FittedTransforms(()), order.first, raw, signature.inputs, rows_before=before)
-    return StoredShard(name, shard, _labels(table, signature), found)
+    return StoredShard(name, shard, _labels(table, signature), before, found)
 
 
 def _raw(table: pa.Table, signature: Signature) -> dict[str, Any]:

@@ -35,7 +35,7 @@ TRAIN, VAL, TEST = 0, 1, 2
 UNDECIDED = 255
 """Code of a row whose split depends on other rows too."""
 
-CODE, ORDER, STRATUM, GROUP = "__split", "__split_order", "__split_stratum", "__split_group"
+CODE, ORDER, STRATUM, GROUP = KEY_COLUMNS = ("__split", "__split_order", "__split_stratum", "__split_group")
 
 SplitState = dict[str, Any]
 """Where the borders are: JSON-able, kept with the data set, so that later rows are split as the first ones were."""
@@ -73,7 +73,7 @@ class SplitKeys:
     @classmethod
     def from_columns(cls, table: pa.Table) -> SplitKeys:
         """Out of a table, see `columns`."""
-        there = {name: table[name].to_numpy() for name in (CODE, ORDER, STRATUM, GROUP) if name in table.column_names}
+        there = {name: table[name].to_numpy() for name in KEY_COLUMNS if name in table.column_names}
         return cls(there[CODE], there.get(ORDER), there.get(STRATUM), there.get(GROUP))
 
 

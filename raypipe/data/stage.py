@@ -20,7 +20,7 @@ import ray
 from raypipe.data import judging, leaks, masking, profile, ranges
 from raypipe.data.cutting import RANGE_BYTES, Cut, collect, cut_rows
 from raypipe.data.duplicates import Duplicates
-from raypipe.data.fitting import fit, may_refuse, passes
+from raypipe.data.fitting import fit, has_enough, may_refuse, passes, try_partials
 from raypipe.data.formats import FORMATS
 from raypipe.data.leaks import Leaks
 from raypipe.data.ranges import Apart, RangeSummary, ShardOrder, StoredShard
@@ -53,11 +53,11 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     started = time.monotonic()
     cut, schema = cut_rows(spec, ctx)
     _tell_rows(ctx, cut, time.monotonic() - started)
-    _check_classes(cut, schema)
     found = _watch(cut, spec)
     results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), cut.num_good, duplicates=found.duplicates)
     refuse_too_many(cut.bad(), cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
     judging.refuse_broken(results)
+    _check_classes(cut, schema)
     content = cut.content_fingerprint(schema)
     version = spec.fingerprint(content, cut.num_rows - cut.num_good, exclude={"root", "read_parallelism"})
     key = layout.dataset_record(ctx.name, version)
@@ -78,7 +78,8 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         described = _profile(stored, results, cut, spec, version, ctx)
         transforms = _fit(spec.transforms, stored, signature, ctx)
     except DataError:
-        ctx.store.delete_prefix(layout.dataset(ctx.name, version))
+        if not ctx.store.exists(key):  # another run may have made this version meanwhile
+            ctx.store.delete_prefix(layout.dataset(ctx.name, version))
         raise
     record = DatasetVersion(
         name=ctx.name,
@@ -158,10 +159,9 @@ def _tallies(cut: Cut) -> list[Any]:
 
 
 def _check_classes(cut: Cut, schema: Schema) -> None:
-    labels = cut.labels()
-    if schema.task == "classification" and len(labels) < 2:
+    if schema.task == "classification" and len(cut.labels) == 1:
         raise DataError(
-            f"target '{schema.target}' has one class, {list(labels)}; there is nothing to tell apart",
+            f"target '{schema.target}' has one class, {list(cut.labels)}; there is nothing to tell apart",
             "correct data.target, or give rows of other classes",
         )
 
@@ -305,15 +305,18 @@ def _classes(stored: Stored, schema: Schema) -> tuple[Value, ...] | None:
 def _fit(transforms: Sequence[Transform], stored: Stored, signature: Signature, ctx: RunContext) -> FittedTransforms:
     """Fit on the train shards; then see that the other splits hold nothing the transforms refuse.
 
-    What the first pass needs was taken while the shards were written.
+    What the first pass needs was taken while the shards were written; taken again where some rows were left out as not
+    needed because more train rows were reckoned with before them than there are.
     """
     train = [item for item in stored.shards if item.split == "train"]
-    others = [item.shard for item in stored.shards if item.split != "train"]
+    others = [item for item in stored.shards if item.split != "train"]
     before = np.cumsum([0, *(item.shard.num_rows for item in train)]).tolist()
     numbered = [(rows, item.shard) for rows, item in zip(before, train, strict=False)]
 
+    reckoned = all(item.rows_before <= rows for rows, item in zip(before, train, strict=False))
+
     def run(fitted: FittedTransforms, group: Sequence[Transform]) -> list[list[Any]]:
-        if not fitted.state():
+        if not fitted.state() and (reckoned or not any(has_enough(transform) for transform in group)):
             return [item.partials or [] for item in train]
         tasks = [
             ranges.fit_task.remote(ctx.store.uri, fitted.state(), group, signature, some) for some in _grouped(numbered)
@@ -321,8 +324,8 @@ def _fit(transforms: Sequence[Transform], stored: Stored, signature: Signature, 
         return [shard for found in collect(tasks, "fitting transforms") for shard in found]
 
     fitted = fit(transforms, signature.inputs, run)
-    if may_refuse(transforms):
-        groups = ([shard for _, shard in some] for some in _grouped([(0, shard) for shard in others]))
+    if may_refuse(transforms) and not try_partials(transforms, fitted, [item.partials or [] for item in others]):
+        groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
         tries = [ranges.try_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
         collect(tries, "applying transforms to val and test")
     return fitted

@@ -7,8 +7,9 @@ every block is checked.  So the outcome does not depend on how the rows were cut
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from raypipe.data.columns import NUMBERS, Kind
 from raypipe.data.expectations import columns_of
 from raypipe.data.hashing import Values
 from raypipe.data.reading import BAD, FILE_KEY, common_kinds, require
+from raypipe.data.shards import ROW_ID
+from raypipe.data.split import KEY_COLUMNS
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.data import DataSpec
@@ -26,6 +29,8 @@ from raypipe.spec.splits import HashSplit
 
 MAX_KEPT = 1000
 """Bad rows written aside; all are counted."""
+
+MAX_CLASSES = 100_000
 
 SHOWN = 3
 
@@ -52,14 +57,12 @@ class Schema:
         columns: what must hold a value: features, target, and what the split reads.
         others: columns that only help to tell rows apart, or that data.expectations name; anything goes.
         features: the raw columns the model sees, in order.
-        key: columns that identify a row; all that are read unless data.split.key says otherwise.
     """
 
     columns: dict[str, Column]
     others: dict[str, Column]
     features: tuple[str, ...]
     target: str
-    key: tuple[str, ...]
     task: str
 
     @property
@@ -74,7 +77,7 @@ class BadRows:
 
     num_rows: int = 0
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """`position` in the block, `reason`, `row`; the first MAX_KEPT."""
+    """The first MAX_KEPT: `reason`, `row`, and where it is: `position` in the block, `row_number` or `row_id`."""
 
 
 def profile(block: pa.Table) -> Profile:
@@ -106,6 +109,12 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
         raise DataError(
             f"{file} has no column beside the target '{spec.target}'{f' and {aside}' if aside else ''}", "add features"
         )
+    for name in (*features, spec.target):
+        if name in (ROW_ID, *KEY_COLUMNS):
+            raise DataError(
+                f"{file}: column '{name}' has a name that raypipe uses itself",
+                "leave it out: name the columns you need in data.features or data.source.columns",
+            )
     for transform in spec.transforms:
         require(transform.columns, features, f"data.transforms ({transform.kind})")
     imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
@@ -121,7 +130,7 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
     rest = [name for name in wanted if name not in found]
     others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
-    return Schema(found, others, features, spec.target, key or (*found, *others), spec.task)
+    return Schema(found, others, features, spec.target, spec.task)
 
 
 def check(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], BadRows]:
@@ -186,15 +195,31 @@ def _column_of(block: pa.Table, name: str) -> pa.ChunkedArray:
 
 def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float, notes: Sequence[str] = ()) -> None:
     """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them, and the notes."""
-    if bad.num_rows <= max_frac * num_rows:
+    allowed = int(Fraction(str(max_frac)) * num_rows)
+    if bad.num_rows <= allowed:
         return
-    lines = "".join(f"\n  row {k['row_number']}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:SHOWN])
+    lines = "".join(f"\n  {_place(k)}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:SHOWN])
     lines += "".join(f"\n  {note}" for note in notes)
     raise DataError(
         f"{bad.num_rows} of {num_rows} rows break the schema or an expectation; data.bad_rows.max_frac={max_frac:g} "
-        f"allows {int(max_frac * num_rows)}{lines}",
+        f"allows {allowed}{lines}",
         "mend the rows, add an `impute` transform for missing values, or raise data.bad_rows.max_frac",
     )
+
+
+def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
+    """Raise DataError when a target holds more different values than classes can be."""
+    if len(labels) > MAX_CLASSES:
+        raise DataError(
+            f"target '{target}' holds more than {MAX_CLASSES} different values, which are no classes",
+            "set data.task: regression, or correct data.target",
+        )
+
+
+def _place(kept: Mapping[str, Any]) -> str:
+    """Where a bad row is; one that is bad because of others is known by its id."""
+    of = f"{kept['source']} " if "source" in kept else ""
+    return f"{of}row {kept['row_number']}" if "row_number" in kept else f"row id {kept['row_id']}"
 
 
 def _column(name: str, kind: Kind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:

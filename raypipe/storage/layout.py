@@ -35,8 +35,9 @@ def latest_dataset(dataset_name: str) -> str:
     return f"datasets/{name(dataset_name)}/latest.json"
 
 
-def shard(dataset_name: str, version: str, split: str, index: int) -> str:
-    return f"{dataset(dataset_name, version)}/{name(split)}/{index:05d}.arrow"
+def shard(dataset_name: str, version: str, split: str, index: int, part: int = 0) -> str:
+    """Rows of one range of row ids; `part` counts where these are too many for one shard."""
+    return f"{dataset(dataset_name, version)}/{name(split)}/{index:05d}{f'-{part}' if part else ''}.arrow"
 
 
 def bad_rows(dataset_name: str, version: str) -> str:

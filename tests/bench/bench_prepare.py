@@ -37,7 +37,7 @@ FILES, GROUP_ROWS = 4, 250_000
 NUMBERS = [f"n{i}" for i in range(10)]
 COUNTS = [f"c{i}" for i in range(4)]
 CATEGORIES = [f"k{i}" for i in range(5)]
-OBJECT_STORE_BYTES = 512 * 2**20
+OBJECT_STORE_BYTES = 1024 * 2**20
 """Fixed, so that ten times the rows meet the same limit."""
 
 

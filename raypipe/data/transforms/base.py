@@ -47,6 +47,9 @@ class Kind(ABC):
     fills: ClassVar[bool] = False
     """Puts `fitted["fill"]` where a value is missing, and leaves every other value as it is."""
 
+    distinct: ClassVar[bool] = False
+    """`partial` gives the distinct values as a set, by which alone `apply` refuses rows."""
+
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         self.state, self.fitted, self.name = state, fitted, name
 

@@ -37,6 +37,8 @@ SHOWN = 20
 class OneHot(Kind):
     """One column a category of the train split."""
 
+    distinct = True
+
     @staticmethod
     def refuses(spec: OneHotTransform) -> bool:
         return spec.unknown == "error"
@@ -66,6 +68,8 @@ class OneHot(Kind):
 
 class Ordinal(Kind):
     """The category's index."""
+
+    distinct = True
 
     @staticmethod
     def needs_rows(spec: OrdinalTransform) -> bool:

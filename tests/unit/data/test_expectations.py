@@ -155,6 +155,25 @@ def test_rows_that_break_an_expectation_are_found_and_missing_values_pass(column
     assert broken(columns, **fields) == rows
 
 
+@pytest.mark.parametrize(
+    ("fields", "first"),
+    [
+        ({"kind": "in_set", "values": ["ab", "c"]}, "'abc'"),
+        ({"kind": "matches", "regex": "a.*"}, "'c'"),
+        ({"kind": "length", "max": 2}, "'abc'"),
+        ({"kind": "not_null"}, "nothing"),
+    ],
+)
+def test_encoded_text_is_looked_at_as_plain_text_is(fields, first):
+    texts = pa.array(["ab", None, "abc", "c", "ab"])
+    expectations = parsed({"columns": ["name"], **fields})
+    plain, encoded = (
+        tallies(violations(values, expectations), values)
+        for values in ({"name": texts}, {"name": texts.dictionary_encode()})
+    )
+    assert encoded == plain and plain[0].first[0][1] == first
+
+
 def test_rows_that_are_bad_already_break_nothing_more():
     values = as_values({"age": np.array([-1, -2, 3])})
     (found,) = violations(

@@ -18,6 +18,7 @@ from ray.data.extensions import ArrowPythonObjectArray
 from raypipe.data import columns
 from raypipe.data.files import find
 from raypipe.data.formats import FORMATS, csv, idx, sklearn
+from raypipe.data.hashing import row_ids
 from raypipe.data.reading import read_group
 from raypipe.data.stage import source_fingerprint
 from raypipe.errors import DataError, SpecError, StoreError
@@ -164,6 +165,14 @@ def test_column_of_a_rich_type_becomes_numbers_text_or_lists(values, dtype, foun
     assert table["a"].to_pylist() == found
     assert columns.kind(table["a"].type).dtype == columns.kind(columns.normalise(table, "f")["a"].type).dtype
     assert dtype.startswith(("list", str(table["a"].type)))
+
+
+def test_encoded_text_whose_dictionary_repeats_itself_or_has_a_gap_is_encoded_anew():
+    odd = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, None], pa.int32()), pa.array(["u", None, "u"]))
+    found = columns.normalise(pa.table({"a": odd}), "f")["a"]
+    assert found.type == columns.ENCODED and found.to_pylist() == ["u", None, "u", None]
+    assert found.chunk(0).dictionary.to_pylist() == ["u"]
+    assert (row_ids({"a": found.chunk(0)}) == row_ids({"a": odd.cast(pa.string())})).all()
 
 
 @pytest.mark.parametrize("values", [[b"bytes"], [{"a": 1}], [["text"]]])

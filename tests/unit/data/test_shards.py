@@ -45,6 +45,12 @@ def prepared(folder, table, cuts, num_ranges=1, num_tasks=1):
     return helpers.prepared(folder, SPEC, parts, num_ranges, num_tasks).dataset
 
 
+def test_shards_of_encoded_text_are_the_bytes_of_plain_text(tmp_path):
+    at = TABLE.column_names.index("city")
+    encoded = TABLE.set_column(at, "city", TABLE["city"].dictionary_encode())
+    assert prepared(tmp_path / "a", TABLE, (100,)).splits == prepared(tmp_path / "b", encoded, (30,)).splits
+
+
 @pytest.mark.parametrize("cuts", [(), (1,), (50, 51, 180), tuple(range(10, 200, 10))])
 def test_shards_of_any_cut_into_blocks_are_the_same_bytes(tmp_path, cuts):
     whole = prepared(tmp_path / "a", TABLE, (100,)).splits

@@ -65,7 +65,7 @@ def test_transform_of_a_column_that_is_no_feature_is_refused():
 
 def test_features_when_unset_are_all_columns_but_target_and_key():
     _, _, schema = checked({"id": [1], "a": [1], "y": [0], "b": [2.0]}, split={"key": ["id"]})
-    assert schema.features == ("a", "b") and schema.key == ("id",)
+    assert schema.features == ("a", "b")
 
 
 def test_columns_beside_the_features_count_for_the_row_but_may_hold_anything():
