@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
+from raypipe.data.cutting import collect
 from raypipe.data.formats import FORMATS
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare, source_fingerprint
 from raypipe.data.transforms import FittedTransforms
-from raypipe.errors import DataError, RaypipeError, StoreAccessError, StoreError
+from raypipe.errors import ClusterError, DataError, RaypipeError, StoreAccessError, StoreError
 from raypipe.records import DataProfile, DatasetVersion
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
@@ -454,3 +457,104 @@ def test_prepare_of_a_column_that_goes_on_with_fractions_reads_them_all(ray_clus
     dataset = prepare(spec(tmp_path / "in", read_parallelism=2), ctx)
     pay = next(column for column in dataset.signature.inputs if column.name == "pay")
     assert pay.dtype == "float64" and sum(split.num_rows for split in dataset.splits.values()) == 600
+
+
+PLAIN = {"split": {}, "transforms": [], "features": ["age", "pay"]}
+
+
+def write_parquet(path, rows, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([{**row, "age": float(row["key"]), "pay": row["key"] / 8} for row in rows])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array([values[i % len(values)] for i in range(len(rows))]))
+    pq.write_table(table, path, row_group_size=100)
+
+
+@pytest.mark.parametrize("values", [["no", "yes"], [False, True]])
+def test_prepare_of_a_target_of_text_or_truth_with_a_file_without_rows_gives_its_classes(
+    ray_cluster, ctx, tmp_path, values
+):
+    write_parquet(tmp_path / "b.parquet", ADULTS, y=values)
+    empty = pq.read_table(tmp_path / "b.parquet").slice(0, 0)
+    for name in ("a", "c"):
+        pq.write_table(empty, tmp_path / f"{name}.parquet")
+    in_set = {"kind": "in_set", "columns": ["city"], "values": ["c0", "c1", "c2"], "on_fail": "quarantine"}
+    fields = {**PLAIN, "target": "y", "split": {"key": ["key"]}, "expectations": [in_set], "bad_rows": {"max_frac": 1}}
+    for parallelism in (1, 3):
+        store = open_store(str(tmp_path / f"store-{parallelism}"))
+        made = prepare(
+            spec(tmp_path, "*.parquet", "parquet", read_parallelism=parallelism, **fields), run_context(store)
+        )
+        assert made.signature.classes == tuple(values) and made.num_bad_rows == 150
+        rows = load_rows(store, made, "train")
+        assert set(rows.target) == set(values) and set(rows.columns) == {"age", "pay"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "message"),
+    [
+        (ADULTS[:1], {"task": "regression"}, "the val split is empty|the train split is empty|the test split is empty"),
+        (ADULTS[:1], {}, r"has one class, \[0\]"),
+        ([{**row, "label": None} for row in ADULTS[1:]] + ADULTS[:1], {}, "599 of 600 rows break the schema"),
+        (ADULTS, {"expectations": [{"kind": "range", "columns": ["pay"], "min": 1e6, "on_fail": "quarantine"}],
+                  "bad_rows": {"max_frac": 1.0}}, "the train split is empty: of 0 good rows"),
+        (ADULTS, {"expectations": [{"kind": "unique", "columns": ["city"], "on_fail": "quarantine"}],
+                  "bad_rows": {"max_frac": 0.5}}, "(?s)596 of 600 rows .*row id [0-9a-f]{16}: it repeats the key"),
+    ],
+)  # fmt: skip
+def test_prepare_of_too_few_good_rows_says_what_is_wrong_with_the_others(
+    ray_cluster, ctx, tmp_path, rows, fields, message
+):
+    write_parquet(tmp_path / "f.parquet", rows)
+    with pytest.raises(DataError, match=message):
+        prepare(spec(tmp_path, "f.parquet", "parquet", **PLAIN, **fields), ctx)
+    assert not store_files(ctx.store)
+
+
+def test_prepare_that_fails_leaves_a_version_alone_that_another_run_has_made_meanwhile(
+    ray_cluster, ctx, tmp_path, monkeypatch
+):
+    drift = {"expectations": [{"kind": "drift", "columns": ["pay"], "threshold": 0.25}]}
+    write_parquet(tmp_path / "f.parquet", ADULTS)
+    made = prepare(spec(tmp_path, "f.parquet", "parquet", **PLAIN, **drift), ctx)
+    write_parquet(tmp_path / "g.parquet", [{**row, "key": row["key"] + 1000} for row in ADULTS])
+    prepare(spec(tmp_path, "g.parquet", "parquet", **PLAIN), ctx)
+    before = store_files(ctx.store)
+    real, asked = ctx.store.exists, []
+
+    def exists(key):
+        asked.append(key)
+        return len(asked) > 1 and real(key)  # not there when this run begins
+
+    monkeypatch.setattr(ctx.store, "exists", exists)
+    with pytest.raises(DataError, match="pay"):
+        prepare(spec(tmp_path, "f.parquet", "parquet", **PLAIN, **drift), ctx)
+    assert store_files(ctx.store) == before
+    assert len(load_rows(ctx.store, made, "train")) == made.splits["train"].num_rows
+
+
+def test_prepare_beside_a_large_test_source_fits_on_all_rows_of_train(ray_cluster, tmp_path):
+    fitted = []
+    for size in (100, 2_400_000):
+        for name, num_rows in (("train", 3000), ("test", size)):
+            x = np.random.default_rng(len(name)).normal(size=num_rows)
+            pq.write_table(pa.table({"x": x, "y": x}), tmp_path / f"{name}.parquet")
+        fields = {"target": "y", "task": "regression", "transforms": [{"kind": "robust", "columns": ["x"]}]}
+        sources = {"test_source": {"format": "parquet", "path": "test.parquet"}, "rows_per_shard": 200_000}
+        fields |= {**sources, "split": {"val_frac": 0.0, "leaks": "warn"}}
+        made = prepare(
+            spec(tmp_path, "train.parquet", "parquet", **fields), run_context(open_store(str(tmp_path / str(size))))
+        )
+        assert made.splits["train"].num_rows == 3000
+        fitted.append(made.transforms)
+    assert fitted[0] == fitted[1]
+
+
+def test_tasks_that_lose_their_worker_every_time_end_in_an_error_of_the_cluster(ray_cluster):
+    @ray.remote(max_retries=0)
+    def lost():
+        os._exit(1)
+
+    with pytest.raises(ClusterError, match="checking rows: ") as caught:
+        collect([lost.remote()], "checking rows")
+    assert caught.value.transient and "Traceback" not in str(caught.value)

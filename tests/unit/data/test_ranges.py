@@ -104,6 +104,37 @@ def test_store_shards_of_full_copies_sets_all_but_one_aside(tmp_path):
     assert kept == list(range(300)) and len(bad(made)) == 10
 
 
+@pytest.mark.parametrize("num_ranges", [1, 5])
+@pytest.mark.parametrize("cut", [100, 777])
+def test_store_shards_of_a_row_that_is_there_a_thousand_times_cuts_them_into_shards_of_the_wanted_size(
+    tmp_path, num_ranges, cut
+):
+    rows = pa.concat_tables([ROWS, *[ROWS.slice(7, 1)] * 1000])
+    fields = {"split": {"val_frac": 0.0, "test_frac": 0.0}}
+    whole = prepared(tmp_path / "a", spec(**fields), [(rows, None)]).dataset
+    made = prepared(tmp_path / "b", spec(**fields), [(rows.slice(cut), None), (rows.slice(0, cut), None)], num_ranges)
+    shards = made.dataset.splits["train"].shards
+    assert made.dataset.splits == whole.splits and len({shard.key for shard in shards}) == len(shards)
+    assert max(shard.num_rows for shard in shards) < 100
+    found = ids(made, tmp_path / "b", "train")
+    assert sorted(found) == sorted([*range(300), *[7] * 1000])
+
+
+@pytest.mark.parametrize("leak", ["warn", "drop"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_store_shards_of_a_row_in_two_splits_that_must_be_unique_keeps_that_of_the_earlier_one(tmp_path, leak, order):
+    expectation = {"kind": "unique", "columns": ["id"], "on_fail": "quarantine"}
+    fields = {
+        "split": {"val_frac": 0.0, "test_frac": 0.0, "leaks": leak},
+        "test_source": {"format": "csv", "path": "t"},
+        "expectations": [expectation],
+    }
+    blocks = [(ROWS, None), (ROWS.slice(10, 7), "test")]
+    made = prepared(tmp_path, spec(**fields), [blocks[i] for i in order], 4)
+    assert sorted(ids(made, tmp_path, "train")) == list(range(300)) and ids(made, tmp_path, "test") == []
+    assert len(bad(made)) == 7
+
+
 @given(num_shards=st.integers(1, 40), num_ranges=st.integers(1, 40), row_id=st.integers(0, 2**64 - 1))
 def test_overlapping_ranges_hold_every_row_of_their_shards(num_shards, num_ranges, row_id):
     one = np.array([row_id], np.uint64)

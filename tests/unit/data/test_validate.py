@@ -11,7 +11,15 @@ from raypipe.batch.rows import raw_columns
 from raypipe.data.hashing import row_ids
 from raypipe.data.reading import FILE_KEY, read_group
 from raypipe.data.shards import ROW_ID, to_rows
-from raypipe.data.validate import check, profile, refuse_too_many, schema_of
+from raypipe.data.validate import (
+    MAX_CLASSES,
+    BadRows,
+    check,
+    profile,
+    refuse_no_classes,
+    refuse_too_many,
+    schema_of,
+)
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Signature
 from raypipe.serve.schema import columns_of
@@ -239,3 +247,31 @@ def test_bad_rows_over_the_limit_are_shown_with_their_reasons():
     assert "4 of 5 rows break the schema" in message and "allows 1" in message
     assert "row 1: 'a' is missing" in message and "row 4" in message and "row 5" not in message
     json.dumps(bad.kept)
+
+
+@pytest.mark.parametrize(("max_frac", "allowed"), [(0.29, 29), (0.07, 7), (0.0, 0), (1.0, 100)])
+def test_bad_rows_up_to_exactly_the_share_are_allowed(max_frac, allowed):
+    refuse_too_many(BadRows(allowed), 100, max_frac)
+    if allowed < 100:
+        with pytest.raises(DataError, match=f"allows {allowed}"):
+            refuse_too_many(BadRows(allowed + 1), 100, max_frac)
+
+
+def test_bad_rows_that_are_bad_because_of_others_are_shown_by_their_ids():
+    of_test = {"row_number": 3, "source": "test_source", "reason": "'a' is missing", "row": {}}
+    repeat = {"row_id": "00ff", "reason": "it repeats", "row": {}}
+    with pytest.raises(DataError, match=r"(?s)test_source row 3: 'a' is missing.*row id 00ff: it repeats"):
+        refuse_too_many(BadRows(2, [of_test, repeat]), 10, 0.1)
+
+
+@pytest.mark.parametrize("name", [ROW_ID, "__split"])
+def test_feature_with_a_name_that_shards_use_is_refused(name):
+    with pytest.raises(DataError, match=f"f\\.csv: column '{name}' has a name that raypipe uses itself"):
+        checked({name: [1, 2], "y": [0, 1]})
+    assert checked({name: [1, 2], "a": [1, 2], "y": [0, 1]}, features=["a"])[2].features == ("a",)
+
+
+def test_labels_that_are_no_classes_are_refused():
+    refuse_no_classes(dict.fromkeys(range(MAX_CLASSES), 1), "y")
+    with pytest.raises(DataError, match="target 'y' holds more than 100000 different values"):
+        refuse_no_classes(dict.fromkeys(range(MAX_CLASSES + 1), 1), "y")

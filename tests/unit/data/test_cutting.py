@@ -1,0 +1,43 @@
+"""What the driver keeps of the blocks does not grow with their number."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from raypipe.data.blocks import BlockOrder, BlockSummary
+from raypipe.data.cutting import Cut
+from raypipe.data.validate import MAX_CLASSES, MAX_KEPT, BadRows, Profile
+from raypipe.errors import DataError
+from raypipe.spec.data import DataSpec
+
+SPEC = DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y"})
+
+
+def block(num_bad=0, labels=()):
+    kept = [{"position": i, "reason": "wrong", "row": {"a": i}} for i in range(num_bad)]
+    profile = Profile("f.csv", 1000, {}, {})
+    return BlockSummary(profile, True, 1000 - num_bad, BadRows(num_bad, kept), labels=Counter(labels))
+
+
+def cut(*blocks):
+    made = Cut(BlockOrder(SPEC, None, (), 1))
+    made.parts += SPEC.parts() * len(blocks)
+    for one in blocks:
+        made.add([one])
+    return made
+
+
+def test_bad_rows_of_many_blocks_are_all_counted_and_the_first_are_kept_with_their_numbers():
+    made = cut(block(), *(block(400) for _ in range(10)))
+    bad = made.bad()
+    assert bad.num_rows == 4000 and sum(len(one.bad.kept) for one in made.blocks) == MAX_KEPT == len(bad.kept)
+    assert [row["row_number"] for row in (bad.kept[0], bad.kept[399], bad.kept[400])] == [1001, 1400, 2001]
+
+
+def test_labels_of_all_blocks_are_counted_once_and_too_many_are_refused():
+    assert cut(block(labels="aab"), block(labels="bc")).labels == {"a": 2, "b": 2, "c": 1}
+    half = MAX_CLASSES // 2 + 1
+    with pytest.raises(DataError, match="no classes"):
+        cut(block(labels=range(half)), block(labels=range(half, 2 * half)))
