@@ -64,10 +64,12 @@ class Apart:
     Attributes:
         groups: that are in several splits.
         repeats: uint64 [n], row ids of rows that an expectation sets aside as repeats; a row id n times, n rows.
+        why: their reason.
     """
 
     groups: SharedGroups
     repeats: np.ndarray
+    why: str
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _kept(
         place = np.arange(len(row_id)) - np.searchsorted(row_id, row_id)  # among the rows with the same id
         wanted = np.searchsorted(apart.repeats, row_id, "right") - np.searchsorted(apart.repeats, row_id)
         repeated = kept & (place < wanted)
-        set_aside(repeated, ["it repeats the key of another row (unique)"] * int(repeated.sum()))
+        set_aside(repeated, [apart.why] * int(repeated.sum()))
     return kept
 
 

@@ -150,7 +150,8 @@ def _watch(cut: Cut, spec: DataSpec) -> Watch:
     aside = [i for i, expectation in unique.items() if expectation.on_fail == "quarantine"]
     repeats = [np.zeros(0, np.uint64), *(keys[i][1][:, 2] for _, keys in found for i in aside)]
     duplicates = {i: [keys[i][0] for _, keys in found] for i in unique}
-    apart = ray.put(Apart(groups, np.sort(np.concatenate(repeats))))
+    why = f"another row has the same {' or the same '.join(str(list(unique[i].columns)) for i in aside)} (unique)"
+    apart = ray.put(Apart(groups, np.sort(np.concatenate(repeats)), why))
     return Watch(state, apart, groups.leaks, duplicates)
 
 

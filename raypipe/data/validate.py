@@ -294,7 +294,13 @@ def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema
     for position in positions[:MAX_KEPT]:
         unread = block[BAD][int(position)].as_py() if BAD in block.column_names else None
         why = unread or "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
-        row = {name: _plain(rows[name][int(position)]) for name in rows.column_names}
+        # The arrays of a row that could not be read hold nothing but zeros.
+        row = {
+            name: None
+            if unread and isinstance(rows.schema.field(name).type, pa.BaseExtensionType)
+            else _plain(rows[name][int(position)])
+            for name in rows.column_names
+        }
         kept.append({"position": int(position), "reason": why, "row": row})
     return BadRows(len(positions), kept)
 

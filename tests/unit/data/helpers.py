@@ -73,7 +73,7 @@ def prepared(
     watched = [ranges.watch(state, spec, *(one[2 + num_ranges + i] for one in made)) for i in range(order.num_watched)]
     groups = all_shared([shared for shared, _ in watched])
     repeats = [found[index][1][:, 2] for _, found in watched for index in found]
-    apart = Apart(groups, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeats])))
+    apart = Apart(groups, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeats])), "repeated")
     signature = Signature(inputs=schema.inputs, task=spec.task, target=spec.target)
     num_shards = -(-sum(one[0].num_good for one in made) // spec.rows_per_shard)
     shards = ShardOrder(spec, str(folder), "n", "v", num_shards, signature, state, (), 0.0)
