@@ -358,7 +358,10 @@ def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
         assert running and not any(exported["AWS_SECRET_ACCESS_KEY"] in line for line in running)
     finally:
         server.send_signal(signal.SIGINT)  # Ctrl-C, to the script alone
-        out, err = server.communicate(timeout=20)
+        try:
+            out, err = server.communicate(timeout=60)
+        finally:
+            server.kill()
     assert server.returncode == 130
     assert err.endswith("object store stopped\n") and exported["AWS_SECRET_ACCESS_KEY"] not in err + out
     assert processes_mentioning(str(private)) == []
