@@ -100,13 +100,19 @@ def to_rows(tables: Sequence[pa.Table], signature: Signature) -> Rows:
     return Rows(joined(ROW_ID), {c.name: joined(c.name) for c in signature.inputs}, joined(signature.target))
 
 
-def to_bytes(table: pa.Table) -> bytes:
+def to_bytes(table: pa.Table) -> memoryview:
     """The stored form; equal tables give equal bytes."""
-    sink = pa.BufferOutputStream()
     table = pa.concat_tables([table.slice(0, 0), table]).combine_chunks()  # a slice would be written with what follows
+    measure = pa.MockOutputStream()
+    _write(table, measure)
+    stored = pa.allocate_buffer(measure.size())  # of the right size: growing it would copy it again and again
+    _write(table, pa.FixedSizeBufferWriter(stored))
+    return memoryview(stored).cast("B")
+
+
+def _write(table: pa.Table, sink: pa.NativeFile) -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue().to_pybytes()
 
 
 def tensor_array(values: np.ndarray) -> pa.ExtensionArray:

@@ -33,7 +33,7 @@ class LocalFolder(ObjectStore):
             raise StoreAccessError(f"store {self._root}: the folder cannot be made: {nearest} is a file")
         super().__init__(str(self._root), MemoryStore())  # a folder that is not there reads as an empty store
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes | memoryview) -> None:
         self._make_root()
         super().write(key, data)
 

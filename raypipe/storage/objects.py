@@ -61,7 +61,7 @@ class ObjectStore(Store):
 
         return self._call(get, key)
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes | memoryview) -> None:
         # Few parts at a time: each must arrive within the read timeout, on a slow line too.
         self._call(lambda: obstore.put(self._backend, key, data, max_concurrency=4), key)
 

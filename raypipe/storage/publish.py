@@ -83,7 +83,7 @@ def copy_published(store: Store, source: str, target: str, *, digest: str) -> Ma
     return publish(store, target, read_published(store, source, digest=digest))
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -38,7 +38,7 @@ class Store(ABC):
         """The whole object and the tag that `write_if_unchanged` expects. Raises ObjectMissing."""
 
     @abstractmethod
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes | memoryview) -> None:
         """Write or replace; readers see the old object or the new one, never a mix."""
 
     @abstractmethod
