@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+import ray.data
 from ray.exceptions import RayError, RayTaskError
 
 from raypipe.data import content
@@ -22,7 +23,7 @@ from raypipe.data.expectations import check_columns, columns_of
 from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys
-from raypipe.data.reading import EXPANSION, NO_MASKING, MixedTypes, as_text, common_kinds
+from raypipe.data.reading import MixedTypes, as_text, common_kinds
 from raypipe.data.split import SPLITS
 from raypipe.data.validate import MAX_KEPT, BadRows, Schema, refuse_no_classes, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
@@ -41,6 +42,9 @@ RANGE_BYTES = 64 * 2**20
 MAX_RANGES = 256
 
 SAY_EVERY_S = 5.0
+
+Part = tuple[ray.data.Dataset, SourcePart]
+"""Rows that are read together, and what they are read as."""
 
 
 @dataclass
@@ -144,8 +148,10 @@ def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
 
 
 def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
-    order = BlockOrder(spec, None, (), _num_ranges(parts, spec))
-    cut, guessed = _cut_once(order, parts, ctx)
+    sources = [(_dataset(part, spec), part) for part in parts]
+    num_bytes = sum(dataset.size_bytes() for dataset, _ in sources)  # told by the files; it never changes a byte
+    order = BlockOrder(spec, None, (), min(MAX_RANGES, max(1, num_bytes // RANGE_BYTES)))
+    cut, guessed = _cut_once(order, sources, ctx)
     profiles = [block.profile for block in cut.blocks]
     if not cut.num_rows:
         raise DataError("data.source holds no rows", "name files that hold data")
@@ -155,11 +161,11 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
         del cut  # and the pieces that were cut in vain
-        cut, _ = _cut_once(replace(order, schema=schema), parts, ctx)
+        cut, _ = _cut_once(replace(order, schema=schema), sources, ctx)
     return cut, schema
 
 
-def _cut_once(order: BlockOrder, parts: Sequence[SourcePart], ctx: RunContext) -> tuple[Cut, Schema | None]:
+def _cut_once(order: BlockOrder, sources: Sequence[Part], ctx: RunContext) -> tuple[Cut, Schema | None]:
     """All blocks, and the schema that the first of them were checked against."""
     is_final = order.schema is not None
     cut = Cut(order)
@@ -167,7 +173,7 @@ def _cut_once(order: BlockOrder, parts: Sequence[SourcePart], ctx: RunContext) -
     window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     waiting: deque[ray.ObjectRef] = deque()
     said = time.monotonic()
-    for block, part in _blocks(parts, order.spec):
+    for block, part in _blocks(sources):
         if not is_final and not cut.parts:
             order = _guessed(block, order)
             schema = order.schema
@@ -199,13 +205,17 @@ def _guessed(block: ray.ObjectRef, order: BlockOrder) -> BlockOrder:
         return order
 
 
-def _blocks(parts: Sequence[SourcePart], spec: DataSpec) -> Iterator[tuple[ray.ObjectRef, SourcePart]]:
+def _dataset(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
+    """The rows of one source, which nothing has read yet."""
+    source = part.source.model_copy(update={"columns": _needed(spec, part.source)})
+    masking = Masking(spec.masking, read_keys(spec.masking))
+    return FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+
+
+def _blocks(sources: Sequence[Part]) -> Iterator[tuple[Any, SourcePart]]:
     """References to all blocks in file order, as they are read, each with what it was read as."""
-    masking = Masking(spec.masking, read_keys(spec.masking)) if spec.masking else NO_MASKING
-    for part in parts:
-        source = part.source.model_copy(update={"columns": _needed(spec, part.source)})
+    for dataset, part in sources:
         try:
-            dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
             for bundle in dataset.iter_internal_ref_bundles():
                 for ref in bundle.block_refs:
                     yield ref, part
@@ -219,13 +229,6 @@ def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
         return source.columns
     expected = columns_of(spec.expectations)
     return list(dict.fromkeys([*spec.features, spec.target, *spec.split.key, *spec.masked, *expected]))
-
-
-def _num_ranges(parts: Sequence[SourcePart], spec: DataSpec) -> int:
-    """By the size of the files; it moves work between tasks and never changes a byte."""
-    found = (FORMATS[part.source.format].files(part.source, spec.root or ".") for part in parts)
-    num_bytes = sum(file.size_bytes for files in found for file in files) * EXPANSION
-    return min(MAX_RANGES, max(1, num_bytes // RANGE_BYTES))
 
 
 def collect(refs: Sequence[ray.ObjectRef], what: str) -> list[Any]:

@@ -63,7 +63,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     key = layout.dataset_record(ctx.name, version)
     if ctx.store.exists(key):
         ctx.progress.say("data", f"dataset {ctx.name} {version} is in the store already", reused=True)
-        ctx.store.write(layout.latest_dataset(ctx.name), json.dumps({"version": version}).encode())
+        _mark_latest(version, ctx)
         return DatasetVersion.model_validate_json(ctx.store.read(key))
     signature = Signature(
         inputs=schema.inputs, task=spec.task, target=schema.target, extra_columns=spec.policy.extra_columns
@@ -96,7 +96,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     )
     ctx.store.write(layout.profile(ctx.name, version), described.to_json())
     ctx.store.write(key, record.to_json())
-    ctx.store.write(layout.latest_dataset(ctx.name), json.dumps({"version": version}).encode())
+    _mark_latest(version, ctx)
     _tell_stored(ctx, record, time.monotonic() - started)
     return record
 
@@ -112,8 +112,7 @@ def source_fingerprint(spec: DataSpec) -> str:
     for part in spec.parts():
         files = FORMATS[part.source.format].files(part.source, spec.root or ".")
         found.append([(file.name, file.size_bytes, file.tag) for file in files])
-    keys = masking.read_keys(spec.masking).fingerprint() if spec.masking else None
-    return fingerprint(found, keys) if keys else fingerprint(found)
+    return fingerprint(found, masking.read_keys(spec.masking).fingerprint())
 
 
 # --- what only all rows together show --------------------------------------------------------------------------------
@@ -201,6 +200,10 @@ def _profile(
     return described.model_copy(update={"expectations": tuple(results)})
 
 
+def _mark_latest(version: str, ctx: RunContext) -> None:
+    ctx.store.write(layout.latest_dataset(ctx.name), json.dumps({"version": version}).encode())
+
+
 def _baseline(expectation: DriftExpectation, ctx: RunContext) -> DataProfile | None:
     """The profile an expectation compares with; None where there is none yet."""
     name, _, version = (expectation.baseline or ctx.name).partition("@")
@@ -264,9 +267,9 @@ def _store(cut: Cut, found: Watch, spec: DataSpec, signature: Signature, version
 
 def _check_splits(stored: Stored, spec: DataSpec) -> None:
     sizes = stored.sizes()
-    for name in ("train", *spec.wanted_splits):
+    for name in spec.wanted_splits:
         if not sizes[name]:
-            told = spec.split.model_dump(exclude_defaults=False, exclude_none=True)
+            told = spec.split.model_dump(exclude_none=True)
             settings = ", ".join(f"{field}={value}" for field, value in told.items() if field != "leaks")
             raise DataError(
                 f"the {name} split is empty: of {sum(sizes.values())} good rows none fell into it "
