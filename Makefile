@@ -68,10 +68,10 @@ check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 tests/unit
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit
 
 unit: $(DEV) ## unit tests only
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 tests/unit
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit
 
 integration: $(DEV) ## stories on real Ray and a real S3 server, loopback only
 	$(BIN)/python -m pytest tests/integration

@@ -6,12 +6,12 @@ ray job submit --address URL --working-dir . -- python jobs/predict.py --model d
 import argparse
 
 from raypipe.cli.output import exit_codes, show
-from raypipe.cli.serving import predict_files
+from raypipe.cli.serving import BY_PATH, predict_files
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", required=True, help="MODEL, MODEL@ALIAS or MODEL@VERSION")
 parser.add_argument("--input", required=True, help="file, folder, glob or s3:// prefix")
-parser.add_argument("--format", help="csv, parquet or jsonl; unset: by the input's ending")
+parser.add_argument("--format", help=f"{BY_PATH}; unset: by the input's ending")
 parser.add_argument("--output", required=True, help="folder or s3:// prefix")
 parser.add_argument("--workers", type=int, default=1, help="scoring processes")
 parser.add_argument("--store", help="folder or s3://bucket/prefix")

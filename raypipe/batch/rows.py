@@ -17,14 +17,13 @@ from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 
 
-def raw_columns(table: pa.Table, signature: Signature) -> dict[str, NDArray[Any]]:
+def raw_columns(table: pa.Table, signature: Signature) -> dict[str, Any]:
     """The inputs of the signature; other columns are left out, or refused where the signature says so.
 
     Args:
         table: B rows as data/formats reads them.
     Returns:
-        [B, *shape] each: numbers in the column's dtype (float64 with NaN where a value may be missing), strings as
-        objects (str or None).
+        [B, *shape] each: numbers in the column's dtype (float64 with NaN where a value may be missing), text in Arrow.
     Raises:
         DataError: a column is not there, of another kind, out of range, lacks a value it must have, or is one too many.
     """
@@ -41,7 +40,7 @@ def raw_columns(table: pa.Table, signature: Signature) -> dict[str, NDArray[Any]
     return {column.name: _raw(table, column) for column in signature.inputs}
 
 
-def _raw(table: pa.Table, column: Column) -> NDArray[Any]:
+def _raw(table: pa.Table, column: Column) -> NDArray[Any] | pa.Array:
     name = column.name
     if name not in table.column_names:
         close = difflib.get_close_matches(name, table.column_names, n=1)
@@ -54,7 +53,7 @@ def _raw(table: pa.Table, column: Column) -> NDArray[Any]:
     if column.dtype == "string":
         text, missing = columns.strings(table[name])
         _check_missing(missing, column)
-        return np.array(text.to_pylist(), dtype=object)
+        return text
     exact = found.dtype if found.dtype in columns.NUMBERS else "float64"
     if column.shape:
         values, misfit = columns.tensors(table[name], exact, column.shape)

@@ -27,8 +27,13 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
 """File name ending -> format, where --format is not given."""
+
+BY_PATH = "csv, parquet, jsonl, arrow, images, numpy or text"
+"""Formats that need no more than a path."""
 
 Address = Annotated[
     str | None,
@@ -131,7 +136,7 @@ def predict(
     reference: Reference,
     source: Annotated[str, typer.Option("--input", metavar="URI", help="File, folder, glob or s3:// prefix.")],
     output: Annotated[str, typer.Option("--output", metavar="URI", help="Folder or s3:// prefix for Parquet shards.")],
-    file_format: Annotated[str | None, typer.Option("--format", help="csv, parquet or jsonl.")] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help=f"{BY_PATH}; unset: by its ending.")] = None,
     num_workers: Annotated[int, typer.Option("--workers", help="Scoring processes.")] = 1,
     code: Code = None,
     address: Address = None,
@@ -167,8 +172,8 @@ def predict_files(
         RaypipeError: see raypipe/batch/stage.py.
     """
     from raypipe.registry.versions import resolve
-    from raypipe.runtime.connect import connect
-    from raypipe.runtime.reach import check_shared, open_reachable
+    from raypipe.runtime.connect import connect, in_job
+    from raypipe.runtime.reach import check_shared, lasting, open_reachable
     from raypipe.runtime.resources import Bundle, Demand
     from raypipe.spec.resources import ResourceSpec
     from raypipe.spec.sources import refuse_secrets
@@ -178,6 +183,8 @@ def predict_files(
         refuse_secrets(source)  # before any other message, which would show it
     except ValueError as error:
         raise SpecError(f"--input: {error}") from None
+    if in_job():
+        lasting(output, "--output")
     wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}
     spec = _checked("batch", source=wanted, output=_absolute(output), num_workers=num_workers)
     opened = open_reachable(store)
@@ -240,7 +247,7 @@ def _format_of(uri: str) -> str:
     path = Path(uri.removesuffix(".gz"))
     if path.suffix in FORMATS:
         return FORMATS[path.suffix]
-    raise SpecError(f"--input {uri}: the ending does not tell the format", "give --format csv, parquet or jsonl")
+    raise SpecError(f"--input {uri}: the ending does not tell the format", f"give --format {BY_PATH}")
 
 
 def _absolute(uri: str) -> str:

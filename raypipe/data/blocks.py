@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data import borders, duplicates, validate
+from raypipe.data import borders, columns, duplicates, validate
 from raypipe.data.content import content_sums
 from raypipe.data.expectations import BlockTallies, bad_reasons, tallies, violations
 from raypipe.data.hashing import Values, row_ids
@@ -35,13 +35,14 @@ class BlockOrder:
 
     Attributes:
         schema: None only looks at types.
-        others: profiles the schema was made from; a block that would change it is looked at and nothing more.
+        others: profiles the schema was made from; a block that would change it is looked at and nothing more.  None:
+            it was made from all blocks.
         num_ranges: equal ranges of row ids that the good rows are cut into.
     """
 
     spec: DataSpec
     schema: Schema | None
-    others: tuple[Profile, ...]
+    others: tuple[Profile, ...] | None
     num_ranges: int
 
     @property
@@ -68,7 +69,7 @@ class BlockSummary:
         is_checked: False where the block does not fit the schema it was checked against.
         labels: classification: label -> good rows.
         content: summary of the good rows, see content.py.
-        num_bytes: of the good rows.
+        num_bytes: of the pieces.
     """
 
     profile: Profile
@@ -101,8 +102,8 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
         source: the field of the spec that the rows come from.
         forced: a split all rows belong to, whatever their hash.
     Returns:
-        The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target), and one Watched a
-        range where there is something to watch.
+        The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target; narrowed), and one
+        Watched a range where there is something to watch.
     Raises:
         DataError: the target or the column of the split cannot be what the spec says it is.
     """
@@ -122,8 +123,9 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     if bad.num_rows:
         row_id, keys = row_id[position], keys.take(position)
     stored = {name: _to_arrow(values[name]) for name in dict.fromkeys([*schema.features, schema.target])}
-    table = pa.table({ROW_ID: row_id, **keys.columns(), **stored})
-    labels = _labels(table[schema.target]) if schema.task == "classification" else Counter()
+    # The fewer bytes, the fewer are moved, and spilled where memory is short.
+    table = columns.narrowed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
+    labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
     validate.refuse_no_classes(labels, schema.target)
     summary = BlockSummary(
         profile, True, len(row_id), bad, counted, labels, content_sums(row_id), num_bytes=table.nbytes
@@ -140,9 +142,11 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
 
 
 def _fits(profile: Profile, order: BlockOrder) -> bool:
+    if order.others is None:
+        return True
     try:
         return validate.schema_of(order.spec, [*order.others, profile]) == order.schema
-    except DataError:
+    except DataError:  # the whole source is judged later, with what all blocks hold
         return False
 
 
@@ -159,10 +163,6 @@ def _to_arrow(values: Values) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     return tensor_array(values) if values.ndim > 1 else pa.array(values)
-
-
-def _labels(target: pa.ChunkedArray) -> Counter[Any]:
-    return Counter({pair["values"]: pair["counts"] for pair in target.value_counts().to_pylist()})
 
 
 profile_task = ray.remote(validate.profile)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import obstore
 import pyarrow.fs as pafs
 
-from raypipe.errors import ObjectChanged, ObjectMissing, SourceChanged, StoreError
+from raypipe.data.disk import changed
+from raypipe.errors import ObjectChanged, ObjectMissing, StoreError
 from raypipe.storage.s3 import S3Bucket
 from raypipe.storage.store import ObjectInfo
 
@@ -26,8 +27,6 @@ PAGE = 1000
 
 NO_ETAG = "changed "
 """Before the time of the last change, where a server gives no ETag."""
-
-CHANGED_HINT = "run again when nothing writes to the source any more; files that never change have names of their own"
 
 
 class SourceBucket(S3Bucket):
@@ -72,7 +71,7 @@ class SourceBucket(S3Bucket):
             return self._once(lambda: self._read(key, etag, start, stop), key)
         except (ObjectChanged, ObjectMissing) as error:
             how = "was deleted" if isinstance(error, ObjectMissing) else "was written anew"
-            raise SourceChanged(f"data source {where} {how} while this run read it", CHANGED_HINT) from None
+            raise changed(where, how) from None
 
     def _read(self, key: str, etag: str, start: int, stop: int) -> memoryview:
         options: Any = {"range": (start, stop)}
@@ -113,5 +112,5 @@ def _region(bucket: str) -> str | None:
     """Public data lies in any region, whatever this machine's settings say."""
     try:
         return str(pafs.resolve_s3_region(bucket))
-    except OSError:
+    except OSError:  # whoever reads from the bucket is told what is wrong with it
         return None

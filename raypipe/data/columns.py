@@ -19,11 +19,21 @@ from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_typ
 from raypipe.errors import DataError
 
 NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 _NAMES = {"float": "float32", "double": "float64", "bool": "bool", "string": "string", "null": "null"}
 
+EXACT = 2.0**53
+"""Whole numbers from here on are not all told apart as float64."""
 
 ENCODED = pa.dictionary(pa.int32(), pa.string())
 """Text whose values repeat, as indices into its distinct values: a fifth of the time to read and to move."""
+
+_WIDE = b"wide"
+"""Field metadata: the type a narrowed column had."""
+
+
+class ColumnRefused(DataError):
+    """A column that cannot be read, or masked as told; the message names columns and types, and shows no value."""
 
 
 class Kind(NamedTuple):
@@ -42,7 +52,7 @@ def normalise(table: pa.Table, file: str) -> pa.Table:
     """The same rows with every column in one of the few types.
 
     Raises:
-        DataError: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
+        ColumnRefused: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
     """
     check_types(table.schema, file)
     columns = {name: _normal(table[name], name, file) for name in table.column_names}
@@ -50,7 +60,7 @@ def normalise(table: pa.Table, file: str) -> pa.Table:
 
 
 def check_types(schema: pa.Schema, file: str) -> None:
-    """Raise DataError for a column that `normalise` would refuse, by its type alone."""
+    """Raise ColumnRefused for a column that `normalise` would refuse, by its type alone."""
     for field in schema:
         found = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
         if isinstance(found, pa.BaseExtensionType):
@@ -174,6 +184,11 @@ def strings(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     return array, array.is_null().to_numpy(zero_copy_only=False)
 
 
+def counts(column: pa.ChunkedArray) -> Counter[Any]:
+    """How many rows hold each value."""
+    return Counter({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})
+
+
 def values(column: pa.ChunkedArray) -> Any:
     """A stored column as rows are computed with: [n, *shape] numpy, or text [n] as Arrow."""
     if isinstance(column.type, pa.BaseExtensionType):
@@ -187,11 +202,69 @@ def values(column: pa.ChunkedArray) -> Any:
     return column.to_numpy()
 
 
+def narrowed(table: pa.Table) -> pa.Table:
+    """The same rows with whole numbers, and indices of encoded text, in as few bytes as they fit; see `concat`."""
+    for i, field in enumerate(table.schema):
+        column = table.column(i)
+        if field.type == ENCODED:
+            most = max((len(chunk.dictionary) for chunk in column.chunks), default=0)
+            narrow: Any = pa.dictionary(_narrowest(0, most), pa.string())
+        elif pa.types.is_integer(field.type) and len(column):
+            narrow = _narrowest(*pc.call_function("min_max", [column]).as_py().values())
+        else:
+            continue
+        if narrow.bit_width < field.type.bit_width:
+            remembered = pa.field(field.name, narrow, metadata={_WIDE: str(field.type)})
+            table = table.set_column(i, remembered, column.cast(narrow, safe=False))
+    return table
+
+
 def concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of tables with the same columns; text is encoded where it is in all of them."""
+    """The rows of tables with the same columns, narrowed or not; text is encoded where it is in all of them."""
+    tables = [_widened(table) for table in tables]
     plain = {field.name for table in tables for field in table.schema if field.type == pa.string()}
     same = [decoded(table, plain) for table in tables]
     return pa.concat_tables(same).unify_dictionaries().combine_chunks()  # rows are picked faster out of one chunk
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    for i, field in enumerate(table.schema):
+        if _WIDE in (field.metadata or {}):
+            wide: Any = (
+                ENCODED if pa.types.is_dictionary(field.type) else pa.type_for_alias(field.metadata[_WIDE].decode())
+            )
+            table = table.set_column(i, field.name, table.column(i).cast(wide))
+    return table
+
+
+def _narrowest(low: int, high: int) -> pa.DataType:
+    """The first of the integer types, from narrow to wide, that both fit in."""
+    fits = (name for name in _INTEGERS if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
+    return pa.type_for_alias(next(fits))
+
+
+def canonical(table: pa.Table) -> pa.Table:
+    """The table with all text in a form that depends on the values alone, whatever form it came in.
+
+    Text that on average is there twice or more is encoded, its distinct values sorted; other text is plain.
+    """
+    for i, field in enumerate(table.schema):
+        if field.type in (pa.string(), ENCODED):
+            table = table.set_column(i, field.name, _canonical_text(_one_array(table.column(i).unify_dictionaries())))
+    return table
+
+
+def _canonical_text(array: Any) -> pa.Array:
+    encoded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    indices = encoded.indices.fill_null(-1).to_numpy()
+    used = np.flatnonzero(np.bincount(indices + 1, minlength=len(encoded.dictionary) + 1)[1:])
+    if 2 * len(used) > len(array):
+        return array.cast(pa.string())
+    used = used[pc.call_function("array_sort_indices", [encoded.dictionary.take(pa.array(used))]).to_numpy()]
+    place = np.full(len(encoded.dictionary) + 1, -1, np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    index = place[indices]  # of a missing value: -1, the last
+    return pa.DictionaryArray.from_arrays(pa.array(index, mask=index < 0), encoded.dictionary.take(pa.array(used)))
 
 
 def decoded(table: pa.Table, names: Iterable[str] | None = None) -> pa.Table:
@@ -249,14 +322,14 @@ def _refuse_ragged(column: pa.ChunkedArray, name: str, file: str) -> None:
             or storage.flatten().null_count
             or any(length != size for length in pa.array(lengths).to_pylist())
         ):
-            raise DataError(
+            raise ColumnRefused(
                 f"{file}: column '{name}' has rows that are missing or no tensor of shape {list(column.type.shape)}",
                 "write the file again, or leave the column out with data.source.columns",
             )
 
 
-def _refused(name: str, what: str, file: str) -> DataError:
-    return DataError(
+def _refused(name: str, what: str, file: str) -> ColumnRefused:
+    return ColumnRefused(
         f"{file}: column '{name}' has {what}; a column holds numbers, text, true/false or arrays of numbers",
         "leave it out: name the columns you need in data.features or data.source.columns",
     )

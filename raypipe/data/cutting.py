@@ -10,10 +10,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
+from ray.data import ExecutionResources
 from ray.exceptions import RayError, RayTaskError
 
 from raypipe.data import content
@@ -22,26 +23,33 @@ from raypipe.data.columns import Kind
 from raypipe.data.expectations import check_columns, columns_of
 from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
-from raypipe.data.masking import Masking, read_keys
-from raypipe.data.reading import MixedTypes, as_text, common_kinds
+from raypipe.data.masking import Masking, read_keys, withheld
+from raypipe.data.ranges import num_parts
+from raypipe.data.reading import MixedTypes, as_text, common_kinds, require
 from raypipe.data.split import SPLITS
-from raypipe.data.validate import MAX_KEPT, BadRows, Schema, refuse_no_classes, schema_of
+from raypipe.data.validate import MAX_KEPT, BadRows, Profile, Schema, refuse_no_classes, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec, SourcePart
+from raypipe.spec.masking import KEYED
 from raypipe.spec.sources import SourceSpec
 from raypipe.spec.splits import HashSplit
 
 STALL_S = 1800.0
 """Longest wait for the next task to finish."""
 
-RANGE_BYTES = 64 * 2**20
-"""Rows that meet in one task are about this many bytes in memory."""
+RANGE_BYTES = 96 * 2**20
+"""Rows that meet in one task are at most about this many bytes as they travel."""
+
+READ_AHEAD_BYTES = 256 * 2**20
+"""What Ray Data may hold that no task has taken yet."""
 
 MAX_RANGES = 256
 
 SAY_EVERY_S = 5.0
+
+S = TypeVar("S", bound=SourceSpec)
 
 Part = tuple[ray.data.Dataset, SourcePart]
 """Rows that are read together, and what they are read as."""
@@ -150,9 +158,12 @@ def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
 def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
     sources = [(_dataset(part, spec), part) for part in parts]
     num_bytes = sum(dataset.size_bytes() for dataset, _ in sources)  # told by the files; it never changes a byte
-    order = BlockOrder(spec, None, (), min(MAX_RANGES, max(1, num_bytes // RANGE_BYTES)))
+    order = BlockOrder(spec, None, (), min(MAX_RANGES, num_parts(num_bytes, RANGE_BYTES)))
     cut, guessed = _cut_once(order, sources, ctx)
     profiles = [block.profile for block in cut.blocks]
+    for source in dict.fromkeys(part.field for part in cut.parts):
+        found = [p for p, part in zip(profiles, cut.parts, strict=True) if part.field == source]
+        refuse_absent(found, source, spec)
     if not cut.num_rows:
         raise DataError("data.source holds no rows", "name files that hold data")
     schema = schema_of(spec, profiles)
@@ -161,7 +172,7 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
         del cut  # and the pieces that were cut in vain
-        cut, _ = _cut_once(replace(order, schema=schema), sources, ctx)
+        cut, _ = _cut_once(replace(order, schema=schema, others=None), sources, ctx)
     return cut, schema
 
 
@@ -170,7 +181,7 @@ def _cut_once(order: BlockOrder, sources: Sequence[Part], ctx: RunContext) -> tu
     is_final = order.schema is not None
     cut = Cut(order)
     schema = order.schema
-    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    window = max(2, int(ray.cluster_resources().get("CPU", 1)))
     waiting: deque[ray.ObjectRef] = deque()
     said = time.monotonic()
     for block, part in _blocks(sources):
@@ -207,9 +218,37 @@ def _guessed(block: ray.ObjectRef, order: BlockOrder) -> BlockOrder:
 
 def _dataset(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
     """The rows of one source, which nothing has read yet."""
-    source = part.source.model_copy(update={"columns": _needed(spec, part.source)})
+    source = as_read(part.source, spec)
     masking = Masking(spec.masking, read_keys(spec.masking))
-    return FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+    dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+    # What is read but not yet cut only takes room from the pieces, which then spill.
+    dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=READ_AHEAD_BYTES
+    )
+    return dataset
+
+
+def as_read(source: S, spec: DataSpec) -> S:
+    """The source with the columns that are needed, and as text those of which a mask keeps what is equal.
+
+    In CSV 007 is 7 or 007, depending on what else is read with it.
+    """
+    source = source.model_copy(update={"columns": _needed(spec, source)})
+    for name, mask in spec.masked.items():
+        if mask.method in KEYED:
+            source = as_text(source, name) or source
+    return source
+
+
+def refuse_absent(profiles: Sequence[Profile], source: str, spec: DataSpec) -> None:
+    """Raise MissingColumn when no block of a source has a column that is asked for by name.
+
+    A block alone does not tell: that some lines of JSON have none of a field does not mean there is none.
+    """
+    nowhere = sorted(frozenset.intersection(*(p.absent for p in profiles)))
+    there = dict.fromkeys(name for p in profiles for name in p.kinds if name not in nowhere)
+    with withheld(spec.masking, f"data.{source}"):
+        require(nowhere, list(there), f"data.{source}")
 
 
 def _blocks(sources: Sequence[Part]) -> Iterator[tuple[Any, SourcePart]]:

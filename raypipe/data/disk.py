@@ -10,7 +10,7 @@ from raypipe.errors import SourceChanged
 
 DIGEST_BYTES = 2**20
 
-CHANGED_HINT = "run again when nothing writes to the source any more"
+CHANGED_HINT = "run again when nothing writes to the source any more; files that never change have names of their own"
 
 
 class PinnedFile(io.FileIO):
@@ -87,5 +87,6 @@ def open_pinned(path: str, expected: str, content: str) -> PinnedFile:
     return file
 
 
-def changed(path: str, how: str) -> SourceChanged:
-    return SourceChanged(f"data source {path} {how} while this run read it", CHANGED_HINT)
+def changed(where: str, how: str) -> SourceChanged:
+    """The error of a source that is not what was listed any more, wherever it lies."""
+    return SourceChanged(f"data source {where} {how} while this run read it", CHANGED_HINT)

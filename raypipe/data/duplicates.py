@@ -13,16 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from raypipe.data.columns import EXACT
+from raypipe.data.expectations import NUM_FIRST
 from raypipe.data.hashing import Values, row_ids
 from raypipe.errors import DataError
 
-NUM_FIRST = 5
-"""Repeats shown."""
-
 ROW_BYTES = 24
 """Of a row in the arrays of `key_parts`."""
-
-_EXACT = 2.0**53
 
 
 class Repeat(NamedTuple):
@@ -99,7 +96,7 @@ def _present(values: Values, name: str) -> np.ndarray:
         return np.asarray(values.is_valid())
     if values.dtype.kind != "f" or values.ndim > 1:
         return np.ones(len(values), bool)
-    if (np.isfinite(values) & (np.abs(values) >= _EXACT)).any():
+    if (np.isfinite(values) & (np.abs(values) >= EXACT)).any():
         raise DataError(
             f"data.expectations: unique on '{name}', which holds gaps or is no feature, and numbers of more than 53 "
             "bits, which cannot be told apart then",

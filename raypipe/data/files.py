@@ -9,7 +9,9 @@ import fnmatch
 import glob
 import io
 import os
+import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -123,6 +125,14 @@ def absolute(path: str, root: str) -> str:
     )
 
 
+def split_glob(path: str) -> tuple[str, str]:
+    """The folder before the first name with `*?[` in it, and the pattern from there on; empty where there is none."""
+    names = path.split("/")
+    first = next((i for i, name in enumerate(names) if glob.has_magic(name)), len(names))
+    pattern = "/".join(names[first:])
+    return path.removesuffix(pattern), pattern
+
+
 # --- listing ---------------------------------------------------------------------------------------------------------
 
 
@@ -142,8 +152,8 @@ class _Place(Protocol):
         """The file of that path, if it is one."""
         ...
 
-    def below(self, path: str) -> list[_Found]:
-        """All files below a folder; none where there is no folder."""
+    def below(self, path: str, is_deep: bool = True) -> list[_Found]:
+        """All files below a folder, or at least those right in it; none where there is no folder."""
         ...
 
     def is_folder(self, path: str) -> bool: ...
@@ -159,8 +169,8 @@ class _Disk:
         info = self._files.get_file_info(path)
         return _on_disk(info) if info.is_file else None
 
-    def below(self, path: str) -> list[_Found]:
-        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+    def below(self, path: str, is_deep: bool = True) -> list[_Found]:
+        selector = pafs.FileSelector(path, recursive=is_deep, allow_not_found=True)
         return [_on_disk(info) for info in self._files.get_file_info(selector) if info.is_file]
 
     def is_folder(self, path: str) -> bool:
@@ -183,7 +193,8 @@ class _Bucket:
         info = self._bucket.info(path) if path else None
         return None if info is None else _Found(info.key, info.size_bytes, info.etag)
 
-    def below(self, path: str) -> list[_Found]:
+    def below(self, path: str, is_deep: bool = True) -> list[_Found]:
+        del is_deep  # S3 lists all in one go
         return [_Found(info.key, info.size_bytes, info.etag) for info in self._bucket.below(path)]
 
     def is_folder(self, path: str) -> bool:
@@ -198,7 +209,8 @@ def _find_one(uri: str, written: str, root: str, suffixes: tuple[str, ...]) -> l
         raise DataError(f"data.source: {uri} cannot be read", "use a local path, s3://bucket/key or https://")
     try:
         place, start, path = _place(uri)
-        found = _matching(place, path, suffixes)
+        base, pattern = split_glob(written)
+        found = _matching(place, path, _place(absolute(base, root))[2], pattern, suffixes)
         if not found:
             raise _missing(uri, written, suffixes, place, path)
         return [_source_file(start, each, root) for each in found]
@@ -223,21 +235,27 @@ def _split_s3(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _matching(place: _Place, path: str, suffixes: tuple[str, ...]) -> list[_Found]:
-    if glob.has_magic(path):
-        base = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
-        depth = None if "**" in path else path.count("/")
-        pattern = path.replace("**/", "*")
-        chosen = [
-            found
-            for found in place.below(base)
-            if fnmatch.fnmatchcase(found.path, pattern) and depth in (None, found.path.count("/"))
-        ]
-    elif (file := place.file(path)) is not None:
+def _matching(place: _Place, path: str, base: str, pattern: str, suffixes: tuple[str, ...]) -> list[_Found]:
+    """The file of that path, else the files below `base` that match the pattern, else the data files of the folder."""
+    if (file := place.file(path)) is not None:
         return [file]
-    else:
+    chosen: list[_Found] = []
+    if pattern:
+        wanted = posixpath.normpath(pattern).split("/")
+        listed = place.below(base, is_deep=wanted == ["**"] or len(wanted) > 1)
+        chosen = [found for found in listed if _matches(found.path.removeprefix(base).strip("/").split("/"), wanted)]
+    if not chosen:
         chosen = [found for found in place.below(path) if _is_data(found.path, suffixes)]
     return sorted(chosen, key=lambda found: found.path)
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether each folder and name is as the pattern says, where `**` is any number of folders."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[start:], pattern[1:]) for start in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _is_data(path: str, suffixes: tuple[str, ...]) -> bool:
@@ -275,7 +293,7 @@ def _refuse(uri: str) -> None:
 
 def _missing(uri: str, written: str, suffixes: tuple[str, ...], place: _Place, path: str) -> DataError:
     folder, _, last = uri.rpartition("/")
-    if not glob.has_magic(path) and place.is_folder(path):
+    if place.is_folder(path):
         names = [found.path.rpartition("/")[2] for found in place.below(path)]
         kinds = Counter(os.path.splitext(name)[1] or name for name in names)
         holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(10)) or "nothing"

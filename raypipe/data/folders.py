@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,8 @@ import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.files import SourceFile, absolute, find, read_bytes
-from raypipe.data.reading import BAD, Masking, read_files, read_group, refuse_bad
+from raypipe.data.files import SourceFile, absolute, find, read_bytes, split_glob
+from raypipe.data.reading import BAD, NO_MASKING, TASK_FILES, Masking, read_files, read_group, refuse_bad
 from raypipe.errors import DataError, RaypipeError
 from raypipe.spec.sources import CsvSource, FolderSource, JsonlSource, LabelsSpec, ParquetSource
 
@@ -61,9 +60,9 @@ def files(source: FolderSource, root: str, suffixes: tuple[str, ...]) -> list[So
     return [*find(source.path, root, suffixes), *labels]
 
 
-def rows_of(source: FolderSource, root: str, suffixes: tuple[str, ...]) -> list[Row]:
+def rows_of(source: FolderSource, root: str, suffixes: tuple[str, ...], masking: Masking = NO_MASKING) -> list[Row]:
     """One row a file, in order of the paths, and one for each label without a file."""
-    labels = _labels(source.labels, root) if source.labels else None
+    labels = _labels(source.labels, root, masking) if source.labels else None
     found: dict[str, Row] = {}
     for path in [source.path] if isinstance(source.path, str) else source.path:
         for file in find(path, root, suffixes):
@@ -79,9 +78,16 @@ def rows_of(source: FolderSource, root: str, suffixes: tuple[str, ...]) -> list[
 
 
 def read(
-    rows: list[Row], source: FolderSource, parallelism: int | None, *, column: str, shape: tuple[int, ...], dtype: str,
-    decode: Decode, masking: Masking,
-) -> ray.data.Dataset:  # fmt: skip
+    rows: list[Row],
+    source: FolderSource,
+    parallelism: int | None,
+    *,
+    column: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    decode: Decode,
+    masking: Masking,
+) -> ray.data.Dataset:
     """Rows of all files.
 
     Args:
@@ -92,7 +98,7 @@ def read(
     step = max(1, min(BATCH_FILES, BATCH_BYTES // row_bytes))
     parts = [Rows(tuple(rows[i : i + step])) for i in range(0, len(rows), step)]
     reader = partial(read_rows, column=column, shape=shape, dtype=dtype, decode=decode)
-    return read_files(parts, reader, source, parallelism, masking)
+    return read_files(parts, reader, source, parallelism, masking, parts_per_task=max(1, TASK_FILES // step))
 
 
 def read_rows(part: Rows, *, column: str, shape: tuple[int, ...], dtype: str, decode: Decode) -> Iterator[pa.Table]:
@@ -147,10 +153,10 @@ def _row(file: SourceFile, name: str, folder: str, labels: dict[str, str] | None
 
 def _base(path: str, root: str, file: SourceFile) -> str:
     """The folder that names are relative to: the one named, or for a glob the last one without `*?[`."""
-    uri = absolute(path, root)
-    if glob.has_magic(uri):
-        uri = uri[: min(uri.index(c) for c in "*?[" if c in uri)].rpartition("/")[0]
-    return uri.rpartition("/")[0] if uri == file.uri else uri.rstrip("/")
+    uri = absolute(path, root).rstrip("/")
+    if uri == file.uri:
+        return uri.rpartition("/")[0]
+    return uri if file.uri.startswith(f"{uri}/") else absolute(split_glob(path)[0], root).rstrip("/")
 
 
 def _labels_file(spec: LabelsSpec, root: str) -> SourceFile:
@@ -160,7 +166,7 @@ def _labels_file(spec: LabelsSpec, root: str) -> SourceFile:
     return found[0]
 
 
-def _labels(spec: LabelsSpec, root: str) -> dict[str, str]:
+def _labels(spec: LabelsSpec, root: str, masking: Masking) -> dict[str, str]:
     """Name of a file -> its label.
 
     Raises:
@@ -171,20 +177,21 @@ def _labels(spec: LabelsSpec, root: str) -> dict[str, str]:
     file = _labels_file(spec, root)
     columns = [spec.file_column, spec.label_column]
     reader: Any
-    if spec.path.endswith((".parquet", ".pq")):
+    if file.uri.endswith((".parquet", ".pq")):
         reader = partial(parquet.read_file, source=ParquetSource(format="parquet", path=spec.path, columns=columns))
-    elif spec.path.endswith((".jsonl", ".ndjson", ".json")):
-        reader = partial(jsonl.read_file, source=JsonlSource(format="jsonl", path=spec.path))
+    elif file.uri.endswith(jsonl.SUFFIXES):
+        reader = partial(jsonl.read_file, source=JsonlSource(format="jsonl", path=spec.path, columns=columns))
     else:
         text: Any = dict.fromkeys(columns, "string")
         reader = partial(csv.read_file, source=CsvSource(format="csv", path=spec.path, columns=columns, dtypes=text))
     labels: dict[str, str] = {}
-    for table in read_group([file], reader, columns):
-        table = refuse_bad(table)
-        names, values = (table[column].cast(pa.string()).to_pylist() for column in columns)
-        for name, label in zip(names, values, strict=True):
-            if name in labels:
-                raise DataError(f"{file.name} names the file '{name}' twice", "leave one row of it")
-            if name is not None and label is not None:
-                labels[name] = label
+    with masking.guard(file.name):
+        for table in read_group([file], reader, columns):
+            table = refuse_bad(table)
+            names, values = (table[column].cast(pa.string()).to_pylist() for column in columns)
+            for name, label in zip(names, values, strict=True):
+                if name in labels:
+                    raise DataError(f"{file.name} names the file '{name}' twice", "leave one row of it")
+                if name is not None and label is not None:
+                    labels[name] = label
     return labels

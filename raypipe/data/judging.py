@@ -29,35 +29,45 @@ def judge(
     expectations: Sequence[Expectation],
     blocks: Sequence[BlockTallies],
     kinds: Mapping[str, Kind],
-    num_good: int,
-    *,
-    duplicates: Mapping[int, Sequence[Duplicates]] | None = None,
-    profile: DataProfile | None = None,
-    baselines: Mapping[int, DataProfile | None] | None = None,
+    duplicates: Mapping[int, Sequence[Duplicates]],
 ) -> tuple[ExpectationResult, ...]:
-    """Whether each expectation holds: one result a column, or one for columns that are looked at together.
+    """Whether each expectation on the rows of the files holds: one result a column, or one for columns taken together.
 
     Args:
         blocks: in the order of the files.
         kinds: column -> what the files hold.
-        num_good: rows that are no bad rows.
         duplicates: position of each `unique` expectation -> what each part of the hash range found.
-        profile: of the good rows; needed where an expectation is on drift.
-        baselines: position of each `drift` expectation -> the profile it names; None: there is none yet.
     """
     results: list[ExpectationResult] = []
     for index, expectation in enumerate(expectations):
         if isinstance(expectation, RowExpectation):
             results += [_row_result(index, expectation, name, blocks) for name in expectation.columns]
-        elif isinstance(expectation, UniqueExpectation) and duplicates is not None:
+        elif isinstance(expectation, UniqueExpectation):
             results.append(_unique_result(index, expectation, duplicates[index], blocks))
         elif isinstance(expectation, DTypeExpectation):
             results += [_dtype_result(index, expectation, name, kinds[name]) for name in expectation.columns]
-        elif isinstance(expectation, RowCountExpectation):
-            results.append(_count_result(index, expectation, num_good))
-        elif isinstance(expectation, DriftExpectation) and profile is not None:
-            results.append(_drift_result(index, expectation, profile, (baselines or {}).get(index)))
     return tuple(results)
+
+
+def judge_count(expectations: Sequence[Expectation], num_rows: int) -> tuple[ExpectationResult, ...]:
+    """Whether so many rows are enough, and not too many: all that are stored, whatever set the others aside."""
+    counts = ((i, e) for i, e in enumerate(expectations) if isinstance(e, RowCountExpectation))
+    return tuple(_count_result(index, expectation, num_rows) for index, expectation in counts)
+
+
+def judge_drift(
+    expectations: Sequence[Expectation],
+    profile: DataProfile,
+    baseline: Callable[[DriftExpectation], DataProfile | None],
+) -> tuple[ExpectationResult, ...]:
+    """Whether columns are distributed as before.
+
+    Args:
+        profile: of the rows that are stored.
+        baseline: the profile an expectation compares with; None where there is none yet.
+    """
+    drifts = ((i, e) for i, e in enumerate(expectations) if isinstance(e, DriftExpectation))
+    return tuple(_drift_result(index, expectation, profile, baseline(expectation)) for index, expectation in drifts)
 
 
 def refuse_broken(results: Iterable[ExpectationResult]) -> None:
@@ -176,8 +186,8 @@ def _unique_result(
     )
 
 
-def _count_result(index: int, expectation: RowCountExpectation, num_good: int) -> ExpectationResult:
-    fits = bool(between(np.array([num_good]), expectation.min, expectation.max)[0])
+def _count_result(index: int, expectation: RowCountExpectation, num_rows: int) -> ExpectationResult:
+    fits = bool(between(np.array([num_rows]), expectation.min, expectation.max)[0])
     return ExpectationResult(
         index=index,
         kind=expectation.kind,
@@ -185,7 +195,7 @@ def _count_result(index: int, expectation: RowCountExpectation, num_good: int) -
         rule=f"the number of rows is {bounds(expectation.min, expectation.max)}",
         on_fail=expectation.on_fail,
         passed=fits,
-        detail=f"there are {num_good} good rows",
+        detail=f"there are {num_rows} rows",
     )
 
 

@@ -2,7 +2,6 @@
 
 Copies of a row meet in one range of row ids, so `copies` looks at a range at a time.  The rows of a group do not, so
 groups are cut by range of their own hash: `group_parts` of each block, then `shared_groups` of each range of groups.
-`ConflictSample` is about the labels: rows alike in all features that differ in the target.
 R rows; hashes are uint64 [R].
 """
 
@@ -22,9 +21,6 @@ MAX_NAMED = 1000
 """Row ids that are named; all are counted."""
 
 SHOWN = 5
-
-SAMPLE = 2**14
-"""Different feature rows a ConflictSample holds."""
 
 
 @dataclass(frozen=True)
@@ -158,55 +154,6 @@ def judge(rows: Leaks, groups: Leaks, spec: DataSpec) -> list[str]:
 def reason(code: int, what: str) -> str:
     """Why a row of a split was put aside by leaks: drop; `what` is `row` or `group`."""
     return f"the same {what} is in a split before {SPLITS[code]}"
-
-
-@dataclass(frozen=True)
-class ConflictSample:
-    """Which targets the rows with the smallest feature hashes have; samples of blocks merge.
-
-    It is exact up to SAMPLE different feature rows, and beyond it a random sample of them.
-
-    Attributes:
-        features: uint64 [S], hash of all features, ascending; once for each different target.
-        target: uint64 [S], hash of the target.
-        is_whole: whether no row was left out.
-    """
-
-    features: np.ndarray
-    target: np.ndarray
-    is_whole: bool = True
-
-    @classmethod
-    def of(cls, features_R: np.ndarray, target_R: np.ndarray) -> ConflictSample:
-        """Of the rows of a block."""
-        return cls(features_R[:0], target_R[:0])._with(features_R, target_R, True)
-
-    def __add__(self, other: ConflictSample) -> ConflictSample:
-        return self._with(other.features, other.target, other.is_whole)
-
-    def _with(self, features: np.ndarray, target: np.ndarray, is_whole: bool) -> ConflictSample:
-        features, target = np.append(self.features, features), np.append(self.target, target)
-        ranks = np.lexsort((target, features))
-        features, target = features[ranks], target[ranks]
-        starts = _starts(features)
-        stop = starts[SAMPLE] if len(starts) > SAMPLE else len(features)
-        features, target = features[:stop], target[:stop]
-        different = np.ones(len(features), bool)
-        different[1:] = (features[1:] != features[:-1]) | (target[1:] != target[:-1])
-        is_whole = self.is_whole and is_whole and len(starts) <= SAMPLE
-        return ConflictSample(features[different], target[different], is_whole)
-
-    @property
-    def num_conflicts(self) -> int:
-        """Feature rows of the sample that have more than one target."""
-        return int((np.diff(np.append(_starts(self.features), len(self.features))) > 1).sum())
-
-    def warning(self, target: str) -> str | None:
-        """What to tell the user; None when there is nothing to tell."""
-        if not self.num_conflicts:
-            return None
-        of = "" if self.is_whole else f" (of {len(_starts(self.features))} looked at)"
-        return f"{self.num_conflicts} different feature rows{of} have more than one value of '{target}'"
 
 
 def _starts(ordered: np.ndarray) -> np.ndarray:

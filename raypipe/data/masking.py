@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.data import columns
+from raypipe.data.columns import ColumnRefused
 from raypipe.data.reading import BAD, MissingColumn, MixedTypes, require
-from raypipe.errors import DataError, SpecError, StoreError
+from raypipe.errors import DataError, SourceChanged, SpecError, StoreError
 from raypipe.spec.masking import MaskSpec
 
 REDACTED = "[redacted]"
@@ -52,6 +53,11 @@ class Masking:
     def __init__(self, masks: Sequence[MaskSpec], keys: MaskKeys) -> None:
         self._masks = tuple(masks)
         self._keys = keys
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All masked columns."""
+        return tuple(name for mask in self._masks for name in mask.columns)
 
     def apply(self, table: pa.Table, file: str) -> pa.Table:
         """See `mask`."""
@@ -92,7 +98,7 @@ def mask(block: pa.Table, masks: Sequence[MaskSpec], keys: MaskKeys, file: str =
     Returns:
         The same rows; masked columns hold text, and missing values (null, NaN) are null.
     Raises:
-        DataError: a column is not there, or holds what its method cannot mask; never shows a value.
+        MissingColumn, ColumnRefused: a column is not there, or holds what its method cannot mask.
     """
     if not masks:
         return block
@@ -116,12 +122,17 @@ def withheld(masks: Sequence[MaskSpec], file: str) -> Iterator[None]:
     """Reading goes on inside; what a reader says went wrong may quote the file, so with masks it is not passed on.
 
     Raises:
-        DataError: instead of any error but those that name columns and addresses only.
+        DataError: instead of any error but those that name columns, types and addresses only.
+        MissingColumn: with masks it does not name the columns that are there.
     """
     try:
         yield
-    except (StoreError, MissingColumn, MixedTypes):
+    except (StoreError, SourceChanged, MixedTypes, ColumnRefused):
         raise
+    except MissingColumn as error:
+        if not masks:
+            raise
+        raise MissingColumn(error.bare, error.hint) from None
     except Exception:
         if not masks:
             raise
@@ -138,7 +149,7 @@ def _masked(column: pa.ChunkedArray, name: str, found: MaskSpec, keys: MaskKeys,
         return pa.array(np.full(len(column), REDACTED, object), pa.string(), mask=missing)
     kind = columns.kind(column.type)
     if kind.form:
-        raise DataError(
+        raise ColumnRefused(
             f"{file}: column '{name}' holds {kind}, which method: {found.method} cannot mask; it masks single values",
             "set method: drop or redact for it in data.masking",
         )

@@ -187,7 +187,7 @@ def _text_part(values: Any, rows: np.ndarray) -> ColumnPart:
     is_encoded = isinstance(values, pa.DictionaryArray)
     sample = values.take(pa.array(rows))
     sample = pc.utf8_slice_codeunits(sample.dictionary_decode() if is_encoded else sample, 0, SHOWN_TEXT)
-    if is_encoded or len(pc.unique(values.slice(0, _PROBE_ROWS))) <= MAX_DISTINCT:
+    if is_encoded or len(pc.unique(values.slice(0, _PROBE_ROWS).drop_null())) <= MAX_DISTINCT:
         encoded = values if is_encoded else values.dictionary_encode()
         weights = np.bincount(encoded.indices.drop_null().to_numpy(), minlength=len(encoded.dictionary))
         used = np.flatnonzero(weights)

@@ -24,7 +24,7 @@ from raypipe.data.duplicates import Duplicates, find_duplicates
 from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
 from raypipe.data.profile import ProfilePart
-from raypipe.data.shards import ROW_ID, read_shard, to_bytes
+from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
 from raypipe.data.split import SPLITS, SplitKeys, SplitState, codes
 from raypipe.data.transforms import FittedTransforms, State
 from raypipe.data.validate import MAX_KEPT, BadRows
@@ -109,6 +109,11 @@ def range_numbers(row_id: np.ndarray, num_ranges: int) -> np.ndarray:
     return (high * np.uint64(num_ranges)) >> np.uint64(32)
 
 
+def num_parts(size: int, most: int) -> int:
+    """How many equal ranges, of at most `most` each; a power of two, so that wider ones end where narrower ones do."""
+    return 1 << max(0, -(-size // most) - 1).bit_length()
+
+
 def overlapping(first: int, last: int, num_shards: int, num_ranges: int) -> range:
     """The ranges, of `num_ranges`, that hold rows of the shards [first, last) of `num_shards`."""
     return range(first * num_ranges // num_shards, -(-last * num_ranges // num_shards))
@@ -174,7 +179,7 @@ def fit_shards(
     store = open_store(store_uri)
     inputs = signature.inputs
     return [
-        partials(fitted, group, _raw(read_shard(store, shard), signature), inputs, rows_before=rows_before)
+        partials(fitted, group, features(read_shard(store, shard), signature), inputs, rows_before=rows_before)
         for rows_before, shard in shards
     ]
 
@@ -184,7 +189,7 @@ def try_shards(store_uri: str, states: Sequence[State], signature: Signature, sh
     fitted = FittedTransforms.from_state(states)
     store = open_store(store_uri)
     for shard in shards:
-        fitted.apply_exact(_raw(read_shard(store, shard), signature), signature.inputs)
+        fitted.apply_exact(features(read_shard(store, shard), signature), signature.inputs)
 
 
 def watch(
@@ -258,7 +263,7 @@ def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summar
 
 def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder, store: Store) -> StoredShard:
     name = SPLITS[split]
-    table = columns.decoded(table)
+    table = columns.canonical(table)
     data = to_bytes(table)
     key = layout.shard(order.name, order.version, name, index, part)
     store.write(key, data)
@@ -267,21 +272,15 @@ def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder
     before = int(order.rows_before * index)
     found = None
     if order.first:
-        raw = _raw(table, signature)
+        raw = features(table, signature)
         found = partials(FittedTransforms(()), order.first, raw, signature.inputs, rows_before=before)
     return StoredShard(name, shard, _labels(table, signature), before, found)
-
-
-def _raw(table: pa.Table, signature: Signature) -> dict[str, Any]:
-    """The feature columns as transforms read them."""
-    return {column.name: columns.values(table[column.name]) for column in signature.inputs}
 
 
 def _labels(table: pa.Table, signature: Signature) -> Counter[Any]:
     if signature.task != "classification":
         return Counter()
-    counts = table[signature.target].value_counts()
-    return Counter({pair["values"]: pair["counts"] for pair in counts.to_pylist()})
+    return columns.counts(table[signature.target])
 
 
 store_task: Any = ray.remote(num_returns=2)(store_shards)

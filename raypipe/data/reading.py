@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import pickle
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,17 +27,20 @@ from raypipe.spec.sources import Condition, CsvSource, SourceSpec
 SMALL_BYTES = 16 * 2**20
 """Below this one task reads everything: starting a process costs more than reading."""
 
-EXPANSION = 4
-"""Rough size of a file in memory, in file sizes."""
+EXPANSION = {".gz": 4, ".png": 8, ".jpg": 8, ".jpeg": 8}
+"""Rough size of a file in memory, in file sizes, by the end of its name; others are about as large."""
 
 BLOCK_BYTES = 64 * 2**20
 """Small tables of one task are put together up to this size."""
 
-TASK_BYTES = 512 * 2**10
-"""Size of a read task, which names its files; Ray warns of larger ones."""
+TASK_FILES = 1000
+"""Files of a read task at most: it carries their names, and Ray warns of tasks of a megabyte."""
 
 FILE_KEY = b"raypipe.file"
 """Schema metadata: the first file of a block, named in messages."""
+
+ABSENT_KEY = b"raypipe.absent"
+"""Schema metadata, JSON: columns asked for by name that no row of a block has; they hold nulls where they are kept."""
 
 BAD = "__bad"
 """Column of text that formats add for rows they could not read: why, or null; other columns are null or 0 there."""
@@ -90,18 +94,31 @@ class MixedTypes(DataError):
 
 
 class MissingColumn(DataError):
-    """A named column is not there."""
+    """A named column is not there.
+
+    Args:
+        bare: the message without the names of other columns: where a header line is missing they are values.
+    """
+
+    def __init__(self, message: str, hint: str = "", bare: str = "") -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, bare)
+        self.bare = bare
 
 
 class Masking(Protocol):
     """What keeps personal data out of tables and messages, see masking.py."""
 
+    @property
+    def names(self) -> tuple[str, ...]: ...
     def apply(self, table: pa.Table, file: str) -> pa.Table: ...
     def guard(self, file: str) -> AbstractContextManager[None]: ...
 
 
 class NoMasking:
     """Nothing is hidden."""
+
+    names = ()
 
     def apply(self, table: pa.Table, file: str) -> pa.Table:
         return table
@@ -119,6 +136,7 @@ def read_files(
     source: SourceSpec,
     parallelism: int | None,
     masking: Masking = NO_MASKING,
+    parts_per_task: int = TASK_FILES,
 ) -> ray.data.Dataset:
     """A lazy dataset over files; rows keep the order of the files.
 
@@ -127,11 +145,13 @@ def read_files(
         source: says which columns and rows to keep.
         parallelism: blocks to read into; None lets Ray choose.
         masking: applied before rows leave the task that reads them.
+        parts_per_task: at most.
     """
     _hush_console()
     num_bytes = sum(part.size_bytes for part in parts)
     # Never more than there are parts: Ray would cut the blocks of each into many small ones.
     num_blocks = parallelism or max(1, min(len(parts), num_bytes // SMALL_BYTES))
+    num_blocks = max(num_blocks, -(-len(parts) // parts_per_task))
     dataset = ray.data.read_datasource(_Files(parts, read_part, source, masking), override_num_blocks=num_blocks)
     dataset.context.execution_options.preserve_order = True
     return dataset
@@ -155,12 +175,19 @@ def require(names: Sequence[str], there: Sequence[str], file: str) -> None:
     """Raise MissingColumn unless all `names` are `there`."""
     for name in names:
         if name not in there:
-            shown = [column for column in there if column != BAD][:50]
+            others = [column for column in there if column != BAD]
+            what = f"{file}: column '{name}' is not there"
             raise MissingColumn(
-                f"{file}: column '{name}' is not there{did_you_mean(name, there)}; the columns are {shown}",
-                "correct the name in data.features, data.target, data.split.key, data.source.columns or "
-                "data.source.where",
+                f"{what}{did_you_mean(name, others)}; the columns are {others[:50]}",
+                "correct the name in data.features, data.target, data.split.key, data.masking, or the columns, where "
+                "or dtypes of data.source",
+                f"{what}; it has {len(others)} columns",
             )
+
+
+def absent(schema: pa.Schema) -> frozenset[str]:
+    """The columns that were asked for by name and that no row of a block has."""
+    return frozenset(json.loads((schema.metadata or {}).get(ABSENT_KEY, b"[]")))
 
 
 def refuse_names(names: Sequence[str], file: str) -> None:
@@ -172,7 +199,9 @@ def refuse_names(names: Sequence[str], file: str) -> None:
 
 
 @contextmanager
-def readable(file: str, what: str, hint: str) -> Iterator[None]:
+def readable(
+    file: str, what: str, hint: str = "write it again, fetch a good copy, or correct the path"
+) -> Iterator[None]:
     """Whatever a decoder raises over damaged bytes becomes one DataError.
 
     Args:
@@ -233,27 +262,33 @@ class _Files(Datasource):
         self._masking = masking
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return sum(part.size_bytes for part in self._parts) * EXPANSION
+        return _num_bytes(self._parts)
 
     def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        parallelism = max(parallelism, len(pickle.dumps(self._parts)) // TASK_BYTES)
         groups = grouped(self._parts, parallelism)
         return [_read_task(group, self._read_part, self._source, self._masking) for group in groups]
 
 
+def _num_bytes(parts: Sequence[Part]) -> int:
+    """Rough size in memory."""
+    return sum(part.size_bytes * EXPANSION.get(os.path.splitext(part.name)[1].lower(), 1) for part in parts)
+
+
 def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
-    """Neighbouring parts together, in at most `num_groups` groups of about equal size."""
+    """Neighbouring parts together, in `num_groups` groups of about equal size, or one a part where those are fewer."""
     sizes = np.cumsum([max(1, part.size_bytes) for part in parts])
     num_groups = max(1, min(num_groups, len(parts)))
-    ends = np.searchsorted(sizes, sizes[-1] * np.arange(1, num_groups) / num_groups, side="left") + 1
-    cuts = sorted({0, *(int(end) for end in ends), len(parts)})
+    number = np.arange(1, num_groups)
+    ends = np.searchsorted(sizes, sizes[-1] * number / num_groups, side="left") + 1
+    ends = np.maximum.accumulate(ends - number) + number  # no group is empty
+    cuts = [0, *np.minimum(ends, len(parts) - num_groups + number).tolist(), len(parts)]
     return [list(parts[a:b]) for a, b in pairwise(cuts)]
 
 
 def _read_task(parts: list[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking) -> ReadTask:
     metadata = BlockMetadata(
         num_rows=None,
-        size_bytes=sum(part.size_bytes for part in parts) * EXPANSION,
+        size_bytes=_num_bytes(parts),
         input_files=tuple(part.name for part in parts),
         exec_stats=None,
     )
@@ -280,6 +315,7 @@ def read_group(
         with masking.guard(part.name):
             for read in read_part(part):
                 table = masking.apply(_chosen(read, names, where, part.name), part.name)
+                table = table.replace_schema_metadata(read.schema.metadata)
                 agreed.add(_kinds(table), part.name)
                 agreed.add_types(table.schema)
                 if table.num_rows or not waiting:
@@ -311,7 +347,8 @@ def _kinds(table: pa.Table) -> dict[str, Kind]:
 
 def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: _Agreed) -> pa.Table:
     whole = pa.concat_tables([agreed.apply(table, owner) for table, owner in tables])
-    return whole.replace_schema_metadata({FILE_KEY: tables[0][1]})
+    nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
+    return whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
 
 
 def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dict[str, Kind]:

@@ -1,7 +1,7 @@
 """A stored split, and any range of its rows.
 
-A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  Tensors are
-Arrow's own fixed-shape tensors, so any Arrow program reads them.  B rows.
+A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  Text that
+repeats is dictionary-encoded, tensors are Arrow's own fixed-shape tensors: any Arrow program reads them.  B rows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
+from raypipe.data import columns
 from raypipe.errors import DataError
 from raypipe.records import Column, DatasetVersion, Shard, Signature
 from raypipe.storage import Store
 from raypipe.storage.publish import FileDigest, read_verified
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
 ROW_ID = "__row_id"
 
@@ -70,24 +74,30 @@ def share(num_rows: int, rank: int, world_size: int) -> tuple[int, int]:
     return num_rows * rank // world_size, num_rows * (rank + 1) // world_size
 
 
-def encode_target(target: np.ndarray, signature: Signature) -> np.ndarray:
+def features(table: pa.Table, signature: Signature) -> dict[str, Any]:
+    """The raw features of stored rows as transforms read them: numbers [B, *shape] in numpy, text [B] in Arrow."""
+    return {column.name: columns.values(table[column.name]) for column in signature.inputs}
+
+
+def encode_target(target: np.ndarray | pa.Array, signature: Signature) -> np.ndarray:
     """What the loss reads.
 
+    Args:
+        target: [B]; text as objects or in Arrow.
     Returns:
         Classification: int64 [B], index into signature.classes.  Regression: float32 [B].
     Raises:
         DataError: a label that is not among the classes.
     """
     if signature.task == "regression":
-        return target.astype(np.float32)
-    classes = signature.classes or ()
-    index_of = {label: i for i, label in enumerate(classes)}
-    distinct, position_B = np.unique(target, return_inverse=True)
-    unknown = [label for label in distinct.tolist() if label not in index_of]
-    if unknown:
-        raise DataError(f"target '{signature.target}' holds {unknown[0]!r}; the classes are {list(classes)[:50]}")
-    lookup = np.array([index_of[label] for label in distinct.tolist()], np.int64)
-    return lookup[position_B]
+        return np.asarray(target, np.float32)
+    classes = pa.array(signature.classes or ())
+    labels = pa.array(target).cast(classes.type)
+    index = pc.index_in(labels, value_set=classes)
+    if index.null_count:
+        unknown = labels.filter(index.is_null())[0].as_py()
+        raise DataError(f"target '{signature.target}' holds {unknown!r}; the classes are {classes[:50].to_pylist()}")
+    return index.to_numpy().astype(np.int64)
 
 
 def to_rows(tables: Sequence[pa.Table], signature: Signature) -> Rows:

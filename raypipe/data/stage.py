@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     cut, schema = cut_rows(spec, ctx)
     _tell_rows(ctx, cut, time.monotonic() - started)
     found = _watch(cut, spec)
-    results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), cut.num_good, duplicates=found.duplicates)
+    results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), found.duplicates)
     refuse_too_many(cut.bad(), cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
     judging.refuse_broken(results)
     _check_classes(cut, schema)
@@ -72,10 +73,12 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         stored = _store(cut, found, spec, signature, version, ctx)
         bad = _all_bad(cut, stored)
         refuse_too_many(bad, cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
+        counted = judging.judge_count(spec.expectations, sum(stored.sizes().values()))
+        judging.refuse_broken(counted)
         _say_leaks(stored, found, spec, ctx)
         _check_splits(stored, spec)
         signature = signature.model_copy(update={"classes": _classes(stored, schema)})
-        described = _profile(stored, results, cut, spec, version, ctx)
+        described = _profile(stored, (*results, *counted), spec, version, ctx)
         transforms = _fit(spec.transforms, stored, signature, ctx)
     except DataError:
         if not ctx.store.exists(key):  # another run may have made this version meanwhile
@@ -160,10 +163,14 @@ def _tallies(cut: Cut) -> list[Any]:
 
 def _check_classes(cut: Cut, schema: Schema) -> None:
     if schema.task == "classification" and len(cut.labels) == 1:
-        raise DataError(
-            f"target '{schema.target}' has one class, {list(cut.labels)}; there is nothing to tell apart",
-            "correct data.target, or give rows of other classes",
-        )
+        raise _one_class(schema, "", list(cut.labels))
+
+
+def _one_class(schema: Schema, where: str, classes: Sequence[Any]) -> DataError:
+    return DataError(
+        f"target '{schema.target}' has one class{where}, {list(classes)}; there is nothing to tell apart",
+        "correct data.target, or give rows of other classes",
+    )
 
 
 def _say_leaks(stored: Stored, found: Watch, spec: DataSpec, ctx: RunContext) -> None:
@@ -173,7 +180,7 @@ def _say_leaks(stored: Stored, found: Watch, spec: DataSpec, ctx: RunContext) ->
 
 
 def _profile(
-    stored: Stored, results: Sequence[ExpectationResult], cut: Cut, spec: DataSpec, version: str, ctx: RunContext
+    stored: Stored, results: Sequence[ExpectationResult], spec: DataSpec, version: str, ctx: RunContext
 ) -> DataProfile:
     """What the version holds, and every expectation judged, those on drift too.
 
@@ -186,15 +193,9 @@ def _profile(
         parts = [ranges.merge_task.remote(*group) for group in groups]
     (whole,) = collect(parts, "describing columns")
     described = DataProfile(name=ctx.name, version=version, num_rows=whole.num_rows, columns=profile.finish(whole))
-    drifts = {i: e for i, e in enumerate(spec.expectations) if isinstance(e, DriftExpectation)}
-    if drifts:
-        baselines = {i: _baseline(e, ctx) for i, e in drifts.items()}
-        judged = judging.judge(
-            spec.expectations, _tallies(cut), cut.kinds(), cut.num_good, profile=described, baselines=baselines
-        )
-        drifted = tuple(result for result in judged if result.index in drifts)
-        judging.refuse_broken(drifted)
-        results = sorted((*results, *drifted), key=lambda result: result.index)
+    drifted = judging.judge_drift(spec.expectations, described, partial(_baseline, ctx=ctx))
+    judging.refuse_broken(drifted)
+    results = sorted((*results, *drifted), key=lambda result: result.index)
     for line in judging.warnings(results):
         ctx.progress.say("data", line)
     return described.model_copy(update={"expectations": tuple(results)})
@@ -239,8 +240,8 @@ class Stored:
 
 def _store(cut: Cut, found: Watch, spec: DataSpec, signature: Signature, version: str, ctx: RunContext) -> Stored:
     """Write all shards; a task makes neighbouring ones, of about RANGE_BYTES together."""
-    num_shards = max(1, -(-cut.num_good // spec.rows_per_shard))
-    num_tasks = max(1, min(num_shards, -(-cut.num_bytes // RANGE_BYTES)))
+    num_shards = ranges.num_parts(cut.num_good, spec.rows_per_shard)
+    num_tasks = min(num_shards, ranges.num_parts(cut.num_bytes, RANGE_BYTES))
     first = tuple(passes(spec.transforms)[0]) if spec.transforms else ()
     split = spec.split
     train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0
@@ -299,10 +300,7 @@ def _classes(stored: Stored, schema: Schema) -> tuple[Value, ...] | None:
                 "give more rows of it, remove them, or set another data.split.salt",
             )
     if len(classes) < 2:
-        raise DataError(
-            f"target '{schema.target}' has one class in train, {list(classes)}; there is nothing to tell apart",
-            "correct data.target, or give rows of other classes",
-        )
+        raise _one_class(schema, " in train", classes)
     return classes
 
 

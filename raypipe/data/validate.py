@@ -19,7 +19,7 @@ from raypipe.data import columns
 from raypipe.data.columns import NUMBERS, Kind
 from raypipe.data.expectations import columns_of
 from raypipe.data.hashing import Values
-from raypipe.data.reading import BAD, FILE_KEY, common_kinds, require
+from raypipe.data.reading import BAD, FILE_KEY, absent, common_kinds, require
 from raypipe.data.shards import ROW_ID
 from raypipe.data.split import KEY_COLUMNS
 from raypipe.errors import DataError
@@ -47,6 +47,8 @@ class Profile:
     num_rows: int
     kinds: dict[str, Kind]
     shapes: dict[str, Counter[tuple[int, ...]]]
+    absent: frozenset[str] = frozenset()
+    """See reading.absent."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def profile(block: pa.Table) -> Profile:
         num_rows=block.num_rows,
         kinds={name: columns.kind(block.schema.field(name).type) for name in names},
         shapes={name: columns.shapes(block[name]) for name in names},
+        absent=absent(block.schema),
     )
 
 
@@ -133,34 +136,23 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     return Schema(found, others, features, spec.target, spec.task)
 
 
-def check(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], BadRows]:
-    """The good rows of a block, and the others with their reasons.
-
-    Returns:
-        values of each column over the good rows, in the schema's types; missing numbers are NaN.
-    Raises:
-        DataError: the target holds fractions where classes are wanted.
-    """
-    values, reasons = examine(block, schema)
-    return keep_good(block, values, reasons, schema)
-
-
 def examine(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], Reasons]:
     """What a block holds, and what is wrong with which of its rows.
 
     Returns:
         values of each column over all rows, in the schema's types; missing numbers are NaN.
     Raises:
-        DataError: the target holds fractions where classes are wanted.
+        DataError: the target holds fractions, or numbers that cannot be told apart, where classes are wanted.
     """
     reasons: Reasons = []
     if BAD in block.column_names:
         reasons.append((block[BAD].is_valid().to_numpy(), "it could not be read"))
     values: dict[str, Values] = {}
     for name, column in schema.columns.items():
-        values[name] = _checked(_column_of(block, name), column, reasons)
+        found = _column_of(block, name)
+        values[name] = _checked(found, column, reasons)
         if name == schema.target:
-            values[name] = _target_values(values[name], schema)
+            values[name] = _target_values(values[name], schema, found.type)
     for name, column in schema.others.items():
         values[name] = _checked(_column_of(block, name), column, [])
     return values, reasons
@@ -272,9 +264,17 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
     return values
 
 
-def _target_values(values: Values, schema: Schema) -> Values:
-    """Class labels that were kept as floats (a column of whole numbers with gaps) become integers."""
-    if schema.task == "regression" or isinstance(values, pa.Array) or values.dtype.kind != "f":
+def _target_values(values: Values, schema: Schema, found: pa.DataType) -> Values:
+    """Class labels that were kept as floats (a column of whole numbers with gaps) become integers.
+
+    Args:
+        found: the type the file gave them.
+    """
+    if schema.task == "regression" or isinstance(values, pa.Array):
+        return values
+    if pa.types.is_uint64(found) and values.dtype.kind == "i":
+        _refuse_large(values[values < 0].astype(np.uint64), schema.target)
+    if values.dtype.kind != "f":
         return values
     usable = np.isfinite(values)
     fractions = usable & (values != np.floor(values))
@@ -284,7 +284,17 @@ def _target_values(values: Values, schema: Schema) -> Values:
             "a class is a whole number, text or true/false",
             "set data.task: regression, or correct data.target",
         )
+    _refuse_large(values[usable & (np.abs(values) >= columns.EXACT)], schema.target)
     return np.where(usable, values, 0).astype(np.int64)
+
+
+def _refuse_large(labels: np.ndarray, target: str) -> None:
+    if len(labels):
+        raise DataError(
+            f"the target '{target}' holds {int(labels[0])}; class labels that are whole numbers are below 2**63, and "
+            "below 2**53 in a column of floats",
+            "write the labels as text",
+        )
 
 
 def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema) -> BadRows:

@@ -76,11 +76,12 @@ class Predictor:
         artifact, module = read_artifact(store, ref, code_dir=code_dir)
         return cls(ref, artifact, module, device)
 
-    def predict(self, columns: Mapping[str, NDArray[Any]]) -> Predictions:
+    def predict(self, columns: Mapping[str, Any]) -> Predictions:
         """Answer raw rows.
 
         Args:
-            columns: each input of the signature: [B, *shape]; strings as object arrays, missing values NaN or None.
+            columns: each input of the signature: [B, *shape]; text as object arrays, missing values NaN or None, or in
+                Arrow.
         Raises:
             DataError: a value the model cannot take.
         """

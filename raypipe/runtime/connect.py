@@ -228,7 +228,7 @@ def _ensure_token() -> None:
     if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    with suppress(FileExistsError):
+    with suppress(FileExistsError):  # there is one, perhaps since a moment ago
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))

@@ -118,7 +118,7 @@ async def _follow(job: Job, lines: _Lines) -> Any:
             details = job.client.get_job_info(job.job_id)
         if details.status.is_terminal():
             break
-        await asyncio.sleep(STATUS_POLL_S)
+        await asyncio.sleep(STATUS_POLL_S)  # so that a stream that breaks at once is not opened without a pause
     with suppress(*_unanswered()):  # the node that kept the log may be gone, and the job's end is known
         lines.take(job.client.get_job_logs(job.job_id), 0)
     lines.end()

@@ -35,7 +35,7 @@ def addresses() -> list[str]:
         if not _lives(file.stem):
             file.unlink(missing_ok=True)
             continue
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # gone meanwhile, or half written
             found.append(str(json.loads(file.read_text(encoding="utf-8"))["address"]))
     return found
 
@@ -48,8 +48,8 @@ def _folder() -> Path:
 def _lives(pid: str) -> bool:
     try:
         os.kill(int(pid), 0)
-    except PermissionError:
+    except PermissionError:  # it lives, as another user
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # no such process, or no number
         return False
     return True

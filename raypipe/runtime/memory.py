@@ -54,5 +54,5 @@ def _left_in(group: Path, limit_file: str, used_file: str, cache_name: str) -> i
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:
+    except OSError:  # this machine keeps no such account
         return []

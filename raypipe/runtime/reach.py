@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 from typing import Any
 
-from raypipe.errors import ClusterError, SpecError, StoreAccessError
+from raypipe.errors import ClusterError, ObjectMissing, SpecError, StoreAccessError
 from raypipe.runtime.connect import first_line, in_job
 from raypipe.storage import Store, layout, open_store
 
 ANSWER_TIMEOUT_S = 60.0
 """Longest wait for a node to look for a file: it starts a process, and may unpack this raypipe first."""
 
-REACHABLE = "--store s3://bucket/prefix, or a folder that every node mounts, as /path"
+REACHABLE = "s3://bucket/prefix, or a folder that every node mounts, as /path"
 
 
 def open_reachable(uri: str | None = None) -> Store:
@@ -27,9 +26,11 @@ def open_reachable(uri: str | None = None) -> Store:
     return open_store(lasting(uri) if in_job() else uri)
 
 
-def lasting(uri: str | None) -> str:
+def lasting(uri: str | None, option: str = "--store") -> str:
     """A store that outlives a job and that every node may reach; unset: $RAYPIPE_STORE.
 
+    Args:
+        option: where it is named, for the message.
     Raises:
         SpecError: none is named, or it is relative to a folder that ends with the job.
     """
@@ -37,7 +38,7 @@ def lasting(uri: str | None) -> str:
     if uri and ("://" in uri or os.path.isabs(uri)):
         return uri
     found = f"'{uri}' is relative to the job's own folder, which ends with it" if uri else "no store is named"
-    raise SpecError(f"--store: {found}", REACHABLE)
+    raise SpecError(f"{option}: {found}", f"{option} {REACHABLE}")
 
 
 def check_shared(store: Store) -> None:
@@ -57,7 +58,7 @@ def check_shared(store: Store) -> None:
     key, token = layout.probe(secrets.token_hex(16)), secrets.token_bytes(16)
     store.write(key, token)
     try:
-        seen = _ask(nodes, os.path.join(store.uri, key), token)
+        seen = _ask(nodes, store.uri, key, token)
     finally:
         store.delete(key)
     blind = [str(node["NodeManagerAddress"]) for node, sees in zip(nodes, seen, strict=True) if not sees]
@@ -65,18 +66,18 @@ def check_shared(store: Store) -> None:
         raise StoreAccessError(
             f"store {store.uri}: {len(blind)} of the cluster's {len(nodes)} nodes do not see what is written there "
             f"({', '.join(blind[:5])}{', ...' if len(blind) > 5 else ''}); each would keep a folder of its own",
-            REACHABLE,
+            f"use {REACHABLE}",
         )
 
 
-def _ask(nodes: list[dict[str, Any]], path: str, token: bytes) -> list[bool]:
+def _ask(nodes: list[dict[str, Any]], uri: str, key: str, token: bytes) -> list[bool]:
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     look = ray.remote(_holds)
-    asked = [look.options(num_cpus=0, scheduling_strategy=each).remote(path, token) for each in there]
+    asked = [look.options(num_cpus=0, scheduling_strategy=each).remote(uri, key, token) for each in there]
     try:
         return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
     except RayError as error:
@@ -86,9 +87,8 @@ def _ask(nodes: list[dict[str, Any]], path: str, token: bytes) -> list[bool]:
         ) from None
 
 
-def _holds(path: str, token: bytes) -> bool:
-    # Not through a Store: opening one would make the very folder that is missing.
+def _holds(uri: str, key: str, token: bytes) -> bool:
     try:
-        return Path(path).read_bytes() == token
-    except OSError:
+        return open_store(uri).read(key) == token
+    except (ObjectMissing, StoreAccessError):  # this node has no such folder, or one of its own
         return False

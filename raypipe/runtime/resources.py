@@ -73,6 +73,9 @@ def can_grow(nodes: Iterable[Mapping[str, Any]]) -> bool:
 def check_fits(demand: Demand, nodes: Iterable[dict[str, float]]) -> None:
     """Refuse what these nodes can never place together.
 
+    Processes of one kind are counted exactly.  Where a group mixes kinds, one order of placing them is tried, so an odd
+    mix on unequal nodes may be refused although another order would fit.
+
     Args:
         nodes: resources of each node, Ray's names (CPU, GPU, memory).
     Raises:
@@ -106,9 +109,17 @@ def _check_bundle(bundle: Bundle, nodes: list[dict[str, float]]) -> None:
 
 
 def _check_packing(group: tuple[Bundle, ...], nodes: list[dict[str, float]]) -> None:
-    """Each process lies on one node: 2 x 3 CPUs are more than two nodes of 4 and 2 hold. Largest first, first fit."""
+    """Each process lies on one node: 2 x 3 CPUs are more than two nodes of 4 and 2 hold.
+
+    The first node that fits is taken, by what needs GPUs first, then memory, then most CPUs.
+    """
+
+    def rank(bundle: Bundle) -> tuple[float, ...]:
+        needs = bundle.resources
+        return needs.num_gpus, needs.memory_bytes or 0, needs.num_cpus
+
     free = [dict(node) for node in nodes]
-    for bundle in sorted(group, key=lambda each: each.resources.num_cpus, reverse=True):
+    for bundle in sorted(group, key=rank, reverse=True):
         need = ray_bundle(bundle.resources)
         for placed in range(bundle.count):
             node = next((node for node in free if _holds(node, need)), None)

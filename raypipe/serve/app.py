@@ -88,7 +88,7 @@ class ModelApp:
             return self._refuse(400, error.message, error.hint)
         except ClientDisconnect:
             return self._refuse(400, "the request body ended early", "")
-        except Exception:
+        except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._headers["x-raypipe-model"])
             return self._refuse(500, "the model failed on this request", "the replica's log has the reason")
 

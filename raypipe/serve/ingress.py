@@ -143,7 +143,7 @@ def _side_ports(port: int) -> dict[str, str]:
             if usual in taken:
                 raise OSError
             _bind("0.0.0.0", usual)
-        except OSError:
+        except OSError:  # taken: any free one will do
             number = _bind("0.0.0.0", 0)
         taken.add(number)
         chosen[name] = str(number)

@@ -91,7 +91,7 @@ def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s:
                     f"{version} is up, but {request.url} does not reach it ({seen})",
                     "check that serve.host is an address of this machine and that no proxy is in between",
                 )
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # the proxy tells nobody when it knows a route
 
 
 def _numbers(predictions: list[Any]) -> NDArray[np.float64]:

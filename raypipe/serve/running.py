@@ -66,14 +66,14 @@ def shut_down() -> None:
     # where only results belong. So: ask, see the controller go, and only then let Serve drop its client.
     try:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
+    except ValueError:  # Ray knows no such actor: nothing runs
         return
     ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
     while _is_known(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE):
         if time.monotonic() > deadline:
             raise ServeError(f"Ray Serve still runs {SHUTDOWN_TIMEOUT_S:g} s after it was told to stop", "raypipe stop")
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # Ray tells nobody when an actor has gone
     serve.shutdown()
 
 
@@ -82,7 +82,7 @@ def _is_known(name: str, namespace: str) -> bool:
 
     try:
         ray.get_actor(name, namespace=namespace)
-    except ValueError:
+    except ValueError:  # how Ray says no
         return False
     return True
 

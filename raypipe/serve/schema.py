@@ -70,7 +70,7 @@ def _by_column(instances: list[Any], signature: Signature) -> Sequence[Sequence[
     if kinds == {dict}:
         try:
             values = [[row[c.name] for row in instances] for c in inputs]
-        except KeyError:
+        except KeyError:  # told below, with the row
             values = None
         ignores_extra = signature.extra_columns == "ignore"
         if values is not None and (ignores_extra or all(len(row) == len(inputs) for row in instances)):

@@ -222,7 +222,7 @@ def _wait_running(name: str, deadline: float, spec: ServeSpec) -> None:
                 f"{name} was not healthy within {spec.start_timeout_s:g} s: {_why_late(application, spec)}",
                 "lower serve.resources or serve.min_replicas, add nodes, or raise serve.start_timeout_s",
             )
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # Serve tells nobody when a state changes
 
 
 def _why_late(application: ApplicationStatusOverview | None, spec: ServeSpec) -> str:
@@ -253,7 +253,9 @@ def _last_line(text: str) -> str:
 
 def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
     known = running.noted_endpoint(name)
-    replicas = sum(d.replica_states.get("RUNNING", 0) for d in application.deployments.values())  # type: ignore[call-overload]
+    states = [deployment.replica_states for deployment in application.deployments.values()]
+    # A state is its own name, as text; the type that says so is private to Serve.
+    replicas = sum(each.get("RUNNING", 0) for each in states)  # pyright: ignore[reportCallIssue, reportArgumentType]
     noted = (
         known.model_dump(include={"model", "version", "url", "min_replicas", "max_replicas", "ingress"})
         if known

@@ -67,7 +67,8 @@ class DataSpec(Spec):
     task: Task = "classification"
     features: list[str] | None = Field(default=None, min_length=1)
     """Columns the model sees, in this order; unset: all but the target, masked columns, and those by which the split
-    knows a row (key, group, time or word)."""
+    knows a row (key, group, time or word), in the order of the first file (as `source` lists them), then what later
+    files add."""
 
     masking: list[MaskSpec] = []
     """Columns with personal data: replaced or removed before anything else sees the rows."""
@@ -80,7 +81,7 @@ class DataSpec(Spec):
     """What rows and columns must hold beyond their types, and what happens where they do not."""
     bad_rows: BadRowsSpec = BadRowsSpec()
     rows_per_shard: int = Field(default=100_000, ge=1)
-    """About how many rows, over all splits, are stored together: one shard a split."""
+    """At most about how many rows, over all splits, are stored together, one shard a split; at least half as many."""
     read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
 

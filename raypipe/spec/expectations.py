@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec, check_name
+from raypipe.spec.sources import Dtype
 
-DType = Literal[
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "string",
-    "integer", "float", "number",
-]  # fmt: skip
+DtypeOrFamily = Literal[Dtype, "integer", "float", "number"]
 """A type as it is read, or any of a family: integer, float, number (either)."""
+
+
+N = TypeVar("N", bound=float)
+
+
+class Between(Spec, Generic[N]):
+    """Something lies between two bounds, of which one may be left open."""
+
+    min: N | None = None
+    max: N | None = None
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min={self.min} is above max={self.max}")
+        return self
 
 
 class ExpectationSpec(Spec):
@@ -51,19 +67,12 @@ class UniqueExpectation(RowExpectationSpec):
     kind: Literal["unique"]
 
 
-class RangeExpectation(RowExpectationSpec):
+class RangeExpectation(Between[int | float], RowExpectationSpec):
     """Numbers lie between two bounds; of an array, every value does."""
 
     kind: Literal["range"]
-    min: int | float | None = None
-    max: int | float | None = None
     inclusive: bool = True
     """Whether the bounds themselves are allowed."""
-
-    @model_validator(mode="after")
-    def bounds_are_in_order(self) -> Self:
-        _check_order(self.min, self.max)
-        return self
 
 
 class InSetExpectation(RowExpectationSpec):
@@ -96,17 +105,10 @@ class MatchesExpectation(RowExpectationSpec):
         return self
 
 
-class LengthExpectation(RowExpectationSpec):
+class LengthExpectation(Between[NonNegativeInt], RowExpectationSpec):
     """Texts have so many characters, arrays so many values (along their first axis)."""
 
     kind: Literal["length"]
-    min: int | None = Field(default=None, ge=0)
-    max: int | None = Field(default=None, ge=0)
-
-    @model_validator(mode="after")
-    def bounds_are_in_order(self) -> Self:
-        _check_order(self.min, self.max)
-        return self
 
 
 class DTypeExpectation(ExpectationSpec):
@@ -114,20 +116,13 @@ class DTypeExpectation(ExpectationSpec):
 
     kind: Literal["dtype"]
     columns: list[str] = Field(min_length=1)
-    dtype: DType
+    dtype: DtypeOrFamily
 
 
-class RowCountExpectation(ExpectationSpec):
-    """The data set has so many rows, bad rows left out."""
+class RowCountExpectation(Between[NonNegativeInt], ExpectationSpec):
+    """The data set has so many rows, those left out that are bad or set aside."""
 
     kind: Literal["row_count"]
-    min: int | None = Field(default=None, ge=0)
-    max: int | None = Field(default=None, ge=0)
-
-    @model_validator(mode="after")
-    def bounds_are_in_order(self) -> Self:
-        _check_order(self.min, self.max)
-        return self
 
 
 class DriftExpectation(ExpectationSpec):
@@ -152,13 +147,6 @@ class DriftExpectation(ExpectationSpec):
         for part in (self.baseline or "any").split("@", 1):
             check_name(part)
         return self
-
-
-def _check_order(low: float | None, high: float | None) -> None:
-    if low is None and high is None:
-        raise ValueError("give min, max or both")
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"min={low} is above max={high}")
 
 
 RowExpectation = NotNullExpectation | RangeExpectation | InSetExpectation | MatchesExpectation | LengthExpectation

@@ -202,6 +202,7 @@ class TimeSplit(FractionSplit, GroupsSplit):
         if len({isinstance(moment, str) for moment in borders}) > 1:
             raise ValueError(f"val_from={self.val_from} and test_from={self.test_from}: give two numbers or two times")
         places = [_instant(moment) if isinstance(moment, str) else moment for moment in borders]
+        # Both are numbers or both are times, see above, which the type checker does not follow.
         if len(places) == 2 and not places[0] < places[1]:  # pyright: ignore[reportOperatorIssue]
             raise ValueError(f"val_from={self.val_from} must be before test_from={self.test_from}")
         return self

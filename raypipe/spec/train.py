@@ -40,7 +40,7 @@ class AdamSpec(Spec):
 class AdamWSpec(AdamSpec):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    kind: Literal["adamw"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    kind: Literal["adamw"]  # pyright: ignore[reportIncompatibleVariableOverride]  (frozen: nobody sets it)
     weight_decay: float = Field(default=0.01, ge=0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -319,7 +319,11 @@ Transform = Annotated[
     Field(discriminator="kind"),
 ]
 
-WITH_UNKNOWN = ("one_hot", "ordinal", "cross")
+WITH_UNKNOWN = frozenset(
+    get_args(variant.model_fields["kind"].annotation)[0]
+    for variant in get_args(get_args(Transform)[0])
+    if "unknown" in variant.model_fields
+)
 """Kinds that may meet a category that train has not."""
 
 

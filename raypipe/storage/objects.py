@@ -95,9 +95,9 @@ class ObjectStore(Store):
         except ObjectMissing:
             return
 
-    def _call(self, action: Callable[[], T], key: str, retry: Retry = _RETRY) -> T:
+    def _call(self, action: Callable[[], T], key: str, retry: Retry | None = None) -> T:
         self._check_key(key)
-        return retry.call(lambda: self._once(action, key))
+        return (retry or _RETRY).call(lambda: self._once(action, key))
 
     def _check_key(self, key: str) -> None:
         bad_part = any(part in _NO_KEY_PARTS or _UPLOADING.search(part) for part in key.split("/"))

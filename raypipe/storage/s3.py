@@ -22,6 +22,9 @@ FEW_RETRIES: Any = {
 }
 """Inside one call; the store's own retries are around them."""
 
+SILENCE_TIMEOUT = timedelta(seconds=20)
+"""Without a byte from the server; not of the whole transfer, since weights may be large."""
+
 
 class S3Bucket(ObjectStore):
     """Store under a prefix of one bucket.
@@ -68,7 +71,7 @@ class S3Bucket(ObjectStore):
             client_options={
                 "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=5),
-                "read_timeout": timedelta(seconds=20),  # silence, not the whole transfer: weights may be large
+                "read_timeout": SILENCE_TIMEOUT,
                 "timeout": timedelta(hours=1),
             },
             retry_config=retries,

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from raypipe.errors import StoreError
 from raypipe.testing.fakes import MemoryStore
@@ -53,15 +56,12 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def kill_tree(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
+def kill_tree(process: subprocess.Popen[Any], timeout_s: float = 10.0) -> None:
     """Kill a process and everything it started, each by its own pid: a node that goes without a word.
 
     Raises:
         subprocess.TimeoutExpired: it still runs after `timeout_s`.
     """
-    import ray  # noqa: F401  (brings the psutil it carries along)
-    import psutil  # isort: skip
-
     started = psutil.Process(process.pid).children(recursive=True)
     for each in (process, *started):
         with suppress(psutil.NoSuchProcess):  # psutil refuses when the pid has been reused

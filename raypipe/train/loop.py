@@ -35,7 +35,7 @@ from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.storage import open_store
 from raypipe.train import augment, checkpoint, optim
 from raypipe.train.checkpoint import TrainState
-from raypipe.train.rows import Batch, Rows, Share, World
+from raypipe.train.rows import Batch, Share, World
 from raypipe.train.shares import open_shares
 
 T = TypeVar("T")
@@ -336,7 +336,7 @@ class Trainer:
         """
         before = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         rows = agreed(lambda: self.train_rows.first(self.worker_batch_size), self.world)
-        self.one_row = Rows(rows.features[:1].clone(), rows.target[:1].clone())
+        self.spare_rows = rows
         self.parallel.train()
         self.loss(self.parallel(rows.features), rows.target, reduction="mean").backward()
         self._forget_gradients()
@@ -352,7 +352,7 @@ class Trainer:
                 raise
             self.failure = error
         while self.failure is not None and self.state.epoch_step < self.steps_per_epoch:
-            yield Batch(self.one_row, math.nan, 0)
+            yield Batch(self.spare_rows, math.nan, 0)
 
     def raise_failure(self) -> None:
         """Raise why this rank could not go on, if it could not."""

@@ -6,6 +6,7 @@ from collections.abc import Generator
 
 import torch
 
+from raypipe.data.transforms import FittedTransforms
 from raypipe.records import DatasetVersion
 from raypipe.storage import Store
 from raypipe.train import windows
@@ -35,7 +36,7 @@ class Resident(Share):
     ) -> None:
         super().__init__(dataset.splits[split], world, window_rows)
         parts = [part for group in self.groups for window in group for part in window.parts]
-        reader = Reader(store, dataset)
+        reader = Reader(store, dataset, FittedTransforms.from_state(dataset.transforms))
         self.rows = reader.read(parts, reader.empty(self.num_rows, home))
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
@@ -51,7 +52,5 @@ class Resident(Share):
 
     def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
         for start in range(0, self.num_rows, batch_rows):
-            yield send(Rows(*(values[start : start + batch_rows] for values in self.rows)), self.world.device)
-
-    def first(self, num_rows: int) -> Rows:
-        return next(self.in_order(num_rows))
+            batch = Rows(*(values[start : start + batch_rows].clone() for values in self.rows))  # it may be written to
+            yield send(batch, self.world.device)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raypipe.data.shards import encode_target, read_shard, share, to_rows
+from raypipe.data import columns
+from raypipe.data.shards import encode_target, features, read_shard, share
 from raypipe.data.transforms import FittedTransforms
 from raypipe.records import DatasetVersion, Shard, Split
 from raypipe.storage import Store
@@ -89,9 +90,10 @@ class Share(ABC):
     def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
         """Every row once, `batch_rows` at a time, as they are stored."""
 
-    @abstractmethod
     def first(self, num_rows: int) -> Rows:
         """The first rows as they are stored, at most `num_rows`."""
+        with closing(self.in_order(num_rows)) as batches:
+            return next(batches)
 
     def batches(self, worker_batch_size: int, seed: int, *, first_step: int) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on.
@@ -129,9 +131,8 @@ def _in_step(num_rows: int, step: int, worker_batch_size: int) -> int:
 class Reader:
     """Stored rows -> what the model reads.  Keeps the last shard: the next rows may be of the same."""
 
-    def __init__(self, store: Store, dataset: DatasetVersion) -> None:
-        self._store, self._dataset = store, dataset
-        self._fitted = FittedTransforms.from_state(dataset.transforms)
+    def __init__(self, store: Store, dataset: DatasetVersion, fitted: FittedTransforms) -> None:
+        self._store, self._dataset, self._fitted = store, dataset, fitted
         self._last: tuple[Shard, pa.Table] | None = None
 
     def empty(self, num_rows: int, device: torch.device) -> Rows:
@@ -160,8 +161,8 @@ class Reader:
 
     def _transformed(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         signature = self._dataset.signature
-        rows = to_rows([table], signature)
-        return self._fitted.apply(rows.columns, signature.inputs), encode_target(rows.target, signature)
+        target = encode_target(columns.values(table[signature.target]), signature)
+        return self._fitted.apply(features(table, signature), signature.inputs), target
 
     def _table(self, shard: Shard) -> pa.Table:
         if self._last is None or self._last[0] != shard:

@@ -100,7 +100,8 @@ def budget_of(spec: TrainSpec, world: World, side_by_side: int) -> Budget:
         host_bytes = spec.rows.resident_bytes
         return Budget(host_bytes, min(gpu_bytes, host_bytes), "train.rows.resident_bytes")
     workers = world.local_size * side_by_side
-    there, why = available_bytes() / workers, f"{size(available_bytes())} available to {workers} worker(s)"
+    available = available_bytes()
+    there, why = available / workers, f"{size(available)} available to {workers} worker(s)"
     reserved = spec.resources.memory_bytes
     if reserved is not None and reserved < there:
         there, why = reserved, f"the {size(reserved)} of train.resources.memory_bytes"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import cycle
 
 import torch
 from torch import Tensor
 
+from raypipe.data.transforms import FittedTransforms
 from raypipe.records import DatasetVersion
 from raypipe.storage import Store
 from raypipe.train import windows
@@ -26,6 +26,7 @@ class Streamed(Share):
     def __init__(self, store: Store, dataset: DatasetVersion, split: str, world: World, *, window_rows: int) -> None:
         super().__init__(dataset.splits[split], world, window_rows)
         self._store, self._dataset = store, dataset
+        self._fitted = FittedTransforms.from_state(dataset.transforms)
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
         order = windows.shuffled(self.groups, seed)
@@ -35,16 +36,10 @@ class Streamed(Share):
         order = [window for group in self.groups for window in group]
         return self._read(order, windows.rows_in_order, batch_rows)
 
-    def first(self, num_rows: int) -> Rows:
-        part = self.groups[0][0].parts[0]
-        some = replace(part, last=min(part.last, part.first + num_rows))
-        reader = Reader(self._store, self._dataset)
-        return send(reader.read([some], reader.empty(some.num_rows, HOST)), self.world.device)
-
     def _read(
         self, order: Sequence[Window], rows_of: Callable[[Window], Tensor], batch_rows: int, *, skip: int = 0
     ) -> Generator[Rows, None, None]:
-        reader = Reader(self._store, self._dataset)
+        reader = Reader(self._store, self._dataset, self._fitted)
         with ReadAhead(reader, windows.left_after(order, skip)) as ahead:
             for pick in windows.picks(order, rows_of, batch_rows, skip=skip):
                 parts = [

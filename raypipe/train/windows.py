@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from raypipe.data.shards import share
 from raypipe.records import Shard
 from raypipe.runtime import seeds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,13 @@ def cut(shards: Sequence[Shard], start: int, stop: int, window_rows: int) -> lis
 
 
 def shuffled(groups: Sequence[Sequence[Window]], seed: int) -> list[Window]:
-    """All windows, in the order of one epoch."""
-    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
-    return [window for group in order.tolist() for window in groups[group]]
+    """All windows, in the order of one epoch: groups are shuffled, and the windows of each."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def mixed(items: Sequence[T]) -> list[T]:
+        return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+    return [window for group in mixed(groups) for window in mixed(group)]
 
 
 def shuffled_rows(window: Window, seed: int) -> Tensor:

@@ -70,6 +70,7 @@ def _prepared(data: DataSpec, base: TrialBase) -> DatasetVersion:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    # None stands for no group at all; Ray's annotation leaves it out.
     outside = PlacementGroupSchedulingStrategy(placement_group=None)  # pyright: ignore[reportArgumentType]
     task = ray.remote(prepare_apart).options(num_cpus=0, scheduling_strategy=outside)
     return ray.get(task.remote(data, base))

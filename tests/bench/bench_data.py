@@ -27,27 +27,26 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs as a file
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-import numpy as np  # noqa: E402
-import ray  # noqa: E402
-import ray.data  # noqa: E402
-import torch  # noqa: E402
-from ray.data.block import BlockAccessor  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+import numpy as np
+import ray
+import ray.data
+import torch
+from ray.data.block import BlockAccessor
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from raypipe.spec.transforms import ScaleTransform  # noqa: E402
-from raypipe.storage.local import LocalFolder  # noqa: E402
-from raypipe.testing.fakes import tiny_dataset  # noqa: E402
-from raypipe.train.resident import Resident  # noqa: E402
-from raypipe.train.rows import Share, World  # noqa: E402
-from raypipe.train.streamed import Streamed  # noqa: E402
-from tests.bench.bench_training import load_mnist  # noqa: E402
+from raypipe.spec.transforms import ScaleTransform
+from raypipe.storage.local import LocalFolder
+from raypipe.testing.fakes import tiny_dataset
+from raypipe.train.resident import Resident
+from raypipe.train.rows import Share, World
+from raypipe.train.streamed import Streamed
+from tests.bench.bench_training import load_mnist
 
 BATCH = 128
 NUM_THREADS = int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count() or 1

@@ -7,13 +7,15 @@ read all of it, check every value (no nulls, no infinities), split 70/10/20 by a
 of each split by that hash, fit standardize and one_hot on train, and write the splits as Arrow files on the same disk:
 - ours: raypipe.data.stage.prepare on a Ray whose workers are up: `ray_start_s`, and `first_s` for 4,000 rows that make
   Ray start them, are printed by themselves;
-- polars: one process, as many threads as cores, its fastest way we found.
-The two take turns; medians are compared.  Then TIMES (default 10) as many rows, ours alone, once.
+- polars: one process, as many threads as cores, its fastest way we found;
+- polars_all: the same, and what ours keeps beside: a profile of every column, and a SHA-256 of what was written.
+They take turns; medians are compared.  Then TIMES (default 10) as many rows, ours alone, once.
 Peak memory is the proportional set size of the whole process tree, object store included, sampled every 0.2 s.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -23,29 +25,31 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs as a file
 
-import numpy as np  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 FILES, GROUP_ROWS = 4, 250_000
 NUMBERS = [f"n{i}" for i in range(10)]
 COUNTS = [f"c{i}" for i in range(4)]
 CATEGORIES = [f"k{i}" for i in range(5)]
-OBJECT_STORE_BYTES = 1024 * 2**20
-"""Fixed, so that ten times the rows meet the same limit."""
+SAMPLE_ROWS = 10_000
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Fixed, and less than either size needs, so that ten times the rows meet the same limit."""
 
 
 def main(num_rows: int, rounds: int, times: int) -> None:
     with tempfile.TemporaryDirectory(prefix="raypipe-bench-") as folder:
         small, out = Path(folder, "small"), Path(folder, "out")
         write_source(small, num_rows)
-        took: dict[str, list[dict[str, Any]]] = {"ours": [], "polars": []}
+        took: dict[str, list[dict[str, Any]]] = {"ours": [], "polars": [], "polars_all": []}
         for _ in range(rounds):
             for side, results in took.items():
                 results.append(measured(side, small, out))
@@ -60,6 +64,7 @@ def main(num_rows: int, rounds: int, times: int) -> None:
             **{f"{side}_rows_per_s": round(num_rows / s) for side, s in median.items()},
             **{f"{side}_peak_mib": round(m) for side, m in memory.items()},
             "ours_to_polars": round(median["polars"] / median["ours"], 2),
+            "ours_to_polars_all": round(median["polars_all"] / median["ours"], 2),
         }
         if times > 1:
             large = Path(folder, "large")
@@ -128,7 +133,7 @@ def tree_pss_mib(pid: int) -> float:
         if entry.isdigit():
             try:
                 parent = int(Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
+            except OSError:  # it has ended meanwhile
                 continue
             parents.setdefault(parent, []).append(int(entry))
     total, todo = 0, [pid]
@@ -137,7 +142,7 @@ def tree_pss_mib(pid: int) -> float:
         todo += parents.get(one, [])
         try:
             lines = Path("/proc", str(one), "smaps_rollup").read_text().splitlines()
-        except OSError:
+        except OSError:  # it has ended meanwhile
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
@@ -188,7 +193,7 @@ def ours(source: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def with_polars(source: Path, out: Path) -> dict[str, Any]:
+def with_polars(source: Path, out: Path, keeps_all: bool = False) -> dict[str, Any]:
     import polars as pl  # pyright: ignore[reportMissingImports]
 
     out.mkdir(parents=True)
@@ -213,13 +218,46 @@ def with_polars(source: Path, out: Path) -> dict[str, Any]:
     for name, part in splits.items():
         part.write_ipc(out / f"{name}.arrow")
     (out / "fitted.json").write_text(json.dumps([fitted, categories]))
+    if keeps_all:
+        (out / "profile.json").write_text(json.dumps(profile(rows), default=str))
+        for name in splits:
+            (out / f"{name}.sha256").write_text(hashlib.sha256((out / f"{name}.arrow").read_bytes()).hexdigest())
     done = time.perf_counter()
-    return {"side": "polars", "prepare_s": round(done - start, 2), **{n: len(p) for n, p in splits.items()}}
+    side = "polars_all" if keeps_all else "polars"
+    return {"side": side, "prepare_s": round(done - start, 2), **{n: len(p) for n, p in splits.items()}}
+
+
+def profile(rows: Any) -> dict[str, Any]:
+    """What DataProfile holds, with polars: counts, extremes, moments, top values; quantiles, histograms of a sample."""
+    import polars as pl  # pyright: ignore[reportMissingImports]
+
+    col = pl.col
+    numbers = [*NUMBERS, *COUNTS, "label"]
+    sample = rows.head(SAMPLE_ROWS)  # in order of their hash
+    told = rows.select(
+        pl.all().null_count().name.suffix("_nulls"),
+        *[
+            stat.alias(f"{name}_{what}")
+            for name in numbers
+            for what, stat in {
+                "min": col(name).min(),
+                "max": col(name).max(),
+                "mean": col(name).mean(),
+                "std": col(name).std(),
+                "zeros": (col(name) == 0).sum(),
+            }.items()
+        ],
+        *[col(name).str.len_chars().mean().alias(f"{name}_length") for name in CATEGORIES],
+    ).to_dicts()[0]
+    told |= {f"{name}_q{q:g}": sample[name].quantile(q) for name in numbers for q in QUANTILES}
+    told |= {f"{name}_histogram": sample[name].hist(bin_count=20).to_dicts() for name in numbers}
+    few = [name for name in [*COUNTS, "label", *CATEGORIES] if rows[name].head(4096).n_unique() <= 1000]
+    return told | {f"{name}_top": rows[name].value_counts(sort=True).head(100).to_dicts() for name in few}
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        run = {"ours": ours, "polars": with_polars}[sys.argv[2]]
+        run = {"ours": ours, "polars": with_polars, "polars_all": partial(with_polars, keeps_all=True)}[sys.argv[2]]
         print(json.dumps(run(Path(sys.argv[3]), Path(sys.argv[4]))))
     else:
         numbers = [int(arg) for arg in sys.argv[1:]]

@@ -24,6 +24,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raypipe.records import ModelVersion
+    from raypipe.storage import Store
 
 CONNECTIONS = 16
 NUM_FEATURES = 784
@@ -201,7 +206,7 @@ def raypipe_server(folder: Path) -> Iterator[str]:
             stop()
 
 
-def model_version(store):  # type: ignore[no-untyped-def]
+def model_version(store: Store) -> ModelVersion:
     """A registered MLP with random weights; its weights also as a file for the other servers."""
     import torch
     from safetensors.torch import save_file
@@ -262,7 +267,7 @@ def server(folder: Path, command: list[str], port: int) -> Iterator[str]:
             try:
                 httpx.get(url, trust_env=False)
                 break
-            except httpx.TransportError:
+            except httpx.TransportError:  # not yet
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"did not start: {' '.join(command)}") from None
                 time.sleep(0.1)
@@ -349,7 +354,7 @@ def free_port() -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
+            except OSError:  # taken
                 continue
         return port
 

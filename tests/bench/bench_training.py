@@ -26,23 +26,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it runs as a file
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
-from raypipe.model.predictor import Predictor  # noqa: E402
-from raypipe.records import DatasetVersion, TrainResult  # noqa: E402
-from raypipe.spec.pipeline import PipelineSpec  # noqa: E402
-from raypipe.spec.transforms import ScaleTransform  # noqa: E402
-from raypipe.storage.local import LocalFolder  # noqa: E402
-from raypipe.testing.fakes import tiny_dataset  # noqa: E402
-from raypipe.train import loop  # noqa: E402
-from raypipe.train.rows import World  # noqa: E402
+from raypipe.model.predictor import Predictor
+from raypipe.records import DatasetVersion, TrainResult
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.transforms import ScaleTransform
+from raypipe.storage.local import LocalFolder
+from raypipe.testing.fakes import tiny_dataset
+from raypipe.train import loop
+from raypipe.train.rows import World
 
 BATCH, LR, MOMENTUM = 128, 0.2, 0.9
 EPOCHS_A_TURN, EPOCHS_FOR_ACCURACY = 3, 5
@@ -202,7 +201,7 @@ def epochs_dataloader(train: Images, epochs: int, num_workers: int) -> list[floa
 
 def load_mnist() -> tuple[Images, Images, bool]:
     """Train and test, each images uint8 [B, 28, 28] and labels int64 [B]; whether they are the real ones."""
-    folder = Path(os.environ.get("RAYPIPE_MNIST", ROOT.parent / "shared" / "data" / "mnist"))
+    folder = Path(os.environ.get("RAYPIPE_MNIST", Path(__file__).parents[3] / "shared" / "data" / "mnist"))
     if not folder.is_dir():
         random = np.random.default_rng(0)
         made = [(random.integers(0, 256, (n, 28, 28), np.uint8), random.integers(0, 10, n)) for n in (60_000, 10_000)]

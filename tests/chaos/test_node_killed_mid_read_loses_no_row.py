@@ -49,7 +49,7 @@ class Head:
         """Nodes that are alive; 0 while the dashboard does not answer."""
         try:
             answer = httpx.get(f"{self.url}/api/v0/nodes", timeout=5)
-        except httpx.TransportError:
+        except httpx.TransportError:  # not up yet
             return 0
         rows = answer.json()["data"]["result"]["result"] if answer.status_code == 200 else []
         return sum(row["state"] == "ALIVE" for row in rows)

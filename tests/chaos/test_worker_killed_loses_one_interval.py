@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -19,7 +20,10 @@ from raypipe.testing import faults
 from raypipe.train.stage import train
 from tests.integration import faulty
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+pytestmark = [
+    *(pytest.mark.chaos, pytest.mark.ray, pytest.mark.s3),
+    *(pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)),
+]
 
 INTERVAL = 3
 EPOCHS = 6
@@ -30,11 +34,15 @@ Neighbours differ in the call: the other rank still reaches the call in which th
 """
 
 
-def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_bits(
+    tmp_path: Path, bucket: str
+) -> None:
     weights: dict[str, dict[str, torch.Tensor]] = {}
+    histories: dict[str, Any] = {}
+    stores = {"whole": str(tmp_path / "store"), "killed": f"s3://{bucket}/some/prefix"}
     for run_id, plan in {"whole": [], "killed": PLAN}.items():
         code_dir = faults.write_network(tmp_path / run_id / "code", plan)
-        store = open_store(str(tmp_path / run_id / "store"))
+        store = open_store(stores[run_id])
         spec = faulty.pipeline(code_dir, epochs=EPOCHS, max_failures=len(PLAN))
         progress = Progress(run_id, stream=io.StringIO())
         ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
@@ -42,6 +50,7 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
         progress.save(store)
         files = read_published(store, result.artifact.key, digest=result.artifact.digest)
         weights[run_id] = safetensors.torch.load(files[WEIGHTS])
+        histories[run_id] = result.history
 
     killed = faults.kills(code_dir)
     assert len(killed) == len(PLAN) and all(faults.is_gone(pid) for pid, _ in killed), "the faults must have happened"
@@ -52,3 +61,5 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
         done = start + call - 2  # without the settling call and the call that was cut short
         assert 0 <= done - next_start < INTERVAL
     assert all(torch.equal(weights["whole"][name], weights["killed"][name]) for name in weights["whole"])
+    assert histories["whole"] == histories["killed"]
+    assert not list(store.list("runs/killed/train/ray")), "Ray Train's own notes are cleared"

@@ -25,6 +25,8 @@ from tests.conftest import pick_ports
 if TYPE_CHECKING:
     import psutil
 
+    from raypipe.runtime.context import RunContext
+
 S3_START_TIMEOUT_S = 90.0
 S3_STOP_TIMEOUT_S = 15.0
 RAY_STOP_TIMEOUT_S = 2.0
@@ -174,7 +176,7 @@ def _wait_until_answers(server: S3Server, process: subprocess.Popen[bytes], log_
             return
         except (BotoCoreError, ClientError) as error:
             seen = error
-        time.sleep(0.25)
+        time.sleep(0.25)  # between two tries; the server tells nobody when it is ready
     tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-20:])
     state = "still runs" if process.poll() is None else f"exited with {process.returncode}"
     pytest.fail(f"SeaweedFS {state} but did not answer in {S3_START_TIMEOUT_S:.0f} s ({seen})\n{tail}")
@@ -184,6 +186,15 @@ def _wait_until_answers(server: S3Server, process: subprocess.Popen[bytes], log_
 def bucket(s3: S3Server) -> str:
     """A fresh bucket of this test alone."""
     return s3.bucket()
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> RunContext:
+    """A run whose store is a folder of this test alone."""
+    from raypipe.storage import open_store
+    from raypipe.testing.fakes import run_context
+
+    return run_context(open_store(str(tmp_path / "store")))
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +225,7 @@ def session_processes(temp_dir: Path) -> list[psutil.Process]:
 
     found: dict[psutil.Process, None] = {}
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             if any(_names(temp_dir / "ray", word) for word in process.cmdline()):
                 found[process] = None
                 found.update(dict.fromkeys(process.children(recursive=True)))

@@ -40,7 +40,7 @@ def node(
         while not until():
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the node did not come up:\n{log.read_text()[-2000:]}")
-            time.sleep(0.2)
+            time.sleep(0.2)  # a node announces itself to nobody but its cluster
         yield process
     finally:
         if process.poll() is None:

@@ -27,6 +27,8 @@ import pytest
 import yaml
 from botocore.config import Config
 
+from raypipe.testing.faults import kill_tree
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "cluster" / "aws.yaml").read_text()
 README = (ROOT / "cluster" / "README.md").read_text()
@@ -47,7 +49,7 @@ def free_port(low: int = 20000, high: int = 29000) -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
+            except OSError:  # taken
                 continue
             return port
     raise RuntimeError("no free port")
@@ -57,7 +59,7 @@ def wait_until(is_true: Callable[[], bool], what: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, f"still not so after {seconds} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two questions; the deadline decides
 
 
 def http(url: str, token: str | None = None, body: Any = None) -> tuple[int, Any]:
@@ -71,7 +73,7 @@ def http(url: str, token: str | None = None, body: Any = None) -> tuple[int, Any
     except urllib.error.HTTPError as error:
         with error:
             return error.code, None
-    except OSError:
+    except OSError:  # nobody answers
         return 0, None
 
 
@@ -81,7 +83,7 @@ def processes_mentioning(text: str) -> list[str]:
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
+            except OSError:  # it has ended meanwhile
                 continue
             if text in line:
                 found.append(f"{entry.name} {line}")
@@ -332,36 +334,39 @@ def listening_addresses(port: int) -> set[str]:
 @pytest.mark.s3
 def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
     env = {**BARE, "TMPDIR": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    server = subprocess.Popen([ROOT / "cluster" / "object_store.sh", "--bucket", "mine"], env=env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)  # fmt: skip
-    try:
-        assert server.stdout is not None
-        exported: dict[str, str] = {}
-        for line in server.stdout:  # ends when the server does, so this cannot hang on a crash
-            name, _, value = line.strip().removeprefix("export ").partition("=")
-            exported[name] = value
-            if line.startswith("#"):
-                break
-        assert exported["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
-        s3 = client("s3", exported)
-        s3.put_object(Bucket="mine", Key="dev/a", Body=b"hello")
-        assert s3.get_object(Bucket="mine", Key="dev/a")["Body"].read() == b"hello"
-        assert http(f"{exported['AWS_ENDPOINT_URL']}/mine/dev/a")[0] == 403
-        assert listening_addresses(int(exported["AWS_ENDPOINT_URL"].rpartition(":")[2])) == {"127.0.0.1"}
-        (private,) = tmp_path.iterdir()
-        assert private.stat().st_mode & 0o077 == 0
-        assert (private / "identities.json").stat().st_mode & 0o077 == 0
-        running = processes_mentioning(str(private))
-        grpc = [int(port) + 10000 for port in re.findall(r"-(?:master|volume|filer|s3)\.port=(\d+)", running[0])]
-        sockets = [path for port in grpc for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
-        assert len(grpc) == 4 and sockets
-        assert running and not any(exported["AWS_SECRET_ACCESS_KEY"] in line for line in running)
-    finally:
-        server.send_signal(signal.SIGINT)  # Ctrl-C, to the script alone
+    words = [ROOT / "cluster" / "object_store.sh", "--bucket", "mine"]
+    with subprocess.Popen(
+        words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as server:
         try:
-            out, err = server.communicate(timeout=60)
+            assert server.stdout is not None
+            exported: dict[str, str] = {}
+            for line in server.stdout:  # ends when the server does, so this cannot hang on a crash
+                name, _, value = line.strip().removeprefix("export ").partition("=")
+                exported[name] = value
+                if line.startswith("#"):
+                    break
+            assert exported["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
+            s3 = client("s3", exported)
+            s3.put_object(Bucket="mine", Key="dev/a", Body=b"hello")
+            assert s3.get_object(Bucket="mine", Key="dev/a")["Body"].read() == b"hello"
+            assert http(f"{exported['AWS_ENDPOINT_URL']}/mine/dev/a")[0] == 403
+            assert listening_addresses(int(exported["AWS_ENDPOINT_URL"].rpartition(":")[2])) == {"127.0.0.1"}
+            (private,) = tmp_path.iterdir()
+            assert private.stat().st_mode & 0o077 == 0
+            assert (private / "identities.json").stat().st_mode & 0o077 == 0
+            running = processes_mentioning(str(private))
+            grpc = [int(port) + 10000 for port in re.findall(r"-(?:master|volume|filer|s3)\.port=(\d+)", running[0])]
+            sockets = [path for port in grpc for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+            assert len(grpc) == 4 and sockets
+            assert running and not any(exported["AWS_SECRET_ACCESS_KEY"] in line for line in running)
         finally:
-            server.kill()
+            server.send_signal(signal.SIGINT)  # Ctrl-C, to the script alone
+            try:
+                out, err = server.communicate(timeout=20)
+            finally:
+                if server.poll() is None:
+                    kill_tree(server)
     assert server.returncode == 130
     assert err.endswith("object store stopped\n") and exported["AWS_SECRET_ACCESS_KEY"] not in err + out
     assert processes_mentioning(str(private)) == []

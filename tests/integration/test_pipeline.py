@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,9 @@ from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
 from raypipe.registry.versions import list_models
+from raypipe.retry import Retry
 from raypipe.serve.stage import stop
-from raypipe.storage import open_store
+from raypipe.storage import objects, open_store
 from tests.integration.conftest import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -46,6 +49,24 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "p.yaml"
 
 
+@pytest.fixture(scope="module")
+def first_run(ray_cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder in which the pipeline has run once, and what that run told."""
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "p.yaml").write_text(FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, done("run", folder / "p.yaml")
+
+
+@pytest.fixture
+def run_before(file: Path, first_run: tuple[Path, Any]) -> Any:
+    """What the first run of `file` told; its store is there, as it left it."""
+    folder, told = first_run
+    shutil.copytree(folder / ".raypipe", file.parent / ".raypipe")
+    return told
+
+
 def raypipe(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
@@ -61,8 +82,8 @@ def ran(document: Any) -> list[str]:
     return [name for name, stage in document["stages"].items() if not stage["reused"]]
 
 
-def test_pipeline_run_again_does_only_what_changed(ray_cluster: SimpleNamespace, file: Path):
-    first = done("run", file)
+def test_pipeline_run_again_does_only_what_changed(file: Path, run_before: Any):
+    first = run_before
     assert ran(first) == ["data", "train", "evaluate", "register"]
     assert first["model"] == {"name": "flowers", "version": 1} and first["metrics"]["accuracy"] > 0.6
     again = done("run", file)
@@ -85,25 +106,29 @@ def test_pipeline_run_again_does_only_what_changed(ray_cluster: SimpleNamespace,
     assert done("show", "flowers")["version"] == 1
 
 
-def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(ray_cluster: SimpleNamespace, file: Path):
-    answer = raypipe("run", file, "--run", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 1.0}]",
-                     "--set", "train.epochs=1")  # fmt: skip
+def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(file: Path, run_before: Any):
+    shutil.rmtree(file.parent / ".raypipe" / "models")
+    answer = raypipe("run", file, "--run", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 1.0}]")
     assert answer.exit_code == 3
     assert "did not pass 1 of 1 gates, nothing was registered: accuracy >= 1" in answer.stderr
     assert list_models(open_store()) == []
-    resumed = done("run", file, "--resume", "rgate", "--set", "train.epochs=1")
+    resumed = done("run", file, "--resume", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 0.5}]")
     assert (resumed["run"], ran(resumed)) == ("rgate", ["evaluate", "register"])
     assert resumed["stages"]["train"]["reason"] == "reused: done earlier in this run"
     events = open_store().read("runs/rgate/events.jsonl").decode()
     assert '"failed": true' in events and "flowers@1 registered" in events
 
 
-def test_pipeline_loss_that_is_not_a_number_names_the_step_and_publishes_nothing(
+def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publishes_nothing(
     ray_cluster: SimpleNamespace, file: Path
 ):
-    answer = raypipe("run", file, "--run", "rnan", "--set", "train.optimizer={kind: sgd, lr: 1.0e+38}")
+    spread = ("--set", "train.num_workers=2", "--set", "train.resources.num_cpus=0.5", "--set", "train.max_failures=3")
+    answer = raypipe("run", file, "--run", "rnan", *spread, "--set", "train.optimizer={kind: sgd, lr: 1.0e+38}")
     assert answer.exit_code == 3
-    assert "step " in answer.stderr.splitlines()[-2] and "Traceback" not in answer.stderr
+    assert re.search(r"training step [23] \(epoch 1\)", answer.stderr.splitlines()[-2])
+    assert "Traceback" not in answer.stderr
+    events = [json.loads(line) for line in open_store().read("runs/rnan/events.jsonl").splitlines()]
+    assert [event["step"] for event in events if event.get("event") == "start"] == [0], "trying again would not help"
     assert list_models(open_store()) == []
     assert [info.key for info in open_store().list("runs/rnan/train/artifact")] == []
 
@@ -118,6 +143,7 @@ def test_pipeline_workers_that_never_fit_are_refused_at_once(ray_cluster: Simple
 def test_pipeline_store_that_does_not_answer_exits_4_before_anything_starts(
     file: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(objects, "_RETRY", Retry(1))  # how long it is tried is shown in test_s3_store
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
     answer = raypipe("run", file, "--store", "s3://bucket/prefix")
     assert answer.exit_code == 4 and "S3 did not answer" in answer.stderr
@@ -181,7 +207,7 @@ def test_pipeline_bucket_that_does_not_exist_exits_2(file: Path, request: pytest
     assert answer.exit_code == 2 and "bucket 'no-such-bucket-here' does not exist" in answer.stderr
 
 
-def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path, free_port: int):
+def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path, run_before: Any, free_port: int):
     words = [sys.executable, "-m", "raypipe", "run", str(file), "--json", "--set", f"serve.port={free_port}"]
     errors = file.parent / "stderr"
     with errors.open("w") as stderr:
@@ -207,7 +233,7 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path,
     process.stdout.close()
     deadline = time.monotonic() + LEAVE_TIMEOUT_S
     while (left := [pid for pid in children if _lives(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.1)  # they are no children of ours to wait for
     assert left == []
 
 
@@ -221,5 +247,5 @@ def _session(pid: int) -> list[int]:
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+    except OSError:  # no such process
         return False

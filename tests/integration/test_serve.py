@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,31 +25,12 @@ from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import run_context, tiny_dataset
 from raypipe.testing.served import model_version
+from tests.conftest import pick_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 ROWS = [{"image": np.random.default_rng(i).integers(0, 256, (8, 8)).tolist()} for i in range(5)]
 START_TIMEOUT_S = 90.0
-
-SLOW_MODEL = """
-import time
-from torch import nn
-
-class Slow(nn.Module):
-    def __init__(self, num_outputs):
-        super().__init__()
-        self.layer = nn.LazyLinear(num_outputs)
-
-    def forward(self, x):
-        time.sleep(0.05)
-        return self.layer(x.flatten(1))
-
-def build(input_shape, num_outputs):
-    import torch
-    model = Slow(num_outputs)
-    model(torch.zeros(1, *input_shape))
-    return model
-"""
 
 ONLY_IN_THE_DRIVER = """
 import os
@@ -82,13 +60,26 @@ def ctx(store: LocalFolder, ray_cluster: SimpleNamespace) -> RunContext:
     return run_context(store)
 
 
-@pytest.fixture
-def spec(free_port: int) -> Iterator[ServeSpec]:
-    """One port per test; whatever runs afterwards is stopped."""
-    yield ServeSpec(
-        port=free_port, start_timeout_s=START_TIMEOUT_S, max_replicas=1, resources=ResourceSpec(num_cpus=0.5)
-    )
+@pytest.fixture(scope="module")
+def spec(ray_cluster: SimpleNamespace) -> Iterator[ServeSpec]:
+    """One port for the module, since a cluster has one Serve; whatever runs in the end is stopped."""
+    (port,) = pick_ports(1)
+    yield ServeSpec(port=port, start_timeout_s=START_TIMEOUT_S, max_replicas=1, resources=ResourceSpec(num_cpus=0.5))
     stop()
+
+
+@pytest.fixture(scope="module")
+def served_by_python(spec: ServeSpec, store: LocalFolder, digits: DatasetVersion) -> Endpoint:
+    """Version 1 of digits behind Ray's Python proxy, until the test that stops it."""
+    model = model_version(store, digits, name="digits")
+    return deploy(spec.model_copy(update={"ingress": "python"}), model, run_context(store), probe_rows=ROWS[:2])
+
+
+@pytest.fixture(scope="module")
+def served(spec: ServeSpec, store: LocalFolder, digits: DatasetVersion) -> Endpoint:
+    """Version 1 of digits behind HAProxy; the tests before the first that asks for it find nothing served."""
+    model = model_version(store, digits, name="digits")
+    return deploy(spec.model_copy(update={"ingress": "haproxy"}), model, run_context(store), probe_rows=ROWS[:2])
 
 
 def write_code(folder: Path, source: str) -> Path:
@@ -107,16 +98,11 @@ def clean_modules() -> Iterator[None]:
     sys.modules.pop("model", None)
 
 
-@pytest.mark.parametrize("ingress", ["haproxy", "python"])
-def test_endpoint_answers_what_the_predictor_answers_and_survives_bad_requests(
-    ingress: Any, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
-):
+def assert_answers_as_the_predictor_and_survives_bad_requests(
+    endpoint: Endpoint, store: LocalFolder, digits: DatasetVersion
+) -> None:
     model = model_version(store, digits, name="digits")
     expected = Predictor.load(store, model.artifact).predict(columns_of(ROWS, digits.signature, max_rows=10)).values
-
-    endpoint = deploy(spec.model_copy(update={"ingress": ingress}), model, ctx, probe_rows=ROWS[:2])
-
-    assert (endpoint.ingress, endpoint.url) == (ingress, f"http://127.0.0.1:{spec.port}")
     assert endpoint.probe["request"] == {"instances": ROWS[:2]}
     assert len(endpoint.probe["answer"]["predictions"]) == 2
     with httpx.Client(base_url=endpoint.url, trust_env=False, timeout=30) as client:
@@ -175,35 +161,6 @@ def replica_pid() -> int:
     return pid
 
 
-def test_second_version_second_model_route_prefix_and_stop(
-    spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
-):
-    first = deploy(spec, model_version(store, digits, name="digits"), ctx)
-    second = deploy(spec, model_version(store, digits, name="digits", version=2), ctx, probe_rows=ROWS[:1])
-    assert second.url == first.url and second.probe["answer"]["version"] == 2
-
-    other = model_version(store, digits, name="other")
-    with pytest.raises(ServeError, match=r"refuses other: .*used by application") as raised:
-        deploy(spec, other, ctx)
-    assert "serve.route_prefix" in raised.value.hint
-    endpoint = deploy(spec.model_copy(update={"route_prefix": "/other/"}), other, ctx, probe_rows=ROWS[:1])
-    assert endpoint.url == f"{first.url}/other"
-    assert endpoint.probe["answer"]["model"] == "other"
-    assert httpx.get(f"{endpoint.url}/healthz", trust_env=False).json()["model"] == "other"
-    assert httpx.get(f"{first.url}/healthz", trust_env=False).json()["model"] == "digits"
-
-    with pytest.raises(ServeError, match=f"listens on 127.0.0.1:{spec.port} .* already"):
-        deploy(spec.model_copy(update={"port": spec.port + 1}), other, ctx)
-    with pytest.raises(ServeError, match=r"no application 'nobody'.*digits, other"):
-        stop("nobody")
-    assert stop("other") == ["other"]
-    assert [row["name"] for row in status()] == ["digits"]
-    assert stop() == ["digits"]
-    assert status() == []
-    with pytest.raises(httpx.TransportError):
-        httpx.get(f"{first.url}/healthz", trust_env=False)
-
-
 def test_port_in_use_is_refused_before_anything_starts(
     spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
 ):
@@ -225,11 +182,40 @@ def test_damaged_artifact_is_refused_before_anything_starts(
     assert status() == []
 
 
+def test_replica_that_fits_nowhere_is_a_timeout_that_says_what_it_needs(
+    served_by_python: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
+):
+    few_s = {"start_timeout_s": 2.0, "request_timeout_s": 1.0}  # Serve waits as long for a replica that never came
+    hungry = spec.model_copy(update={"route_prefix": "/hungry", "resources": ResourceSpec(num_cpus=64), **few_s})
+    with pytest.raises(ServeError, match=r"within 2 s: one replica needs CPU 64, free"):
+        deploy(hungry, model_version(store, digits, name="hungry"), ctx)
+    assert [row["name"] for row in status()] == ["digits"]
+
+
+def test_endpoint_behind_the_python_proxy_answers_as_the_predictor_until_it_is_stopped(
+    served_by_python: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion
+):
+    endpoint = served_by_python
+    assert (endpoint.ingress, endpoint.url) == ("python", f"http://127.0.0.1:{spec.port}")
+    assert_answers_as_the_predictor_and_survives_bad_requests(endpoint, store, digits)
+    assert stop() == ["digits"]
+    assert status() == []
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{endpoint.url}/healthz", trust_env=False)
+
+
+def test_endpoint_behind_haproxy_answers_as_the_predictor(
+    served: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion
+):
+    assert (served.ingress, served.url) == ("haproxy", f"http://127.0.0.1:{spec.port}")
+    assert_answers_as_the_predictor_and_survives_bad_requests(served, store, digits)
+
+
 def test_code_that_the_replica_cannot_import_is_told_and_undone(
+    served: Endpoint,
     spec: ServeSpec,
     store: LocalFolder,
     digits: DatasetVersion,
-    ray_cluster: SimpleNamespace,
     tmp_path: Path,
     clean_modules: None,
 ):
@@ -238,71 +224,29 @@ def test_code_that_the_replica_cannot_import_is_told_and_undone(
         store, digits, name="homesick", spec=ImportModel(kind="import", path="model.py:build"), code_dir=code
     )
     with pytest.raises(ServeError, match=r"homesick did not start: .*left_at_home"):
-        deploy(spec, model, run_context(store, code_dir=code))
-    assert status() == []
+        deploy(spec.model_copy(update={"route_prefix": "/homesick"}), model, run_context(store, code_dir=code))
+    assert [row["name"] for row in status()] == ["digits"]
 
 
-def test_replica_that_fits_nowhere_is_a_timeout_that_says_what_it_needs(
-    spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
+def test_second_version_second_model_and_route_prefix(
+    served: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
 ):
-    few_s = {"start_timeout_s": 2.0, "request_timeout_s": 1.0}  # Serve waits as long for a replica that never came
-    hungry = spec.model_copy(update={"resources": ResourceSpec(num_cpus=64), **few_s})
-    with pytest.raises(ServeError, match=r"within 2 s: one replica needs CPU 64, free"):
-        deploy(hungry, model_version(store, digits, name="hungry"), ctx)
-    assert status() == []
+    second = deploy(spec, model_version(store, digits, name="digits", version=2), ctx, probe_rows=ROWS[:1])
+    assert second.url == served.url and second.probe["answer"]["version"] == 2
 
+    other = model_version(store, digits, name="other")
+    with pytest.raises(ServeError, match=r"refuses other: .*used by application") as raised:
+        deploy(spec, other, ctx)
+    assert "serve.route_prefix" in raised.value.hint
+    endpoint = deploy(spec.model_copy(update={"route_prefix": "/other/"}), other, ctx, probe_rows=ROWS[:1])
+    assert endpoint.url == f"{served.url}/other"
+    assert endpoint.probe["answer"]["model"] == "other"
+    assert httpx.get(f"{endpoint.url}/healthz", trust_env=False).json()["model"] == "other"
+    assert httpx.get(f"{served.url}/healthz", trust_env=False).json()["model"] == "digits"
 
-def test_replicas_follow_the_load_up_and_down_without_a_failed_request(
-    spec: ServeSpec,
-    store: LocalFolder,
-    digits: DatasetVersion,
-    ray_cluster: SimpleNamespace,
-    tmp_path: Path,
-    clean_modules: None,
-):
-    code = write_code(tmp_path / "code", SLOW_MODEL)
-    model = model_version(
-        store, digits, name="slow", spec=ImportModel(kind="import", path="model.py:build"), code_dir=code
-    )
-    scaling = {"max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 1, "downscale_delay_s": 1}
-    endpoint = deploy(spec.model_copy(update=scaling), model, run_context(store, code_dir=code))
-    with load(endpoint, connections=12) as answers:
-        wait_for_replicas(2, timeout_s=60)
-    wait_for_replicas(1, timeout_s=60)
-    assert set(answers) == {200} and len(answers) > 100
-
-
-class load:
-    """Ask from several connections while the block runs; the value collects a status code per answer."""
-
-    def __init__(self, endpoint: Endpoint, connections: int) -> None:
-        self._url = f"{endpoint.url}/predict"
-        self._body = json.dumps({"instances": ROWS[:1]}).encode()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(connections)]
-        self._answers: list[Any] = []
-
-    def __enter__(self) -> list[Any]:
-        for thread in self._threads:
-            thread.start()
-        return self._answers
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        with httpx.Client(trust_env=False, timeout=30, headers={"content-type": "application/json"}) as client:
-            while not self._stop.is_set():
-                try:
-                    self._answers.append(client.post(self._url, content=self._body).status_code)
-                except httpx.TransportError as error:
-                    self._answers.append(repr(error))
-
-
-def wait_for_replicas(count: int, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while (found := status()[0]["replicas"]) != count:
-        assert time.monotonic() < deadline, f"{found} replicas after {timeout_s} s, wanted {count}"
-        threading.Event().wait(0.2)
+    with pytest.raises(ServeError, match=f"listens on 127.0.0.1:{spec.port} .* already"):
+        deploy(spec.model_copy(update={"port": spec.port + 1}), other, ctx)
+    with pytest.raises(ServeError, match=r"no application 'nobody'.*digits, other"):
+        stop("nobody")
+    assert stop("other") == ["other"]
+    assert [row["name"] for row in status()] == ["digits"]

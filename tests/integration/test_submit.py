@@ -74,7 +74,7 @@ class Head:
         token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
         try:
             answer = httpx.get(f"{self.url}/api/{path}", headers=token, timeout=5)
-        except httpx.TransportError:
+        except httpx.TransportError:  # not up yet, or busy
             return None
         return answer.json() if answer.status_code == 200 else None
 
@@ -230,7 +230,7 @@ def _job(head: Head, folder: Path, words: list[str]) -> tuple[str, str]:
     deadline = time.monotonic() + JOB_TIMEOUT_S
     while not (status := client.get_job_status(job)).is_terminal():
         assert time.monotonic() < deadline, client.get_job_logs(job)
-        time.sleep(0.2)
+        time.sleep(0.2)  # the status of a job can only be asked for
     return status.value, client.get_job_logs(job)
 
 

@@ -30,7 +30,7 @@ def raised_while_handling(inner: Exception, outer: Exception, *, hidden: bool) -
             raise inner
         except Exception:
             outer.__suppress_context__ = hidden  # what `from None` sets
-            raise outer  # noqa: B904
+            raise outer  # noqa: B904  (what is tested is the chain Python makes by itself)
     except Exception as error:
         return error
 

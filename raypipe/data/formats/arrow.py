@@ -28,7 +28,6 @@ from raypipe.spec.sources import ArrowSource
 SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc")
 
 FILE_MAGIC, FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
-HINT = "write it again, fetch a good copy, or correct the path"
 
 
 def files(source: ArrowSource, root: str) -> list[SourceFile]:
@@ -47,7 +46,7 @@ def divided(file: SourceFile) -> list[FileRange]:
     whole = [FileRange(file, file.size_bytes)]
     if file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
         return whole
-    with readable(file.name, "Arrow", HINT), open_file(file) as handle:
+    with readable(file.name, "Arrow"), open_file(file) as handle:
         if handle.read(len(FILE_MAGIC)) != FILE_MAGIC:
             return whole
         num_batches = pa.ipc.open_file(handle).num_record_batches
@@ -64,7 +63,7 @@ def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[
         DataError: not Arrow, damaged, or a named column is missing.
     """
     part = as_range(part)
-    with readable(part.name, "Arrow", HINT), open_file(part.file) as handle:
+    with readable(part.name, "Arrow"), open_file(part.file) as handle:
         magic = handle.read(len(FILE_MAGIC))
         if magic.startswith(FEATHER_1_MAGIC):
             raise DataError(f"{part.name} is Feather version 1", "write it again with version 2, which is Arrow IPC")
@@ -80,11 +79,11 @@ def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[
             options.included_fields = [schema.get_field_index(name) for name in names]
         handle.seek(0)
         reader = opened(handle, options=options)
-        yield reader.schema.empty_table()
+        yield reader.schema.remove_metadata().empty_table()
         if magic == FILE_MAGIC:
             stop = reader.num_record_batches if part.stop is None else part.stop
             batches = (reader.get_batch(i) for i in range(part.start, stop))
         else:
             batches = iter(reader)
         for batch in batches:
-            yield pa.Table.from_batches([batch])
+            yield pa.Table.from_batches([batch]).replace_schema_metadata()

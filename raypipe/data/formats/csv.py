@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 
 BLANK = b"\r\n"
 NEWLINE, RETURN, QUOTE = b'\n\r"'
+HINT = "check data.source.delimiter, and that the file is whole"
 SHOWN = 80
 """Characters of a value that a message shows."""
 
@@ -47,8 +48,22 @@ def files(source: CsvSource, root: str) -> list[SourceFile]:
 
 def read(source: CsvSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """Rows of all files; a large file is divided where its quoted values hold no line breaks."""
-    parts = ranges(files(source, root), divisible=not source.newlines_in_values)
+    found = files(source, root)
+    refuse_undeclared(found, source, masking)
+    parts = ranges(found, divisible=not source.newlines_in_values)
     return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
+
+
+def refuse_undeclared(files: Sequence[SourceFile], source: CsvSource, masking: Masking = NO_MASKING) -> None:
+    """Raise MissingColumn when none of the files has a column that `dtypes` names; reads header lines only."""
+    there: dict[str, None] = {}
+    for file in files:
+        if there.keys() >= source.dtypes.keys():
+            return
+        with masking.guard(file.name), readable(file.name, "CSV", HINT), closing(_rows(as_range(file), source)) as rows:
+            there.update(dict.fromkeys(_names(rows.header(), file.name, source)))
+    with masking.guard("data.source"):
+        require(list(source.dtypes), list(there), "data.source")
 
 
 def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa.Table]:
@@ -61,9 +76,8 @@ def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa
     Raises:
         DataError: no header, or bytes that cannot be decompressed.
     """
-    hint = "check data.source.delimiter, and that the file is whole"
     part = as_range(part)
-    with readable(part.name, "CSV", hint), closing(_rows(part, source)) as rows:
+    with readable(part.name, "CSV", HINT), closing(_rows(part, source)) as rows:
         names = _names(_header(part, source) if part.start else rows.header(), part.name, source)
         parser = _Parser(names, part.name, source)
         is_empty = True
@@ -140,9 +154,9 @@ class _Parser:
 
     def __init__(self, names: list[str], file: str, source: CsvSource) -> None:
         self.wanted = needed(source) or names
-        require([*self.wanted, *source.dtypes], names, file)
+        require(self.wanted, names, file)
         self._names, self._file, self._source = names, file, source
-        self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items()}
+        self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items() if name in names}
         self._dates: dict[str, pa.DataType] = {}
         """Columns that would be read as dates and times; they stay the text that was written."""
 
@@ -151,7 +165,7 @@ class _Parser:
         reasons: dict[int, str] = {}
         try:
             table, skipped = self._read(chunk, self._declared)
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid:  # some value is not of its declared type; read as text, it is found
             text = dict.fromkeys(self._declared, pa.string())
             table, skipped = self._read(chunk, text)
             table, reasons = self._converted(table)

@@ -33,7 +33,7 @@ def read(source: ImagesSource, root: str, parallelism: int | None, masking: Mask
         DataError: Pillow is missing, or no file is an image, so that none tells the size.
     """
     _pillow()
-    rows = folders.rows_of(source, root, SUFFIXES)
+    rows = folders.rows_of(source, root, SUFFIXES, masking)
     size, says = source.size, "data.source.size"
     if size is None:
         first = folders.first_readable(rows, partial(decode, mode=source.mode))

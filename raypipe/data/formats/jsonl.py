@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import ray.data
 from raypipe.data.files import SourceFile, find
 from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
 from raypipe.data.reading import (
+    ABSENT_KEY,
     NO_MASKING,
     FileRange,
     Masking,
@@ -49,33 +50,37 @@ def files(source: JsonlSource, root: str) -> list[SourceFile]:
 
 def read(source: JsonlSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """Rows of all files; a large file is divided."""
-    return read_files(ranges(files(source, root)), partial(read_file, source=source), source, parallelism, masking)
+    reader = partial(read_file, source=source, masked=masking.names)
+    return read_files(ranges(files(source, root)), reader, source, parallelism, masking)
 
 
-def read_file(part: FileRange | SourceFile, *, source: JsonlSource) -> Iterator[pa.Table]:
+def read_file(part: FileRange | SourceFile, *, source: JsonlSource, masked: Sequence[str] = ()) -> Iterator[pa.Table]:
     """One file or a range of it, in tables of some megabytes.
 
     A blank line between two others is a row without values, at the ends of the file it is nothing.  Lines that are no
     JSON object, and values that are not of their declared type, or not of the type most have, are marked as bad.
 
+    Args:
+        masked: columns that must be there besides those the source names.
     Raises:
         DataError: bytes that cannot be decompressed.
     """
     part = as_range(part)
     hint = "one JSON object a line, each field of one type throughout"
+    named = [*(needed(source) or ()), *(condition.column for condition in source.where), *masked]
     with readable(part.name, "JSON lines", hint), closing(_rows(part, source)) as rows:
         parser = _Parser(part.name, source)
         for number, chunk in enumerate(rows.chunks()):
             is_whole = part.start == 0 and number == 0 and rows.is_at_end
-            yield parser.parse(chunk) if is_whole else _with_columns(parser.parse(chunk), needed(source))
+            yield parser.parse(chunk) if is_whole else _with_columns(parser.parse(chunk), named)
 
 
-def _with_columns(table: pa.Table, names: list[str] | None) -> pa.Table:
+def _with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """The table with a column for each name: that a part of a file has none of a field does not mean there is none."""
-    for name in names or ():
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows))
-    return table
+    absent = [name for name in dict.fromkeys(names) if name not in table.column_names]
+    for name in absent:
+        table = table.append_column(name, pa.nulls(table.num_rows))
+    return table.replace_schema_metadata({ABSENT_KEY: json.dumps(absent)})
 
 
 def _rows(part: FileRange, source: JsonlSource) -> RowReader:
@@ -95,7 +100,7 @@ class _Parser:
             chunk.unread[row] = f"is nested deeper than {MAX_DEPTH}"
         try:
             table = self._read(chunk)
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid:  # some rows are bad; `_judge` finds which
             table = None
         if table is None or table.num_rows != len(chunk):
             self._judge(chunk)

@@ -35,8 +35,6 @@ MAX_ROWS = 2**17
 MAX_DICTIONARY = 2**16
 """Bytes of a stored dictionary beyond which values do not repeat enough; a writer that gives up leaves a larger one."""
 
-HINT = "write it again, fetch a good copy, or correct the path"
-
 
 def files(source: ParquetSource, root: str) -> list[SourceFile]:
     """The files the source names."""
@@ -53,7 +51,7 @@ def divided(file: SourceFile) -> list[FileRange]:
     """A large file in neighbouring row groups of about BLOCK_BYTES before compression; a small one whole."""
     if file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
         return [FileRange(file, file.size_bytes)]
-    with readable(file.name, "Parquet", HINT), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
+    with readable(file.name, "Parquet"), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
     found: list[FileRange] = []
     start = raw = stored = 0
@@ -73,7 +71,7 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         DataError: not a Parquet file, damaged, or a named column is missing.
     """
     part = as_range(part)
-    with readable(part.name, "Parquet", HINT), open_file(part.file) as handle:
+    with readable(part.name, "Parquet"), open_file(part.file) as handle:
         metadata = pq.read_metadata(handle)
         parquet = pq.ParquetFile(
             handle, metadata=metadata, read_dictionary=_repeating(metadata), page_checksum_verification=True
@@ -90,9 +88,9 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
             batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
         ):
             is_empty = False
-            yield pa.Table.from_batches([batch])
+            yield pa.Table.from_batches([batch]).replace_schema_metadata()
         if is_empty:
-            empty = schema.empty_table()
+            empty = schema.remove_metadata().empty_table()
             yield empty if names is None else empty.select(names)
 
 

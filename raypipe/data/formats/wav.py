@@ -27,7 +27,7 @@ def files(source: WavSource, root: str) -> list[SourceFile]:
 
 def read(source: WavSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """One row a file: `audio` float32 [sample_rate * duration_s], `label`, `file`."""
-    rows = folders.rows_of(source, root, SUFFIXES)
+    rows = folders.rows_of(source, root, SUFFIXES, masking)
     num_samples = max(1, round(source.sample_rate * source.duration_s))
     reader = partial(decode, sample_rate=source.sample_rate, num_samples=num_samples)
     return folders.read(

@@ -100,11 +100,20 @@ class Kind(ABC):
         """
 
 
+class Numeric(Kind):
+    """A kind that takes numbers of any shape, and leaves the shape as it is."""
+
+    @staticmethod
+    def check(spec: Any, column: Column) -> Column:
+        need_numbers(spec, column)
+        return column
+
+
 def start(values: Any, column: Column) -> Values:
     """Raw values in the type that is computed with: the column's own, never that of the batch at hand.
 
     Args:
-        values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings.
+        values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings, encoded or not.
     """
     if column.dtype == "string":
         return _text(values, column)
@@ -118,7 +127,9 @@ def start(values: Any, column: Column) -> Values:
 
 def _text(values: Any, column: Column) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
+        values = values.combine_chunks()
+    if isinstance(values, pa.DictionaryArray):
+        return values.cast(pa.string())
     if isinstance(values, pa.Array):
         return values
     try:

@@ -34,50 +34,51 @@ from raypipe.spec.transforms import CrossTransform, HashingTransform, OneHotTran
 SHOWN = 20
 
 
-class OneHot(Kind):
-    """One column a category of the train split."""
+class Categorical(Kind):
+    """A kind that knows the categories of one column, learnt from train unless they are given."""
 
     distinct = True
 
     @staticmethod
-    def refuses(spec: OneHotTransform) -> bool:
+    def refuses(spec: Any) -> bool:
         return spec.unknown == "error"
 
     @staticmethod
-    def check(spec: OneHotTransform, column: Column) -> Column:
-        return _check(spec, column, (-1,))
-
-    @staticmethod
-    def partial(spec: OneHotTransform, values: Values, name: str) -> set[Any]:
+    def partial(spec: Any, values: Values, name: str) -> set[Any]:
         refuse_missing(values, name)
         return set(distinct(values))
 
     @staticmethod
-    def merge(spec: OneHotTransform, partials: Sequence[set[Any]], name: str) -> Fitted:
+    def merge(spec: Any, partials: Sequence[set[Any]], name: str) -> Fitted:
         return _sorted_categories(spec, partials, name)
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         super().__init__(state, fitted, name)
         self._lookup = Lookup(fitted["categories"])
 
-    def apply(self, values: Values) -> np.ndarray:
+    def index(self, values: Values) -> np.ndarray:
+        """Which category each row is, int64 [B]; -1 where it is unknown and may be."""
         refuse_missing(values, self.name)
-        index_B = _known(self, values, self._lookup.index(values))
-        return one_hot(index_B, len(self.fitted["categories"]))
+        return _known(self, values, self._lookup.index(values))
 
 
-class Ordinal(Kind):
+class OneHot(Categorical):
+    """One column a category of the train split."""
+
+    @staticmethod
+    def check(spec: OneHotTransform, column: Column) -> Column:
+        return _check(spec, column, (-1,))
+
+    def apply(self, values: Values) -> np.ndarray:
+        return one_hot(self.index(values), len(self.fitted["categories"]))
+
+
+class Ordinal(Categorical):
     """The category's index."""
-
-    distinct = True
 
     @staticmethod
     def needs_rows(spec: OrdinalTransform) -> bool:
         return spec.categories is None
-
-    @staticmethod
-    def refuses(spec: OrdinalTransform) -> bool:
-        return spec.unknown == "error"
 
     @staticmethod
     def check(spec: OrdinalTransform, column: Column) -> Column:
@@ -90,23 +91,13 @@ class Ordinal(Kind):
         return _check(spec, column, ())
 
     @staticmethod
-    def partial(spec: OrdinalTransform, values: Values, name: str) -> set[Any]:
-        refuse_missing(values, name)
-        return set(distinct(values))
-
-    @staticmethod
     def merge(spec: OrdinalTransform, partials: Sequence[set[Any]], name: str) -> Fitted:
         if spec.categories is not None:
             return {"categories": list(spec.categories)}
-        return _sorted_categories(spec, partials, name)
-
-    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
-        super().__init__(state, fitted, name)
-        self._lookup = Lookup(fitted["categories"])
+        return Categorical.merge(spec, partials, name)
 
     def apply(self, values: Values) -> np.ndarray:
-        refuse_missing(values, self.name)
-        return _known(self, values, self._lookup.index(values)).astype(np.float64)
+        return self.index(values).astype(np.float64)
 
 
 class Hashing(Kind):

@@ -45,12 +45,15 @@ class FittedTransforms:
             float32 [B, *feature_shape]: a single tensor column keeps its shape, otherwise [B, F] in `inputs` order,
             crosses last.
         Raises:
-            DataError: an unknown category, or a missing or infinite value; names column and value.
+            DataError: an unknown category, or a value that is missing or no finite float32; names column and value.
         """
-        return self.apply_exact(columns, inputs).astype(np.float32, copy=False)
+        return self._applied(columns, inputs)[1]
 
     def apply_exact(self, columns: Mapping[str, Any], inputs: Sequence[Column]) -> np.ndarray:
         """`apply` before the cast to float32."""
+        return self._applied(columns, inputs)[0]
+
+    def _applied(self, columns: Mapping[str, Any], inputs: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
         absent = [column.name for column in inputs if column.name not in columns]
         if absent:
             raise DataError(f"column '{absent[0]}' is missing; the columns are {list(columns)}", "give every feature")
@@ -64,10 +67,11 @@ class FittedTransforms:
                 values[name] = kind.apply(values[name])
         kept = [column for column in inputs if column.name not in self._left_out]
         done = _side_by_side([*(_numbers(values[column.name], column) for column in kept), *joined])
-        if not np.isfinite(done).all():
+        cast = _float32(done)
+        if not np.isfinite(cast).all():
             for column in kept:
                 _refuse_infinite(values[column.name], column)
-        return done
+        return done, cast
 
     def feature_shape(self, inputs: Sequence[Column]) -> tuple[int, ...]:
         """Shape of one row after `apply`."""
@@ -108,12 +112,19 @@ def _numbers(values: Values, column: Column) -> np.ndarray:
     raise base.still_text(column)
 
 
-def _refuse_infinite(values: Values, column: Column) -> None:
-    finite = np.isfinite(values)
+def _float32(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        return values.astype(np.float32, copy=False)
+
+
+def _refuse_infinite(values: np.ndarray, column: Column) -> None:
+    finite = np.isfinite(_float32(values))
     if not finite.all():
         bad = values[~finite].ravel()[0]
-        what = "a missing value" if np.isnan(bad) else f"{bad}"
+        what, how = f"{bad}", "a smaller value, or train with a `clip` or `log` transform"
+        if np.isnan(bad):
+            what, how = "a missing value", "a value, or train with an `impute` transform"
         raise DataError(
-            f"column '{column.name}' holds {what}; every value must be a finite number",
-            "give a value, or train with an `impute` transform for the column",
+            f"column '{column.name}' holds {what}; every value must be a finite number within float32 (3.4e38)",
+            f"give {how} for the column",
         )

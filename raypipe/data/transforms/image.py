@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from raypipe.data.transforms import statistics
-from raypipe.data.transforms.base import Fitted, Kind, State, nothing_to_fit
-from raypipe.data.transforms.statistics import Moments
+from raypipe.data.transforms.base import Fitted, Kind
+from raypipe.data.transforms.statistics import MeanAndStd, Moments
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import ChannelsFirstTransform, NormalizeTransform, ResizeTransform
@@ -45,7 +45,7 @@ class Resize(Kind):
         return values
 
 
-class Normalize(Kind):
+class Normalize(MeanAndStd):
     """(x - mean) / std, by channel."""
 
     @staticmethod
@@ -73,19 +73,12 @@ class Normalize(Kind):
     def merge(spec: NormalizeTransform, partials: Sequence[Moments], name: str) -> Fitted:
         if spec.mean is not None:
             return {"mean": spec.mean, "std": spec.std}
-        total = statistics.merged_moments(partials)
-        if not total[0].all():
-            raise nothing_to_fit(spec, name)
-        return {"mean": total[1].tolist(), "std": statistics.std(total).tolist()}
-
-    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
-        super().__init__(state, fitted, name)
-        self._mean, self._std = np.array(fitted["mean"]), np.array(fitted["std"])
+        return MeanAndStd.merge(spec, partials, name)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         is_first = self.state["channels"] == "first" and values.ndim == 4
         shape = (-1, 1, 1) if is_first or values.ndim == 3 else (-1,)
-        mean, std = (fitted.astype(values.dtype).reshape(shape) for fitted in (self._mean, self._std))
+        mean, std = (fitted.astype(values.dtype).reshape(shape) for fitted in (self.mean, self.std))
         return (values - mean) / std
 
 

@@ -14,6 +14,7 @@ from raypipe.data.transforms import statistics
 from raypipe.data.transforms.base import (
     Fitted,
     Kind,
+    Numeric,
     State,
     is_missing,
     need_filled,
@@ -23,7 +24,7 @@ from raypipe.data.transforms.base import (
     numbers,
     refuse_missing,
 )
-from raypipe.data.transforms.statistics import Moments, by_feature, per_feature
+from raypipe.data.transforms.statistics import MeanAndStd, Moments, by_feature, per_feature
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import (
@@ -37,56 +38,30 @@ from raypipe.spec.transforms import (
 )
 
 
-class Scale(Kind):
+class Scale(Numeric):
     """x * factor + offset."""
 
     @staticmethod
     def needs_rows(spec: ScaleTransform) -> bool:
         return False
 
-    @staticmethod
-    def check(spec: ScaleTransform, column: Column) -> Column:
-        need_numbers(spec, column)
-        return column
-
     def apply(self, values: np.ndarray) -> np.ndarray:
         return values * values.dtype.type(self.state["factor"]) + values.dtype.type(self.state["offset"])
 
 
-class Standardize(Kind):
-    """(x - mean) / std."""
-
-    @staticmethod
-    def check(spec: StandardizeTransform, column: Column) -> Column:
-        need_numbers(spec, column)
-        return column
+class Standardize(MeanAndStd):
+    """(x - mean) / std, by feature."""
 
     @staticmethod
     def partial(spec: StandardizeTransform, values: np.ndarray, name: str) -> Moments:
         return statistics.moments(values)
 
-    @staticmethod
-    def merge(spec: StandardizeTransform, partials: Sequence[Moments], name: str) -> Fitted:
-        total = statistics.merged_moments(partials)
-        if not total[0].all():
-            raise nothing_to_fit(spec, name)
-        return {"mean": total[1].tolist(), "std": statistics.std(total).tolist()}
-
-    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
-        super().__init__(state, fitted, name)
-        self._mean, self._std = np.array(fitted["mean"]), np.array(fitted["std"])
-
     def apply(self, values: np.ndarray) -> np.ndarray:
-        return (values - per_feature(self._mean, values)) / per_feature(self._std, values)
+        return (values - per_feature(self.mean, values)) / per_feature(self.std, values)
 
 
-class MinMax(Kind):
+class MinMax(Numeric):
     """The train split's extremes to the ends of feature_range."""
-
-    @staticmethod
-    def check(spec: MinMaxTransform, column: Column) -> Column:
-        need_numbers(spec, column)
-        return column
 
     @staticmethod
     def partial(spec: MinMaxTransform, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +151,7 @@ class Clip(Kind):
         return np.clip(values, self.fitted["min"], self.fitted["max"])
 
 
-class Log(Kind):
+class Log(Numeric):
     """Natural logarithm of (x + offset)."""
 
     @staticmethod
@@ -186,11 +161,6 @@ class Log(Kind):
     @staticmethod
     def refuses(spec: LogTransform) -> bool:
         return True
-
-    @staticmethod
-    def check(spec: LogTransform, column: Column) -> Column:
-        need_numbers(spec, column)
-        return column
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         offset = self.state["offset"]

@@ -6,8 +6,11 @@ B rows, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from raypipe.data.transforms.base import Fitted, Numeric, State, nothing_to_fit
 
 MAX_EXACT = 1_000_000
 """Train rows from which quantiles are exact; of more, those with the smallest row ids stand for all."""
@@ -60,6 +63,21 @@ def std(total: Moments) -> np.ndarray:
     eps = np.finfo(np.float64).eps
     constant = variance <= count * eps * variance + (count * mean * eps) ** 2
     return np.where(constant, 1.0, np.sqrt(variance))
+
+
+class MeanAndStd(Numeric):
+    """(x - mean) / std; a kind of it says by its `partial` whose mean and standard deviation that is."""
+
+    @staticmethod
+    def merge(spec: Any, partials: Sequence[Moments], name: str) -> Fitted:
+        total = merged_moments(partials)
+        if not total[0].all():
+            raise nothing_to_fit(spec, name)
+        return {"mean": total[1].tolist(), "std": std(total).tolist()}
+
+    def __init__(self, state: State, fitted: Fitted, name: str) -> None:
+        super().__init__(state, fitted, name)
+        self.mean, self.std = np.array(fitted["mean"]), np.array(fitted["std"])
 
 
 def quantiles(shards: Sequence[np.ndarray], fracs: Sequence[float]) -> tuple[list[float], int]:

@@ -23,7 +23,7 @@ _class_of = np.zeros(0x110000, np.uint8)
 
 def characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Code points, uint32 [N], and the row of each, int64 [N]."""
-    return np.frombuffer(_joined(text).encode("utf-32-le"), "<u4"), _rows(pc.utf8_length(text))
+    return _points(_joined(text)), _rows(pc.utf8_length(text))
 
 
 def utf8(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -33,11 +33,12 @@ def utf8(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 def words(text: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Runs of letters, digits and `_`, and every other sign by itself [N], without white space; and the row of each."""
-    point_N, row_N = characters(text)
+    joined, row_N = _joined(text), _rows(pc.utf8_length(text))
+    point_N = _points(joined)
     class_N = np.where(point_N == ord("_"), LETTER, _classes(point_N))
     class_N[class_N == DIGIT] = LETTER
     begins_N = _changes(class_N, row_N) | (class_N == SIGN)
-    found, first = _cut(text, point_N, begins_N)
+    found, first = _cut(joined, point_N, begins_N)
     is_word = class_N[first] != SPACE
     return some(found, is_word), row_N[first[is_word]]
 
@@ -47,14 +48,15 @@ def pieces(text: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
     A space before a run that is no white space belongs to that run.
     """
-    point_N, row_N = characters(text)
+    joined, row_N = _joined(text), _rows(pc.utf8_length(text))
+    point_N = _points(joined)
     class_N = _classes(point_N)
     begins_N = _changes(class_N, row_N)
     after = np.flatnonzero(begins_N & (class_N != SPACE))
     after = after[after > 0]
     after = after[(point_N[after - 1] == ord(" ")) & (row_N[after - 1] == row_N[after])]
     begins_N[after], begins_N[after - 1] = False, True
-    found, first = _cut(text, point_N, begins_N)
+    found, first = _cut(joined, point_N, begins_N)
     return found, row_N[first]
 
 
@@ -66,6 +68,10 @@ def places(row_N: np.ndarray) -> np.ndarray:
 
 def _joined(text: pa.Array) -> str:
     return "".join(text.to_pylist())
+
+
+def _points(joined: str) -> np.ndarray:
+    return np.frombuffer(joined.encode("utf-32-le"), "<u4")
 
 
 def _rows(size_B: pa.Array) -> np.ndarray:
@@ -92,13 +98,13 @@ def _classify(character: str) -> int:
     return SPACE if character.isspace() else CLASSES.get(unicodedata.category(character)[0], SIGN)
 
 
-def _cut(text: pa.Array, point_N: np.ndarray, begins_N: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """All rows' text cut where `begins_N` holds, and the place in it where each part begins."""
+def _cut(joined: str, point_N: np.ndarray, begins_N: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """The text of all rows cut where `begins_N` holds, and the place in it where each part begins."""
     size_N = 1 + (point_N >= 0x80).astype(np.int32) + (point_N >= 0x800) + (point_N >= 0x10000)
     end_N = np.cumsum(size_N, dtype=np.int32)
     first = np.flatnonzero(begins_N)
     offsets = np.append(end_N[first] - size_N[first], end_N[-1:]).astype(np.int32)
     if not len(first):
         return pa.array([], pa.string()), first
-    data = _joined(text).encode()
+    data = joined.encode()
     return pa.StringArray.from_buffers(len(first), pa.py_buffer(offsets), pa.py_buffer(data)), first

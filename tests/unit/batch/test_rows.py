@@ -10,11 +10,12 @@ import pytest
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
+from raypipe.data.columns import ENCODED
 from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 
 
-def raw(values: Any, **column: Any) -> np.ndarray:
+def raw(values: Any, **column: Any) -> Any:
     signature = Signature(inputs=(Column(name="x", **column),), task="regression", target="y")
     return raw_columns(pa.table({"x": values, "other": pa.nulls(len(values))}), signature)["x"]
 
@@ -43,13 +44,14 @@ def test_missing_numbers_are_nan_where_the_model_allows_it():
 
 def test_a_column_without_any_value_is_all_missing_where_the_model_allows_it():
     assert np.isnan(raw([None, None], dtype="float32", nullable=True)).all()
-    assert raw([None, None], dtype="string", nullable=True).tolist() == [None, None]
+    assert raw([None, None], dtype="string", nullable=True).to_pylist() == [None, None]
 
 
-def test_texts_arrive_as_objects():
-    found = raw(["a", None, "ü"], dtype="string", nullable=True)
-    assert found.dtype == object
-    assert found.tolist() == ["a", None, "ü"]
+@pytest.mark.parametrize("form", [pa.string(), ENCODED])
+def test_texts_stay_in_arrow(form: pa.DataType):
+    found = raw(pa.array(["a", None, "ü"]).cast(form), dtype="string", nullable=True)
+    assert isinstance(found, pa.Array) and found.type == form
+    assert found.to_pylist() == ["a", None, "ü"]
 
 
 @pytest.mark.parametrize("as_list", [False, True])

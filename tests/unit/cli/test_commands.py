@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from raypipe.cli.main import app
 from raypipe.cli.output import reported
+from raypipe.cli.serving import BY_PATH
 from raypipe.cli.summary import curl_line
 from raypipe.errors import DataError, StoreError
 from raypipe.records import Endpoint
+from raypipe.spec.sources import FORMAT_NAMES
 
 runner = CliRunner()
 
@@ -173,6 +175,31 @@ def test_submit_without_a_store_that_lasts_is_refused(file: Path, options: list[
 def test_predict_input_without_a_known_ending_asks_for_the_format(file: Path):
     answer = runner.invoke(app, ["predict", "flowers", "--input", "rows", "--output", "out"])
     assert answer.exit_code == 2 and "--format" in answer.stderr
+
+
+def test_predict_output_in_a_jobs_own_folder_exits_2(file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    store = str(file.parent / "store")
+    words = ["predict", "flowers", "--input", "rows.csv", "--output", "out", "--store", store]
+
+    answer = runner.invoke(app, words)
+
+    assert answer.exit_code == 2
+    assert "--output: 'out' is relative to the job's own folder, which ends with it" in answer.stderr
+    assert not (file.parent / "out").exists()
+
+
+@pytest.mark.parametrize("ending", [".arrow", ".feather", ".csv.gz"])
+def test_predict_input_with_a_known_ending_needs_no_format(file: Path, ending: str):
+    answer = runner.invoke(app, ["predict", "flowers", "--input", f"rows{ending}", "--output", "out"])
+    assert answer.exit_code == 2 and "no model 'flowers'" in answer.stderr
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+def test_predict_names_each_format_that_needs_no_more_than_a_path(file: Path, name: str):
+    words = ["predict", "flowers", "--input", "rows", "--output", "out", "--format", name]
+    goes_on = "no model 'flowers'" in runner.invoke(app, words).stderr
+    assert goes_on == (name in BY_PATH.replace(" or ", ", ").split(", "))
 
 
 def test_serve_options_that_do_not_fit_name_the_option(file: Path):

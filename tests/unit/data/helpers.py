@@ -17,10 +17,11 @@ from raypipe.data import ranges
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.files import SourceFile
 from raypipe.data.formats import FORMATS
+from raypipe.data.hashing import Values
 from raypipe.data.leaks import Leaks, all_shared
 from raypipe.data.ranges import Apart, RangeSummary, ShardOrder
 from raypipe.data.split import SPLITS
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.validate import BadRows, Schema, examine, keep_good, profile, schema_of
 from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source
@@ -44,6 +45,12 @@ def reader(name: str, **fields: Any) -> Any:
 def sized_file(path: str | Path) -> SourceFile:
     """A file as `files()` lists it, with its size."""
     return SourceFile(name=Path(path).name, uri=str(path), size_bytes=Path(path).stat().st_size, tag="")
+
+
+def check(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], BadRows]:
+    """The good rows of a block, and the others with their reasons."""
+    values, reasons = examine(block, schema)
+    return keep_good(block, values, reasons, schema)
 
 
 @dataclass(frozen=True)

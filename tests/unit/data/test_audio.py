@@ -100,7 +100,7 @@ def test_log_mel_of_a_sound_in_a_batch_gives_the_bits_it_gives_alone(
     fitted = fit(window_samples=200, hop_samples=70, num_mels=15)
     alone = [fitted.apply({"a": SOUNDS[i : i + 1]}, [SOUND]) for i in range(12)]
     assert np.array_equal(np.concatenate(alone), fitted.apply({"a": SOUNDS}, [SOUND]))
-    monkeypatch.setattr(audio, "CHUNK_VALUES", chunk_values)
+    monkeypatch.setattr(audio, "CHUNK_VALUES", chunk_values)  # many chunks of these few sounds
     np.testing.assert_allclose(fitted.apply({"a": SOUNDS}, [SOUND]), np.concatenate(alone), rtol=1e-6)
 
 

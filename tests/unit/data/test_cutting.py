@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 
-from raypipe.data.blocks import BlockOrder, BlockSummary
+from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.cutting import Cut
-from raypipe.data.validate import MAX_CLASSES, MAX_KEPT, BadRows, Profile
+from raypipe.data.validate import MAX_CLASSES, MAX_KEPT, BadRows, Profile, profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 
@@ -34,6 +35,15 @@ def test_bad_rows_of_many_blocks_are_all_counted_and_the_first_are_kept_with_the
     bad = made.bad()
     assert bad.num_rows == 4000 and sum(len(one.bad.kept) for one in made.blocks) == MAX_KEPT == len(bad.kept)
     assert [row["row_number"] for row in (bad.kept[0], bad.kept[399], bad.kept[400])] == [1001, 1400, 2001]
+
+
+def test_block_alone_of_another_type_is_checked_against_the_schema_of_all_blocks():
+    whole, fractions = (pa.table({"a": values, "y": [0, 1]}) for values in ([1, 2], [0.5, 1.0]))
+    schema = schema_of(SPEC, [profile(whole), profile(fractions)])
+    for others, is_checked in ((None, True), ((), False)):
+        summary, _, table = cut_block(whole, BlockOrder(SPEC, schema, others, 1), "source", None)
+        assert summary.is_checked is is_checked
+        assert table is None or table.schema.field("a").type == pa.float64()
 
 
 def test_labels_of_all_blocks_are_counted_once_and_too_many_are_refused():

@@ -37,20 +37,20 @@ from raypipe.data.reading import BAD, read_group
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file
 from tests.unit.data.test_damaged import TRIALS, damaged
-path, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-data = path.read_bytes()
-seen = collections.Counter()
-for seed in range(TRIALS):
-    path.write_bytes(damaged(data, seed))
-    try:
-        tables = list(read_group([sized_file(path)], reader(name), None))
-        for table in tables:
-            table.to_pydict()
-        seen["bad" if any(BAD in t.column_names for t in tables) else "read"] += 1
-    except DataError as error:
-        assert path.name in error.message and error.hint, error
-        seen["refused"] += 1
-print(json.dumps(seen))
+for file, name in zip(sys.argv[1::2], sys.argv[2::2]):
+    path, seen = pathlib.Path(file), collections.Counter()
+    data = path.read_bytes()
+    for seed in range(TRIALS):
+        path.write_bytes(damaged(data, seed))
+        try:
+            tables = list(read_group([sized_file(path)], reader(name), None))
+            for table in tables:
+                table.to_pydict()
+            seen["bad" if any(BAD in t.column_names for t in tables) else "read"] += 1
+        except DataError as error:
+            assert path.name in error.message and error.hint, error
+            seen["refused"] += 1
+    print(json.dumps(seen), flush=True)
 """
 
 
@@ -83,22 +83,40 @@ def example(folder, name):
     return path
 
 
-FORMAT_OF = {"snappy": "parquet", "feather": "arrow", "lz4": "arrow", "arrows": "arrow"}
+FORMATS = {
+    "parquet": "parquet",
+    "snappy": "parquet",
+    "feather": "arrow",
+    "lz4": "arrow",
+    "arrows": "arrow",
+    "csv": "csv",
+    "jsonl": "jsonl",
+}
+"""How the file is written -> the format it is read as."""
 
 
-@pytest.mark.parametrize("name", ["parquet", "snappy", "feather", "lz4", "arrows", "csv", "jsonl"])
-def test_damaged_file_gives_an_error_or_bad_rows_and_never_ends_the_process(name, tmp_path):
-    path = example(tmp_path, name)
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Format -> what came of each damage; one process for all, since it takes longer to start than to read."""
+    folder = tmp_path_factory.mktemp("damaged")
+    words = [word for name in FORMATS for word in (str(example(folder, name)), FORMATS[name])]
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", READ, str(path), FORMAT_OF.get(name, name)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    seen = json.loads(done.stdout)
-    assert sum(seen.values()) == TRIALS
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *words], cwd=root, capture_output=True, text=True, timeout=100, check=False
+    )
+    counts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"{list(FORMATS)[len(counts)]}: {done.stderr[-2000:]}"
+    return dict(zip(FORMATS, counts, strict=True))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_file_gives_an_error_or_bad_rows_and_never_ends_the_process(name, seen):
+    counts = seen[name]
+    assert sum(counts.values()) == TRIALS
     if name == "jsonl":
-        assert "refused" not in seen and seen["bad"] > TRIALS / 2  # every other row is still there
+        assert "refused" not in counts and counts["bad"] > TRIALS / 2  # every other row is still there
     elif name != "csv":
-        assert seen["refused"] > TRIALS / 4
+        assert counts["refused"] > TRIALS / 4
 
 
 def test_shard_that_was_damaged_is_refused_wherever_the_damage_is(tmp_path):

@@ -77,6 +77,7 @@ def aged(tmp_path):
 def test_local_file_that_changes_while_it_is_read_ends_the_reading_ten_times_of_ten(
     name, change, how, aged, monkeypatch
 ):
+    # A part at a time, so that the file can change between two.
     monkeypatch.setattr(parquet, "MAX_ROWS", 1000)
     for part in ("LOOK_BYTES", "CHUNK_BYTES"):
         monkeypatch.setattr(lines, part, 2**12)
@@ -103,7 +104,7 @@ def test_local_file_that_changes_while_it_is_read_ends_the_reading_ten_times_of_
 @pytest.mark.parametrize("hashed_bytes", [2**20, 0])
 @pytest.mark.parametrize("change", [append, rewrite, os.remove])
 def test_local_file_that_changes_before_its_turn_is_not_read(change, hashed_bytes, aged, monkeypatch):
-    monkeypatch.setattr(files_module, "HASHED_BYTES", hashed_bytes)
+    monkeypatch.setattr(files_module, "HASHED_BYTES", hashed_bytes)  # small enough to be hashed, or too large
     path = aged("f.csv", b"a\n1\n")
     file = only(path)
     assert read_bytes(file) == b"a\n1\n"
@@ -327,6 +328,14 @@ def test_file_on_the_web_that_changes_before_it_is_read_ends_the_reading(before,
     for read in (read_bytes, open_file, open_text):
         with pytest.raises(SourceChanged, match=r"f\.csv changed while this run read it"):
             read(file)
+
+
+def test_file_on_the_web_without_any_tag_that_changes_its_size_ends_the_reading(site):
+    site.headers_of_file = {}
+    file = only(site.address)
+    site.content = b"a\n1\n2\n"
+    with pytest.raises(SourceChanged, match=r"f\.csv changed while this run read it"):
+        read_bytes(file)
 
 
 def test_file_on_the_web_without_any_tag_is_read(site):

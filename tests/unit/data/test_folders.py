@@ -177,7 +177,7 @@ def test_source_without_one_image_is_refused_before_reading(tmp_path):
 
 def test_images_without_pillow_are_refused_with_the_remedy(tmp_path, monkeypatch):
     put(tmp_path, a_png=picture())
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL", None)  # it is installed here
     with pytest.raises(DataError, match="needs Pillow") as caught:
         images.read(source("images", path="."), str(tmp_path), 1)
     assert caught.value.hint == "pip install 'raypipe[images]'"

@@ -41,7 +41,7 @@ def canary(tmp_path, monkeypatch):
     calls = []
     for module in (pickle, cloudpickle):
         for name in ("loads", "load"):
-            monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(args))
+            monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(args))  # a trap
     yield path
     assert not path.exists() and not calls
 
@@ -120,7 +120,7 @@ def test_extension_type_with_pickled_metadata_is_refused(extension, suffix, cana
     write(pa.table([storage], pa.schema([pa.field("o", storage.type, metadata=metadata)])), path)
     try:
         tables = read_all(path, "parquet" if suffix == ".parquet" else "arrow")
-    except DataError:
+    except DataError:  # as good
         return
     assert [table.to_pydict() for table in tables] == [{"o": [[1], [2]]}]  # a type nobody knows is its plain numbers
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from raypipe.data import leaks
 from raypipe.data.borders import decide, tally
 from raypipe.data.hashing import row_ids
-from raypipe.data.leaks import ConflictSample, Leaks, all_shared, copies, group_parts, judge, shared_groups
+from raypipe.data.leaks import Leaks, all_shared, copies, group_parts, judge, shared_groups
 from raypipe.data.split import TEST, TRAIN, VAL, codes, split_keys
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -85,7 +84,7 @@ def test_copies_over_any_number_of_ranges_are_what_a_dictionary_finds(pairs, num
 
 
 def test_named_rows_are_bounded_and_the_same_for_any_number_of_ranges(monkeypatch):
-    monkeypatch.setattr(leaks, "MAX_NAMED", 10)
+    monkeypatch.setattr(leaks, "MAX_NAMED", 10)  # fewer than there are copies
     row_id = row_ids({"x": np.arange(50)}).repeat(2)
     code = np.tile(np.array([0, 2], np.uint8), 50)
     one, many = ranges(row_id, code, 1)[0], ranges(row_id, code, 13)[0]
@@ -175,32 +174,3 @@ def test_leak_that_does_not_fail_is_told(policy, says):
 
 def test_no_leak_is_not_told():
     assert judge(Leaks(), Leaks(), spec()) == []
-
-
-# --- labels that contradict each other --------------------------------------------------------------------------------
-
-
-def sample(x, y, cuts=()):
-    edges = [0, *cuts, len(x)]
-    found = ConflictSample.of(row_ids({"x": x[:0]}), row_ids({"y": y[:0]}))
-    for a, b in pairwise(edges):
-        found = found + ConflictSample.of(row_ids({"x": x[a:b]}), row_ids({"y": y[a:b]}))
-    return found
-
-
-def test_rows_alike_but_for_the_target_are_counted():
-    found = sample(np.array([1, 1, 2, 2, 3, 3, 3]), np.array([0, 1, 0, 0, 1, 2, 0]), cuts=(1, 4))
-    assert found.num_conflicts == 2
-    assert found.warning("y") == "2 different feature rows have more than one value of 'y'"
-    assert sample(np.array([1, 1, 2]), np.array([0, 0, 1])).warning("y") is None
-
-
-def test_conflicts_of_many_rows_are_sampled_and_the_sample_does_not_depend_on_the_blocks():
-    x = np.arange(3 * leaks.SAMPLE).repeat(2)
-    y = np.where(np.arange(len(x)) % 20 == 1, 1, 0)
-    whole, parts = sample(x, y), sample(x, y, cuts=(999, 20_000, 70_001))
-    assert (whole.features == parts.features).all() and (whole.target == parts.target).all()
-    assert not whole.is_whole and not parts.is_whole
-    assert len(np.unique(whole.features)) == leaks.SAMPLE
-    assert whole.num_conflicts / leaks.SAMPLE == pytest.approx(0.1, abs=0.01)
-    assert f"different feature rows (of {leaks.SAMPLE} looked at)" in str(whole.warning("y"))

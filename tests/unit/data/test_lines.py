@@ -27,6 +27,8 @@ quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 @pytest.fixture
 def chunk_bytes(monkeypatch):
+    """Sets the size of a chunk, so that short texts have several."""
+
     def set_to(num_bytes):
         monkeypatch.setattr(lines, "CHUNK_BYTES", num_bytes)
         monkeypatch.setattr(lines, "LOOK_BYTES", max(4, num_bytes // 2))

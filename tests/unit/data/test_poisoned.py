@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.reading import BAD, MixedTypes, as_text, read_group, refuse_bad
-from raypipe.data.validate import check, profile, schema_of
+from raypipe.data.validate import profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import CsvSource, JsonlSource
-from tests.unit.data.helpers import reader, sized_file, source_file
+from tests.unit.data.helpers import check, reader, sized_file, source_file
 
 NUM_ROWS = 20_000
 DTYPES = {"age": "int64", "pay": "float64", "city": "string", "y": "int64"}

@@ -41,6 +41,7 @@ def column(values, **kwargs):
 
 
 def small_sample(monkeypatch, rows=50, distinct=20):
+    """Bounds that a few rows go beyond."""
     monkeypatch.setattr(profile, "SAMPLE_ROWS", rows)
     monkeypatch.setattr(profile, "MAX_DISTINCT", distinct)
 
@@ -183,6 +184,7 @@ def test_distinct_values_are_exact_up_to_the_bound_and_unknown_above():
     assert column(np.arange(1001) * 1.5).distinct is None
     assert column(np.arange(2000) % 1001).distinct is None
     assert column([f"{i}" for i in range(1001)]).distinct is None
+    assert column([None, *(f"{i}" for i in range(1000))]).distinct == 1000, "a missing value is none of them"
 
 
 # --- any cut ---------------------------------------------------------------------------------------------------------

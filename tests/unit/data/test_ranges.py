@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raypipe.data.content import content_sums, total
 from raypipe.data.leaks import Leaks
-from raypipe.data.ranges import overlapping, range_numbers
+from raypipe.data.ranges import num_parts, overlapping, range_numbers
 from raypipe.data.shards import load_rows
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
@@ -150,3 +150,11 @@ def test_content_sums_know_the_rows_and_not_their_order_or_blocks(rows, random):
     parts = [content_sums(np.array(part, np.uint64)) for part in (rows[:cut], rows[cut:])]
     assert (total(parts) == whole).all()
     assert (content_sums(np.array([*rows, 5], np.uint64)) != whole).any()
+
+
+@given(size=st.integers(0, 10**7), most=st.integers(1, 10**6), other=st.integers(1, 10**6))
+def test_num_parts_hold_no_more_than_asked_and_never_cut_each_other(size, most, other):
+    fine, coarse = sorted((num_parts(size, most), num_parts(size, other)), reverse=True)
+    assert num_parts(size, most) * most >= size > (num_parts(size, most) // 2) * most or num_parts(size, most) == 1
+    assert fine % coarse == 0
+    assert len(overlapping(0, 1, coarse, fine)) == fine // coarse and len(overlapping(0, 1, fine, coarse)) == 1

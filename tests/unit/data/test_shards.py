@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.shards import ROW_ID, encode_target, load_rows, share
+from raypipe.data.shards import ROW_ID, encode_target, features, load_rows, read_shard, share
 from raypipe.errors import DataError, DigestMismatch, ObjectMissing
 from raypipe.records import Column, Signature, Split
 from raypipe.spec.data import DataSpec
@@ -147,8 +147,8 @@ def test_shard_is_plain_arrow_without_pickle(tmp_path):
         "uint64",
         "double",
         "extension<arrow.fixed_shape_tensor",
-        "string",
-        "string",
+        "dictionary<values=string, indices=int32, ordered=0>",
+        "dictionary<values=string, indices=int32, ordered=0>",
     ]
 
 
@@ -163,6 +163,11 @@ def signature(classes=None):
         (np.array(["b", "a"], object), ("a", "b")),
         (np.array([20, -3]), (-3, 20)),
         (np.array([True, False]), (False, True)),
+        (np.array([2, 1], np.uint8), (1, 2)),
+        (np.array([2.5, 1.0]), (1.0, 2.5)),
+        (pa.array(["b", "a"]), ("a", "b")),
+        (pa.array(["b", "a"]).dictionary_encode(), ("a", "b")),
+        (pa.array(["c", "b", "a"]).dictionary_encode()[1:], ("a", "b")),
     ],
 )
 def test_encode_target_gives_the_index_of_each_label(target, classes):
@@ -170,9 +175,28 @@ def test_encode_target_gives_the_index_of_each_label(target, classes):
     assert encoded.dtype == np.int64 and encoded.tolist() == [1, 0]
 
 
-def test_encode_target_of_a_label_outside_the_classes_is_refused():
+@pytest.mark.parametrize("made", [lambda labels: np.array(labels, object), pa.array])
+def test_encode_target_of_a_label_outside_the_classes_is_refused(made):
     with pytest.raises(DataError, match=r"'y' holds 'c'; the classes are \['a', 'b'\]"):
-        encode_target(np.array(["a", "c"], object), signature(("a", "b")))
+        encode_target(made(["a", "c"]), signature(("a", "b")))
+
+
+def test_encode_target_without_rows_is_empty():
+    assert encode_target(np.empty(0, object), signature(("a", "b"))).dtype == np.int64
+
+
+def test_features_are_those_of_the_signature_with_text_in_arrow(tmp_path):
+    dataset = prepared(tmp_path, TABLE, ())
+    store = open_store(str(tmp_path))
+    (shard, *_) = dataset.splits["train"].shards
+
+    found = features(read_shard(store, shard), dataset.signature)
+
+    expected = load_rows(store, dataset, "train", stop=shard.num_rows).columns
+    assert list(found) == list(expected) == [column.name for column in dataset.signature.inputs]
+    assert isinstance(found["city"], pa.Array) and found["city"].to_pylist() == expected["city"].tolist()
+    for name in ("a", "v"):
+        assert np.array_equal(found[name], expected[name], equal_nan=True)
 
 
 def test_encode_target_of_regression_is_float32():

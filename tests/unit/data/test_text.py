@@ -36,7 +36,7 @@ def test_bytes_that_are_no_utf8_make_a_bad_row(rows, found, tmp_path):
 
 
 def test_character_that_two_reads_share_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("raypipe.data.formats.text.READ_BYTES", 1)
+    monkeypatch.setattr("raypipe.data.formats.text.READ_BYTES", 1)  # reads end within characters
     assert texts(tmp_path, "\ufeffaä€😀".encode(), rows="windows", window_chars=3)[0] == ["aä€", "😀"]
 
 

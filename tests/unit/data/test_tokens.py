@@ -201,27 +201,27 @@ def test_rows_in_many_chunks_give_what_they_give_together(tokenizer: str, monkey
     fields: dict[str, Any] = {"tokenizer": tokenizer, "max_length": 9, "max_vocabulary": 265}
     rows = np.array([*FOX, "日本語 x" * 5, *FOX], object)
     whole = fit(rows, **fields)
-    monkeypatch.setattr(text, "CHUNK_BYTES", 20)
+    monkeypatch.setattr(text, "CHUNK_BYTES", 20)  # many chunks of these few rows
     cut = fit(rows, (3, 3), **fields)
     assert cut.state() == whole.state()
     assert ids(cut, *rows) == ids(whole, *rows)
 
 
 def test_vocabulary_from_bounded_counts_says_how_often_a_token_may_have_been_missed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(text, "MAX_COUNTED", 2)
+    monkeypatch.setattr(text, "MAX_COUNTED", 2)  # fewer than there are words
     rows = np.array(["a a a b b c", "c c c d d d d d"], object)
     fitted = fit(rows, (1,), tokenizer="word", max_length=9, max_vocabulary=9)
     assert learnt(fitted) == {"vocabulary": ["d", "a", "c", "b"], "num_sampled": 2, "max_missed": 1}
 
 
 def test_merges_from_bounded_words_say_how_often_a_word_may_have_been_missed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(text, "MAX_BPE_WORDS", 1)
+    monkeypatch.setattr(text, "MAX_BPE_WORDS", 1)  # fewer than there are words
     fitted = fit(np.array(["ab", "ab", "cd", "cd", "ab"], object), tokenizer="bpe", max_length=9, max_vocabulary=300)
     assert learnt(fitted) == {"merges": [[99, 100]], "num_sampled": 5, "max_missed": 2}
 
 
 def test_vocabulary_rests_on_the_first_rows_that_are_enough(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(text, "MAX_ROWS", 3)
+    monkeypatch.setattr(text, "MAX_ROWS", 3)  # fewer than there are rows
     fitted = fit(np.array(["a", "a", "b", "c", "d"], object), (2, 4), tokenizer="word", max_length=1, max_vocabulary=9)
     assert learnt(fitted) == {"vocabulary": ["a", "b", "c"], "num_sampled": 4, "max_missed": 0}
 

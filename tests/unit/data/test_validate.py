@@ -14,7 +14,6 @@ from raypipe.data.shards import ROW_ID, to_rows
 from raypipe.data.validate import (
     MAX_CLASSES,
     BadRows,
-    check,
     profile,
     refuse_no_classes,
     refuse_too_many,
@@ -25,7 +24,7 @@ from raypipe.records import Signature
 from raypipe.serve.schema import columns_of
 from raypipe.spec.data import DataSpec
 from raypipe.testing.fakes import fit_columns
-from tests.unit.data.helpers import reader, source_file
+from tests.unit.data.helpers import check, reader, source_file
 
 NAN, INF = float("nan"), float("inf")
 
@@ -214,6 +213,27 @@ def test_class_labels_may_be_whole_numbers_text_or_booleans(labels, dtype, found
     values, _, schema = checked({"a": [1, 2, 3], "y": labels})
     assert schema.columns["y"].dtype == dtype
     assert plain(values["y"]) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (pa.array([2**63, 1, 1], pa.uint64()), 2**63),
+        (pa.array([2.0**63, 1.0, 1.0]), 2**63),
+        (pa.array([2**64 - 1, None, 1], pa.uint64()), 2**64 - 1),
+        (pa.array([-(2.0**53), None, 1.0]), -(2**53)),
+    ],
+)
+def test_class_labels_that_are_too_large_to_tell_apart_are_refused_with_the_value(labels, found):
+    with pytest.raises(DataError, match=rf"'y' holds {found};.*\ntry: write the labels as text"):
+        checked({"a": [1, 2, 3], "y": labels})
+
+
+def test_class_labels_of_64_bits_are_kept():
+    large = [2**63 - 1, -(2**63), 2**63 - 2]
+    values, bad, _ = checked({"a": [1, 2, 3], "y": pa.array(large)})
+    assert values["y"].tolist() == large and not bad.num_rows
+    assert checked({"a": [1, 2], "y": pa.array([2**63 - 1, 1], pa.uint64())})[0]["y"].tolist() == [2**63 - 1, 1]
 
 
 def test_class_labels_with_fractions_are_refused_with_the_value():

@@ -72,7 +72,7 @@ def test_predict_more_rows_than_one_call_takes_gives_the_same_answers(
     predictor = _predictor(store, table, LinearModel(kind="linear"))
     columns = load_rows(store, table, "train").columns
     whole = predictor.predict(columns).values
-    monkeypatch.setattr(room, "MAX_CALL_ROWS", 5)
+    monkeypatch.setattr(room, "MAX_CALL_ROWS", 5)  # several calls for these few rows
 
     np.testing.assert_allclose(predictor.predict(columns).values, whole, rtol=0, atol=1e-6)
 

@@ -103,7 +103,7 @@ def test_move_alias_by_many_at_once_lets_one_through(memory_store: MemoryStore):
     def move(version: int) -> int | None:
         try:
             return aliases.move("champion", to=version, expect=before).version
-        except AliasMoved:
+        except AliasMoved:  # another was first
             return None
 
     with ThreadPoolExecutor(16) as pool:

@@ -31,7 +31,7 @@ def refused_by_dashboard() -> None:
 def test_folder_too_large_to_send_names_the_folder_the_limit_and_the_remedy(
     refuse: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(packaging, "GCS_STORAGE_MAX_SIZE", 2 * MIB)
+    monkeypatch.setattr(packaging, "GCS_STORAGE_MAX_SIZE", 2 * MIB)  # instead of 500 MiB to pack
     too_large = pytest.raises(SpecError, match=r"/home/me/model is too large .* below 2 MiB")
     with too_large as raised, sending(Path("/home/me/model")):
         refuse()

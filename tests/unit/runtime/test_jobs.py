@@ -108,7 +108,7 @@ def dashboard(*streams: Stream, then: str = "end", exit_code: int = 0) -> Iterat
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "STATUS_POLL_S", 0.0)
+    monkeypatch.setattr(jobs, "STATUS_POLL_S", 0.0)  # every test would wait for it
 
 
 def followed(job: Job) -> tuple[int, list[str]]:
@@ -128,7 +128,7 @@ def test_log_stream_that_ends_before_the_job_is_read_again_without_repeating(the
 
 
 def test_log_stream_that_is_silent_for_too_long_is_opened_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jobs, "SILENCE_S", 0.5)
+    monkeypatch.setattr(jobs, "SILENCE_S", 0.5)  # instead of a minute
     with dashboard(Stream(6, "stay"), Stream(len(LOG))) as job:
         assert followed(job) == (0, LINES)
 

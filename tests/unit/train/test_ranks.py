@@ -130,7 +130,14 @@ def test_run_one_rank_that_cannot_be_set_up_fails_all_with_its_error(outcomes: O
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize(("name", "key"), [("damaged_while_training", "train/00006"), ("damaged_val", "val/00001")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("damaged_while_training", "train/00006"),
+        ("damaged_under_batch_norm", "train/00005"),
+        ("damaged_val", "val/00001"),
+    ],
+)
 def test_run_one_rank_that_cannot_read_on_stops_all_with_its_error(
     outcomes: Outcomes, size: int, name: str, key: str
 ) -> None:

@@ -129,6 +129,28 @@ def test_in_order_gives_the_rows_as_they_are_stored(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("opened", OPENERS)
+def test_in_order_rows_that_a_model_changed_in_place_come_unchanged_again(opened: Opener) -> None:
+    store = MemoryStore()
+    share = opened(store, _numbered(store, 20), "train", World(), 8)
+
+    share.first(3).features.zero_()
+    for rows in share.in_order(6):
+        rows.features.zero_()
+
+    assert [n for rows in share.in_order(6) for n in _numbers(rows)] == list(range(20))
+
+
+@pytest.mark.parametrize("opened", OPENERS)
+def test_first_of_a_share_that_begins_with_the_last_row_of_a_shard_is_a_whole_batch(opened: Opener) -> None:
+    store = MemoryStore()
+    share = opened(store, _numbered(store, 21, rows_per_shard=11), "train", World(1, 2), 8)
+
+    assert share.groups[0][0].num_rows == 1
+    assert _numbers(share.first(4)) == [10, 11, 12, 13]
+    assert not _threads()
+
+
+@pytest.mark.parametrize("opened", OPENERS)
 def test_share_without_rows_gives_no_batches(opened: Opener) -> None:
     store = MemoryStore()
     share = opened(store, _numbered(store, 5, num_val=1), "val", World(0, 2), 8)
@@ -199,7 +221,7 @@ def test_streamed_has_room_for_two_windows_however_many_rows(monkeypatch: pytest
         rooms.append(num_rows)
         return empty(self, num_rows, device)
 
-    monkeypatch.setattr(Reader, "empty", counted)
+    monkeypatch.setattr(Reader, "empty", counted)  # room is asked for nowhere else
     store = MemoryStore()
 
     _epoch(_streamed(store, _numbered(store, 200), "train", World(), 10), 7)
@@ -233,10 +255,11 @@ def test_streamed_epoch_that_is_left_early_ends_its_thread() -> None:
 
 def test_read_ahead_reads_the_next_window_while_one_is_used() -> None:
     store = CountingStore()
-    share = _streamed(store, _numbered(store, 30), "train", World(), 10)
+    dataset = _numbered(store, 30)
+    share = _streamed(store, dataset, "train", World(), 10)
     order = [window for group in share.groups for window in group]
 
-    with ReadAhead(Reader(store, share._dataset), order) as ahead:  # pyright: ignore[reportAttributeAccessIssue]
+    with ReadAhead(Reader(store, dataset, FittedTransforms(())), order) as ahead:
         ahead.window(order[0])
         assert ahead._next is not None
         ahead._next[1].result(timeout=10.0)

@@ -84,7 +84,7 @@ def test_open_shares_of_fewer_rows_than_workers_is_refused() -> None:
 
 
 def test_budget_unset_is_a_share_of_what_the_workers_of_a_node_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "available_bytes", lambda: 6_000_000_000)
+    monkeypatch.setattr(shares, "available_bytes", lambda: 6_000_000_000)  # on any machine
 
     budget = shares.budget_of(_spec(), World(size=4, local_size=2), 3)
     less = shares.budget_of(_spec(resources={"memory_bytes": 500_000_000}), World(size=4, local_size=2), 3)
@@ -126,7 +126,7 @@ def test_window_unset_does_not_depend_on_the_machine(monkeypatch: pytest.MonkeyP
     dataset = _dataset(store)
     told = []
     for there in (10**12, 10**3):
-        monkeypatch.setattr(shares, "available_bytes", lambda there=there: there)
+        monkeypatch.setattr(shares, "available_bytes", lambda there=there: there)  # two machines
         told.append(open_shares(store, dataset, _spec(), World()).told)
 
     assert {each["window_rows"] for each in told} == {shares.WINDOW_BYTES // ROW_BYTES}

@@ -86,6 +86,16 @@ def test_order_is_another_for_another_seed_and_the_same_for_the_same(window_rows
     assert order(1) != [list(range(i, min(i + 5, 42))) for i in range(0, 42, 5)]
 
 
+def test_shuffled_windows_of_one_shard_are_visited_one_after_another_in_an_order_of_the_seed() -> None:
+    groups = windows.cut(_shards([40, 40]), 0, 80, 10)
+
+    orders = [[window.start for window in windows.shuffled(groups, seed)] for seed in range(5)]
+
+    for order in orders:
+        assert [{start // 40 for start in half} for half in (order[:4], order[4:])] in ([{0}, {1}], [{1}, {0}])
+    assert len({tuple(start % 40 for start in order[:4]) for order in orders}) > 1
+
+
 def test_shuffled_rows_of_two_windows_are_two_orders() -> None:
     a, b = (w for group in windows.cut(_shards([40]), 0, 40, 20) for w in group)
 

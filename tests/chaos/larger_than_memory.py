@@ -1,6 +1,6 @@
 """A training on more rows than Ray's object store holds, in a process of its own, since the store's size is set once.
 
-    python -m tests.integration.larger_than_memory FOLDER NUM_FEATURES
+    python -m tests.chaos.larger_than_memory FOLDER NUM_FEATURES
 
 FOLDER/in holds Parquet files; FOLDER/code gets the network. The last line of stdout says how it went.
 """
@@ -23,42 +23,46 @@ from raypipe.storage import layout, open_store
 from raypipe.train.stage import train
 
 OBJECT_STORE_BYTES = 80 * 10**6
-ROWS_PER_SHARD, WINDOW_ROWS = 8_000, 4_000
+NUM_WORKERS, BATCH_ROWS = 2, 256
+ROWS_PER_SHARD, WINDOW_ROWS = 2_000, 2_000
+EARLY_CALLS = 100
+"""A fifth of the epoch: every window and shard buffer has been in use by then, and what allocators keep of them."""
 
 WATCHED_NETWORK = '''
 import os
-import resource
+import re
 from pathlib import Path
 
 from torch import nn
 
-EARLY_CALLS = 20
 
-
-def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def own_bytes():
+    """Memory that is this process's alone: no mapped file, and none of the object store it looks into."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) * 1024
 
 
 class Watched(nn.Module):
-    """A linear layer that notes the most memory its process has had: at an early call, and at the last."""
+    """A linear layer that notes what memory its process has at an early call, and the most at any call from there."""
 
-    def __init__(self, folder, num_features):
+    def __init__(self, folder, num_features, early_calls):
         super().__init__()
         self.layer = nn.Linear(num_features, 2)
-        self.file = Path(folder) / f"peak-{os.getpid()}"
-        self.calls = 0
-        self.early = 0
+        self.file = Path(folder) / f"memory-{os.getpid()}"
+        self.early_calls = early_calls
+        self.calls = self.early = self.most = 0
 
     def forward(self, x):
         self.calls += 1
-        if self.calls == EARLY_CALLS:
-            self.early = peak_bytes()
-        self.file.write_text(f"{self.early} {peak_bytes()}")
+        if self.calls >= self.early_calls:
+            self.early = self.early or own_bytes()
+            self.most = max(self.most, own_bytes())
+            self.file.write_text(f"{self.early} {self.most}")
         return self.layer(x)
 
 
-def build(folder, num_features):
-    return Watched(folder, num_features)
+def build(folder, num_features, early_calls):
+    return Watched(folder, num_features, early_calls)
 '''
 
 
@@ -77,13 +81,17 @@ def pipeline(folder: Path, num_features: int) -> PipelineSpec:
             "model": {
                 "kind": "import",
                 "path": "watched.py:build",
-                "args": {"folder": os.fspath(folder / "code"), "num_features": num_features},
+                "args": {
+                    "folder": os.fspath(folder / "code"),
+                    "num_features": num_features,
+                    "early_calls": EARLY_CALLS,
+                },
             },
             "train": {
-                "num_workers": 2,
+                "num_workers": NUM_WORKERS,
                 "resources": {"num_cpus": 0.5},
                 "epochs": 1,
-                "global_batch_size": 256,
+                "global_batch_size": BATCH_ROWS,
                 "rows": {"resident_bytes": 0, "window_rows": WINDOW_ROWS},
             },
         }
@@ -107,7 +115,7 @@ def main(folder: Path, num_features: int) -> dict[str, Any]:
         "num_steps": result.num_steps,
         "metrics": result.metrics,
         "rows": next(event["text"] for event in events if event.get("event") == "rows"),
-        "peaks": [[int(n) for n in file.read_text().split()] for file in sorted(code_dir.glob("peak-*"))],
+        "memory": [[int(n) for n in file.read_text().split()] for file in sorted(code_dir.glob("memory-*"))],
     }
 
 

@@ -1,0 +1,90 @@
+"""Files of every format, and columns of every type, become rows."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raypipe.data.formats import FORMATS
+from raypipe.data.shards import load_rows
+from raypipe.data.stage import prepare
+from raypipe.storage import open_store
+from raypipe.testing.contracts import FormatContract
+from raypipe.testing.fakes import run_context
+from tests.integration.tables import ADULTS, PLAIN, spec, store_files, write_csv, write_parquet
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_gives_the_rows_back_at_any_parallelism(ray_cluster, name, tmp_path):
+    contract = FormatContract(name)
+    for parallelism in (1, 3, None):
+        folder = tmp_path / str(parallelism)
+        folder.mkdir()
+        contract.check_rows(folder, parallelism)
+    (tmp_path / "columns").mkdir()
+    contract.check_columns(tmp_path / "columns")
+    (tmp_path / "where").mkdir()
+    contract.check_where(tmp_path / "where")
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet"])
+def test_large_file_divided_between_tasks_gives_the_bytes_it_gives_whole(ray_cluster, name, tmp_path, monkeypatch):
+    path = tmp_path / f"f.{name}"
+    if name == "csv":
+        write_csv(path, ADULTS)
+    elif name == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ADULTS))
+    else:
+        pq.write_table(pa.Table.from_pylist(ADULTS), path, row_group_size=40)
+    source = {"format": name, "path": path.name, **({"newlines_in_values": False} if name == "csv" else {})}
+    seen = []
+    for size, parallelism in [(2**30, None), (2000, 1), (2000, 2), (2000, 7), (700, 7)]:
+        # Parts as small as these rows, which would else fit into one.
+        monkeypatch.setattr("raypipe.data.lines.CHUNK_BYTES", size)
+        monkeypatch.setattr("raypipe.data.formats.parquet.BLOCK_BYTES", size)
+        store = open_store(str(tmp_path / f"store-{size}-{parallelism}"))
+        prepare(spec(tmp_path, source=source, read_parallelism=parallelism), run_context(store))
+        seen.append(store_files(store))
+    assert all(files == seen[0] for files in seen[1:])
+
+
+def test_prepare_of_a_column_of_numbers_here_and_text_there_reads_it_as_text(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "city": row["key"] % 3} for row in ADULTS[:300]])
+    write_csv(tmp_path / "in" / "b.csv", ADULTS[300:])
+    dataset = prepare(spec(tmp_path / "in", read_parallelism=2), ctx)
+    city = next(column for column in dataset.signature.inputs if column.name == "city")
+    assert city.dtype == "string"
+    assert set(load_rows(ctx.store, dataset, "train").columns["city"]) == {"0", "1", "2", "c0", "c1", "c2", "c3"}
+
+
+def test_prepare_of_a_column_that_goes_on_with_fractions_reads_them_all(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "pay": row["key"] % 3} for row in ADULTS[:300]])
+    write_csv(tmp_path / "in" / "b.csv", ADULTS[300:])
+    dataset = prepare(spec(tmp_path / "in", read_parallelism=2), ctx)
+    pay = next(column for column in dataset.signature.inputs if column.name == "pay")
+    assert pay.dtype == "float64" and sum(split.num_rows for split in dataset.splits.values()) == 600
+
+
+@pytest.mark.parametrize("values", [["no", "yes"], [False, True]])
+def test_prepare_of_a_target_of_text_or_truth_with_a_file_without_rows_gives_its_classes(
+    ray_cluster, ctx, tmp_path, values
+):
+    write_parquet(tmp_path / "b.parquet", ADULTS, y=values)
+    empty = pq.read_table(tmp_path / "b.parquet").slice(0, 0)
+    for name in ("a", "c"):
+        pq.write_table(empty, tmp_path / f"{name}.parquet")
+    in_set = {"kind": "in_set", "columns": ["city"], "values": ["c0", "c1", "c2"], "on_fail": "quarantine"}
+    fields = {**PLAIN, "target": "y", "split": {"key": ["key"]}, "expectations": [in_set], "bad_rows": {"max_frac": 1}}
+    for parallelism in (1, 3):
+        store = open_store(str(tmp_path / f"store-{parallelism}"))
+        made = prepare(
+            spec(tmp_path, "*.parquet", "parquet", read_parallelism=parallelism, **fields), run_context(store)
+        )
+        assert made.signature.classes == tuple(values) and made.num_bad_rows == 150
+        rows = load_rows(store, made, "train")
+        assert set(rows.target) == set(values) and set(rows.columns) == {"age", "pay"}

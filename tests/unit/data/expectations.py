@@ -1,0 +1,74 @@
+"""Expectations as a file gives them, and what is judged of rows that come in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from raypipe.data.columns import Kind
+from raypipe.data.duplicates import find_duplicates, key_parts
+from raypipe.data.expectations import BlockTallies, tallies, violations
+from raypipe.data.hashing import Values, row_ids
+from raypipe.data.judging import judge, judge_count
+from raypipe.records import ExpectationResult
+from raypipe.spec.expectations import Expectation
+
+NAN = float("nan")
+
+KINDS = {
+    "age": Kind("int64"),
+    "pay": Kind("float64"),
+    "name": Kind("string"),
+    "on": Kind("bool"),
+    "image": Kind("uint8", "[2, 2]"),
+}
+"""The columns of a table."""
+
+
+def parsed(*fields: Mapping[str, Any]) -> list[Any]:
+    """The expectations of data.expectations."""
+    return TypeAdapter(list[Expectation]).validate_python(list(fields))
+
+
+def as_values(columns: Mapping[str, Any]) -> dict[str, Values]:
+    """Columns as the data stage holds them: lists are text."""
+    return {n: pa.array(v, pa.string()) if isinstance(v, list) else np.asarray(v) for n, v in columns.items()}
+
+
+def results(
+    columns: Mapping[str, Any],
+    *fields: Mapping[str, Any],
+    cuts: Sequence[int] = (),
+    num_parts: int = 3,
+    sources: Sequence[str] = (),
+) -> tuple[ExpectationResult, ...]:
+    """What the driver judges of rows cut into blocks."""
+    expectations = parsed(*fields)
+    values = as_values(columns)
+    num_rows = len(next(iter(values.values())))
+    row_id = row_ids(values)
+    blocks, keys = [], []
+    for i, (start, end) in enumerate(pairwise([0, *cuts, num_rows])):
+        some = {name: v[start:end] for name, v in values.items()}
+        found = violations(some, expectations)
+        source = sources[i] if sources else "source"
+        blocks.append(BlockTallies(end - start, tallies(found, some), source))
+        position = np.arange(end - start)
+        keys.append(
+            {
+                index: key_parts(some, e.columns, row_id[start:end], position, num_parts)
+                for index, e in enumerate(expectations)
+                if e.kind == "unique"
+            }
+        )
+    duplicates = {
+        index: [find_duplicates([key[index][part] for key in keys])[0] for part in range(num_parts)]
+        for index in keys[0]
+    }
+    found = (*judge(expectations, blocks, KINDS, duplicates), *judge_count(expectations, num_rows))
+    return tuple(sorted(found, key=lambda result: result.index))

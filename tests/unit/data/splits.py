@@ -1,0 +1,53 @@
+"""Rows, and the splits they come into, as the data stage walks through them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.data.borders import decide, tally
+from raypipe.data.hashing import Values, row_ids
+from raypipe.data.split import SplitKeys, SplitState, codes, content_columns, split_keys
+from raypipe.spec.data import DataSpec
+
+
+def spec(split: Mapping[str, Any], **fields: Any) -> DataSpec:
+    """Of a CSV file with the target `y`."""
+    return DataSpec.model_validate(
+        {"source": {"format": "csv", "path": "f.csv"}, "target": "y", "split": split, **fields}
+    )
+
+
+def rows(num: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A feature, a group of about seven, a time, a part and one of four classes, of each row."""
+    rng = np.random.default_rng(seed)
+    return {
+        "x": rng.normal(size=num),
+        "g": rng.integers(0, max(2, num // 7), num),
+        "t": rng.permutation(num),
+        "part": rng.integers(0, 4, num),
+        "y": rng.choice(4, num, p=[0.6, 0.25, 0.1, 0.05]),
+    }
+
+
+def keyed(values: Mapping[str, Values], data: DataSpec, forced: int | None = None) -> tuple[SplitKeys, list[str]]:
+    """Keys of the rows that fit, and why the others do not."""
+    ids = row_ids({name: values[name] for name in content_columns(list(values), data)})
+    keys, misfits = split_keys(values, ids, data, forced)
+    return keys, [reason for bad, reason in misfits if bad.any()]
+
+
+def divided(values: Mapping[str, Values], data: DataSpec, cuts: Iterable[int] = ()) -> tuple[np.ndarray, SplitState]:
+    """The code of each row when the rows come in blocks cut at `cuts`."""
+    edges = [0, *sorted(cuts), len(next(iter(values.values())))]
+    blocks = [{name: v[a:b] for name, v in values.items()} for a, b in pairwise(edges)]
+    keys = [keyed(block, data)[0] for block in blocks]
+    tallies = [tally(k, block, data) for k, block in zip(keys, blocks, strict=True)]
+    state = json.loads(json.dumps(decide(tallies, data)))
+    traveled = [SplitKeys.from_columns(pa.table(k.columns())) for k in keys]
+    return np.concatenate([codes(k, state, data) for k in traveled]), state
