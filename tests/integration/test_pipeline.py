@@ -22,7 +22,6 @@ from typer.testing import CliRunner, Result
 from raypipe.cli.main import app
 from raypipe.registry.versions import list_models
 from raypipe.retry import Retry
-from raypipe.serve.stage import stop
 from raypipe.storage import objects, open_store
 from tests.integration.conftest import S3Server
 
@@ -165,8 +164,8 @@ def test_pipeline_commands_of_one_stage_each_go_on_from_what_the_last_one_left(
 
 
 @pytest.mark.s3
-def test_pipeline_in_s3_reads_keeps_and_serves_everything_from_there(
-    ray_cluster: SimpleNamespace, file: Path, s3: S3Server, bucket: str, free_port: int
+def test_pipeline_in_s3_reads_and_keeps_everything_there(
+    ray_cluster: SimpleNamespace, file: Path, s3: S3Server, bucket: str
 ):
     with contextlib.closing(s3.client()) as client:
         client.put_object(Bucket=bucket, Key="in/rows.csv", Body=csv_rows(90).encode())
@@ -175,16 +174,8 @@ def test_pipeline_in_s3_reads_keeps_and_serves_everything_from_there(
     first = done("run", file, *words)
     assert first["store"] == uri and first["model"]["version"] == 1
     assert not (file.parent / ".raypipe").exists()
-
-    serving = f"serve={{port: {free_port}, max_replicas: 1, resources: {{num_cpus: 0.5}}}}"
-    try:
-        again = done("run", file, *words, "--set", serving)
-        assert ran(again) == ["register", "serve"] and again["model"]["version"] == 1
-        asked = {"instances": [dict(zip(COLUMNS, (5.1, 3.5, 1.4, 0.2), strict=True))]}
-        answer = httpx.post(f"{again['endpoint']['url']}/predict", json=asked, timeout=30).raise_for_status().json()
-        assert answer["predictions"][0]["label"] == "short"
-    finally:
-        stop()
+    again = done("run", file, *words)
+    assert ran(again) == ["register"] and again["model"]["version"] == 1
 
     rows = file.parent / "rows.csv"
     rows.write_text(csv_rows(2, target=False))

@@ -166,7 +166,7 @@ def test_slow_and_throttling_server_loses_no_rows_and_gets_few_requests_more(one
 
     calm = through()
     expected = epoch()
-    slow = through(refused_frac=0.3, latency_s=0.2)
+    slow = through(refused_frac=0.3, latency_s=0.1)
     found = epoch()
     assert [table.num_rows for table in found] == [100_000, ROWS]
     assert found == expected and calm.num_refused == 0

@@ -129,19 +129,36 @@ def submit(head: Head, project: Path) -> Callable[..., subprocess.CompletedProce
     return call
 
 
+@pytest.fixture(scope="module")
+def kept(s3: S3Server) -> str:
+    """The store of the submitted pipeline and of all scripts."""
+    return f"s3://{s3.bucket()}/jobs"
+
+
+@pytest.fixture(scope="module")
+def noted(private_dir: Path) -> Path:
+    """The folder where the network notes which node it is on."""
+    folder = private_dir / "noted"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spread(noted: Path) -> list[str]:
+    """Words that put a worker on each node; nodes have 4 and 3 CPUs."""
+    fields = ("train.num_workers=2", "train.resources.num_cpus=2.5", f"model.args={{noted: {noted}}}")
+    return [word for field in fields for word in ("--set", field)]
+
+
 @pytest.mark.s3
 def test_submitted_pipeline_trains_on_both_nodes_streams_its_log_and_gives_its_result_and_exit_code(
-    submit: Callable[..., subprocess.CompletedProcess[str]], head: Head, project: Path, bucket: str
+    submit: Callable[..., subprocess.CompletedProcess[str]], head: Head, kept: str, noted: Path, spread: list[str]
 ):
-    noted = project / "noted"
-    noted.mkdir()
-    store = f"s3://{bucket}/submitted"
-    spread = ("--set", "train.num_workers=2", "--set", "train.resources.num_cpus=2.5")  # nodes have 4 and 3
-    words = ("--store", store, *spread, "--set", f"model.args={{noted: {noted}}}")
+    words = ("--store", kept, *spread)
     good = submit(*words, "--json")
     assert good.returncode == 0, good.stderr
     result = json.loads(good.stdout)
-    assert result["model"] == {"name": "flowers", "version": 1} and result["store"] == store
+    assert result["model"] == {"name": "flowers", "version": 1} and result["store"] == kept
     assert "epoch 2/2" in good.stderr and "flowers@1 registered" in good.stderr
     assert "sdk.py" not in good.stderr  # where the client of Ray says its own about uploads and sockets
     assert {path.name for path in noted.iterdir()} == _alive(head)
@@ -168,15 +185,16 @@ def test_submit_to_nobody_says_so(head: Head, project: Path, free_port: int):
 SEARCH = "tune={space: {train.optimizer.lr: {choice: [0.1]}}, num_trials: 1}"
 SCRIPTS = {
     "data": (["--run=r1"], "dataset", {"name": "flowers"}),
-    "train": (["--run=r1"], "train", {"run_id": "r1", "num_workers": 1}),
+    "train": (["--run=r1"], "train", {"num_workers": 2}),
     "evaluate": (["--run=r1"], "evaluation", {"gates": []}),
-    "register": (["--run=r1"], "model_version", {"version": 1, "run_id": "r1"}),
+    "register": (["--run=r1"], "model_version", {"version": 1}),
     "tune": (["--set", SEARCH], "tune", {"best_values": {"train.optimizer.lr": 0.1}}),
     "serve": (["--run=r1"], "endpoint", {"model": "flowers", "version": 1}),
     "pipeline": ([], "model_version", {"version": 1}),
     "predict": (["--model=flowers"], "batch", {"num_rows": 2, "version": 1}),
 }
-"""Script -> words, and what its record must say. In this order: each uses what those before it left in the store."""
+"""Script -> words, and what its record must say. In this order: each uses what those before it left in the store, and
+the first ones what the submitted pipeline left, if it was run."""
 
 
 @pytest.fixture(scope="module")
@@ -190,20 +208,16 @@ def sent(private_dir: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def kept(s3: S3Server) -> str:
-    """The store of all scripts."""
-    return f"s3://{s3.bucket()}/jobs"
-
-
 @pytest.mark.s3
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_job_script_prints_its_record_last(script: str, head: Head, sent: Path, kept: str, free_port: int):
+def test_job_script_prints_its_record_last(
+    script: str, head: Head, sent: Path, kept: str, spread: list[str], free_port: int
+):
     words, kind, told = SCRIPTS[script]
     if script == "predict":
         words = [*words, f"--input={sent / 'rows.csv'}", f"--output={kept}-predicted"]
     else:
-        words = [*words, "--config=p.yaml"]
+        words = [*words, "--config=p.yaml", *(spread if script != "tune" else ())]
     if script == "serve":
         words = [*words, "--set", f"serve={{port: {free_port}, ingress: python, resources: {{num_cpus: 0.1}}}}"]
     status, log = _job(head, sent, ["python", f"jobs/{script}.py", f"--store={kept}", *words])
