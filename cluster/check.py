@@ -48,7 +48,7 @@ class StrictLoader(yaml.SafeLoader):
         has_merge = any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value)
         super().flatten_mapping(node)
         if has_merge:
-            node.merged = True  # type: ignore[attr-defined]
+            node.merged = True  # type: ignore[attr-defined]  # our mark, read above
 
 
 def load(text: str) -> dict[str, Any]:

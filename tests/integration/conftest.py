@@ -18,13 +18,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.conftest import pick_ports
 
 if TYPE_CHECKING:
-    import psutil
-
     from raypipe.runtime.context import RunContext
 
 S3_START_TIMEOUT_S = 90.0
@@ -220,9 +219,6 @@ def session_processes(temp_dir: Path) -> list[psutil.Process]:
 
     Call it before `ray.shutdown()`: workers rename themselves, so only the tree tells whose they are.
     """
-    import psutil
-    import ray  # noqa: F401  (brings the psutil it carries along)
-
     found: dict[psutil.Process, None] = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
@@ -238,8 +234,6 @@ def _names(folder: Path, word: str) -> bool:
 
 def stop_leftovers(processes: list[psutil.Process]) -> None:
     """Give processes time to leave by themselves, then terminate, then kill those that remain, each by its own pid."""
-    import psutil
-
     _, alive = psutil.wait_procs(processes, timeout=RAY_STOP_TIMEOUT_S)
     for stop in ("terminate", "kill"):
         for process in alive:

@@ -5,7 +5,6 @@ Every endpoint is asked over HTTP and must give what the Predictor gives here fo
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from raypipe.model.predictor import Predictor
@@ -177,9 +177,6 @@ def programs(folder: Path) -> Path:
 
 def processes_of(folder: Path) -> list[str]:
     """Command lines of processes that work below `folder` and do not leave by themselves in time."""
-    import ray  # noqa: F401  (brings the psutil it carries along)
-
-    psutil = importlib.import_module("psutil")
 
     def works_below(process: Any) -> bool:
         try:

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
-import ray  # noqa: F401  (brings psutil along)
 from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
@@ -230,7 +230,6 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path,
 
 def _session(pid: int) -> list[int]:
     """Processes of the session a command leads, or that it or they started."""
-    import psutil
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from raypipe.errors import DigestMismatch, ObjectMissing, PortInUseError, ServeError
@@ -154,8 +155,6 @@ def bad_requests() -> dict[str, tuple[int, Callable[[httpx.Client], httpx.Respon
 
 
 def replica_pid() -> int:
-    import psutil  # the one that Ray carries along
-
     children = psutil.Process().children(recursive=True)
     (pid,) = [child.pid for child in children if " ".join(child.cmdline()).startswith("ray::ServeReplica:digits")]
     return pid
