@@ -78,7 +78,11 @@ unit: $(DEV) ## unit tests only
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit
 
 integration: $(DEV) ## stories on real Ray and a real S3 server, loopback only
-	$(BIN)/python -m pytest tests/integration
+	@# what needs no Ray mostly waits, so it runs beside what does, and its report comes last
+	@log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; failed=0; \
+	$(BIN)/python -m pytest -m 'not ray' tests/integration >"$$log" 2>&1 & beside=$$!; \
+	$(BIN)/python -m pytest -m ray tests/integration || failed=$$?; \
+	wait $$beside || failed=$$?; cat "$$log"; exit $$failed
 
 test: check integration ## check, then integration
 

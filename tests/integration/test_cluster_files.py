@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import yaml
 from botocore.config import Config
 
 from raypipe.testing.faults import kill_tree
+from tests.conftest import pick_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "cluster" / "aws.yaml").read_text()
@@ -42,17 +42,6 @@ def readme_block(name: str) -> str:
     found = re.search(rf"<!-- run: {name} -->\n```bash\n(.*?)```", README, re.S)
     assert found is not None
     return found[1]
-
-
-def free_port(low: int = 20000, high: int = 29000) -> int:
-    for port in random.sample(range(low, high), 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:  # taken
-                continue
-            return port
-    raise RuntimeError("no free port")
 
 
 def wait_until(is_true: Callable[[], bool], what: str, seconds: float) -> None:
@@ -96,7 +85,7 @@ def processes_mentioning(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment of a process that takes moto for AWS, with a home of its own (Ray writes a key to ~/.ssh)."""
-    home, port = tmp_path_factory.mktemp("home"), free_port()
+    home, port = tmp_path_factory.mktemp("home"), pick_ports(1)[0]
     env = {**BARE, **KEYS, "HOME": str(home), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
            "AWS_EC2_METADATA_DISABLED": "true", "AWS_PAGER": ""}  # fmt: skip
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
@@ -235,15 +224,14 @@ def node(tmp_path: Path) -> dict[str, str]:
 def head_command(dashboard: int) -> str:
     """The file's own command on free ports and loopback, in the foreground, without an autoscaler to call EC2."""
     command = yaml.safe_load(TEXT)["head_start_ray_commands"][-1]
-    for old, new in (("--port=6379", f"--port={free_port(29000, 30000)} --node-ip-address=127.0.0.1 --block"),
+    gcs, client, agent = pick_ports(3)  # the suite's own Ray has its agent at the usual port
+    for old, new in (("--port=6379", f"--port={gcs} --node-ip-address=127.0.0.1 --block"),
                      ("--dashboard-port=8265", f"--dashboard-port={dashboard}"),
                      ("--autoscaling-config=~/ray_bootstrap_config.yaml", "")):  # fmt: skip
         assert old in command
         command = command.replace(old, new)
     command = command.replace("ray start", "exec ray start")  # so that the process we start is the one we end
-    # Another Ray of this machine, the suite's own for one, has its agent at the usual port.
-    agent = free_port(31000, 32000)
-    return command + f" --ray-client-server-port={free_port(30000, 31000)} --dashboard-agent-listen-port={agent}"
+    return command + f" --ray-client-server-port={client} --dashboard-agent-listen-port={agent}"
 
 
 def test_setup_closes_the_token_and_can_run_twice(node):
@@ -263,7 +251,7 @@ def test_setup_closes_the_token_and_can_run_twice(node):
 @pytest.mark.ray
 def test_head_without_a_token_file_does_not_start(node):
     (Path(node["HOME"]) / ".ray" / "auth_token").unlink()
-    done = subprocess.run(["bash", "-c", head_command(free_port())], env=node, capture_output=True, text=True,
+    done = subprocess.run(["bash", "-c", head_command(pick_ports(1)[0])], env=node, capture_output=True, text=True,
                           timeout=60)  # fmt: skip
     assert done.returncode != 0
     assert "token" in (done.stdout + done.stderr).lower()
@@ -271,8 +259,8 @@ def test_head_without_a_token_file_does_not_start(node):
 
 @pytest.mark.ray
 def test_head_started_by_the_files_command_needs_the_token_and_runs_no_tasks(node):
-    dashboard, token = free_port(), (Path(node["HOME"]) / ".ray" / "auth_token").read_text()
-    url, scratch = f"http://127.0.0.1:{dashboard}", Path("/tmp") / f"rp{os.getpid()}-{random.randrange(10**6)}"
+    dashboard, token = pick_ports(1)[0], (Path(node["HOME"]) / ".ray" / "auth_token").read_text()
+    url, scratch = f"http://127.0.0.1:{dashboard}", Path("/tmp") / f"rp{os.getpid()}-{secrets.token_hex(3)}"
     scratch.mkdir(mode=0o700)  # short, because Ray puts sockets below it
     # What Ray's updater exports for a node type, and a place of its own.
     env = {**node, "RAY_TMPDIR": str(scratch), "RAY_OVERRIDE_RESOURCES": '{"CPU":0}',
