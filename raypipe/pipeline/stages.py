@@ -12,17 +12,16 @@ from typing import Any
 from raypipe.errors import ObjectMissing
 from raypipe.pipeline.plan import chosen
 from raypipe.pipeline.rival import rival_of
-from raypipe.pipeline.state import Records, read_record
+from raypipe.pipeline.state import Records, read_run
 from raypipe.records import (
     DatasetVersion,
     EvaluationReport,
     ModelVersion,
     StageRecord,
-    TuneResult,
 )
 from raypipe.runtime.context import RunContext
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.storage import Store
+from raypipe.storage import Store, layout
 
 NUM_PROBE_ROWS = 2
 """Test rows sent to a new endpoint, and shown to the user as a request that works."""
@@ -107,18 +106,19 @@ WITHOUT_RAY = frozenset(("register",))
 
 
 def probe_rows(store: Store, version: ModelVersion) -> list[dict[str, Any]] | None:
-    """A few raw test rows (train rows where there is no test split) of the run that made a version.
+    """A few raw test rows (train rows where there is no test split) of the dataset a version was judged on.
 
     Returns:
         Rows as a request would hold them, JSON-able; None when the dataset is no longer in the store.
     """
     from raypipe.data.shards import load_rows
 
+    run = read_run(store, version.run_id)
+    if run is None:
+        return None
     try:
-        tuned = read_record(store, version.run_id, "tune")
-        dataset = tuned.dataset if isinstance(tuned, TuneResult) else read_record(store, version.run_id, "data")
-        if not isinstance(dataset, DatasetVersion):
-            return None
+        key = layout.dataset_record(run["spec"]["name"], version.dataset)
+        dataset = DatasetVersion.model_validate_json(store.read(key))
         split = "test" if dataset.splits["test"].num_rows else "train"
         num_rows = min(NUM_PROBE_ROWS, dataset.splits[split].num_rows)
         columns = load_rows(store, dataset, split, stop=num_rows).columns

@@ -1,6 +1,7 @@
 """The examples on real Ray: 01 as a user runs it, the others through `Pipeline` on one shared cluster.
 
-Every endpoint is asked over HTTP and must give what the Predictor gives here for the same rows.
+Every endpoint is asked over HTTP and must give what the Predictor gives here for the same rows; 02 stops before its
+endpoint, which is that of 01 with larger images.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def run(ray_cluster: SimpleNamespace, store: Store) -> Iterator[Run]:
 
     (port,) = pick_ports(1)
 
-    def run_file(file: str, *overrides: str) -> RunResult:
+    def run_file(file: str, *overrides: str, until: str | None = None) -> RunResult:
         path = EXAMPLES / file
         name = path.stem if path.stem != "pipeline" else path.parent.name
         # A replica keeps its logical CPUs while later tests train, so it takes few of the four.
         serving = (f"serve.port={port}", f"serve.route_prefix=/{name}", "serve.resources.num_cpus=0.1")
-        return Pipeline.load(path, [*serving, *overrides], store).run(stream=None)
+        return Pipeline.load(path, [*serving, *overrides], store).run(until=until, stream=None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", ray_cluster.address)  # a cluster that is there: endpoints stay after their run
@@ -194,12 +195,11 @@ def processes_of(folder: Path) -> list[str]:
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not MNIST.is_dir(), reason=f"no MNIST files in {MNIST}; the public download is not used in tests")
 def test_mnist_reaches_its_accuracy_and_a_plain_torch_loop_comes_to_the_same(run: Run, store: Store):
-    result = run("02_mnist/pipeline.yaml", f"data.root={MNIST}")
+    result = run("02_mnist/pipeline.yaml", f"data.root={MNIST}", until="register")
     accuracy = report_of(result).metrics["accuracy"]
     assert report_of(result).num_rows == 10_000
     assert accuracy >= 0.975
     assert abs(accuracy - plain_mnist(store, dataset_of(result))) <= 0.003
-    assert_endpoint_agrees(result, store)
 
 
 def plain_mnist(store: Store, dataset: DatasetVersion) -> float:

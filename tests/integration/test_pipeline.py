@@ -49,18 +49,20 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first_run(ray_cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A folder in which the pipeline has run once, and what that run told."""
+def first_run(ray_cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which each stage has been run once, by its own command, and what these told."""
     folder = tmp_path_factory.mktemp("first")
     (folder / "p.yaml").write_text(FILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return folder, done("run", folder / "p.yaml")
+        early = raypipe("train", folder / "p.yaml")
+        assert early.exit_code == 2 and "train reads what data leaves" in early.stderr
+        return folder, {stage: done(stage, folder / "p.yaml") for stage in ("data", "train", "evaluate", "register")}
 
 
 @pytest.fixture
-def run_before(file: Path, first_run: tuple[Path, Any]) -> Any:
-    """What the first run of `file` told; its store is there, as it left it."""
+def run_before(file: Path, first_run: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What the commands that ran `file` before told, by stage; their store is there, as they left it."""
     folder, told = first_run
     shutil.copytree(folder / ".raypipe", file.parent / ".raypipe")
     return told
@@ -81,13 +83,21 @@ def ran(document: Any) -> list[str]:
     return [name for name, stage in document["stages"].items() if not stage["reused"]]
 
 
-def test_pipeline_run_again_does_only_what_changed(file: Path, run_before: Any):
-    first = run_before
-    assert ran(first) == ["data", "train", "evaluate", "register"]
-    assert first["model"] == {"name": "flowers", "version": 1} and first["metrics"]["accuracy"] > 0.6
+def test_pipeline_commands_of_one_stage_each_go_on_from_what_the_last_one_left(file: Path, run_before: dict[str, Any]):
+    for stage, alone in run_before.items():
+        assert ran(alone) == [stage] == list(alone["stages"])
+    assert run_before["evaluate"]["metrics"]["accuracy"] > 0.6
+    assert run_before["register"]["model"] == {"name": "flowers", "version": 1}
+
+    lr = "train.optimizer.lr"
+    searched = done("tune", file, "--set", f"tune={{space: {{{lr}: {{choice: [0.1]}}}}, num_trials: 1}}")
+    assert ran(searched) == ["tune"] and searched["stages"]["tune"]["record"]["best_values"] == {lr: 0.1}
+
+
+def test_pipeline_run_again_does_only_what_changed(file: Path, run_before: dict[str, Any]):
     again = done("run", file)
     assert ran(again) == ["register"] and again["model"]["version"] == 1
-    assert again["stages"]["train"]["reason"] == f"reused: same data and spec as {first['run']}"
+    assert again["stages"]["train"]["reason"] == f"reused: same data and spec as {run_before['train']['run']}"
 
     until = done("run", file, "--set", "train.epochs=4", "--until", "train")
     assert ran(until) == ["train"] and list(until["stages"]) == ["data", "train"]
@@ -105,7 +115,7 @@ def test_pipeline_run_again_does_only_what_changed(file: Path, run_before: Any):
     assert done("show", "flowers")["version"] == 1
 
 
-def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(file: Path, run_before: Any):
+def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(file: Path, run_before: dict[str, Any]):
     shutil.rmtree(file.parent / ".raypipe" / "models")
     answer = raypipe("run", file, "--run", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 1.0}]")
     assert answer.exit_code == 3
@@ -148,21 +158,6 @@ def test_pipeline_store_that_does_not_answer_exits_4_before_anything_starts(
     assert answer.exit_code == 4 and "S3 did not answer" in answer.stderr
 
 
-def test_pipeline_commands_of_one_stage_each_go_on_from_what_the_last_one_left(
-    ray_cluster: SimpleNamespace, file: Path
-):
-    early = raypipe("train", file)
-    assert early.exit_code == 2 and "train reads what data leaves" in early.stderr
-    for stage in ("data", "train", "evaluate", "register"):
-        alone = done(stage, file)
-        assert ran(alone) == [stage] == list(alone["stages"])
-    assert alone["model"] == {"name": "flowers", "version": 1}
-
-    lr = "train.optimizer.lr"
-    searched = done("tune", file, "--set", f"tune={{space: {{{lr}: {{choice: [0.1]}}}}, num_trials: 1}}")
-    assert ran(searched) == ["tune"] and searched["stages"]["tune"]["record"]["best_values"] == {lr: 0.1}
-
-
 @pytest.mark.s3
 def test_pipeline_in_s3_reads_and_keeps_everything_there(
     ray_cluster: SimpleNamespace, file: Path, s3: S3Server, bucket: str
@@ -172,6 +167,7 @@ def test_pipeline_in_s3_reads_and_keeps_everything_there(
     uri = f"s3://{bucket}/road"
     words = ["--store", uri, "--set", f"data.source={{format: csv, path: 's3://{bucket}/in/*.csv'}}"]
     first = done("run", file, *words)
+    assert ran(first) == ["data", "train", "evaluate", "register"]
     assert first["store"] == uri and first["model"]["version"] == 1
     assert not (file.parent / ".raypipe").exists()
     again = done("run", file, *words)
@@ -198,7 +194,9 @@ def test_pipeline_bucket_that_does_not_exist_exits_2(file: Path, request: pytest
     assert answer.exit_code == 2 and "bucket 'no-such-bucket-here' does not exist" in answer.stderr
 
 
-def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path, run_before: Any, free_port: int):
+def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(
+    file: Path, run_before: dict[str, Any], free_port: int
+):
     words = [sys.executable, "-m", "raypipe", "run", str(file), "--json", "--set", f"serve.port={free_port}"]
     errors = file.parent / "stderr"
     with errors.open("w") as stderr:
@@ -230,7 +228,6 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(file: Path,
 
 def _session(pid: int) -> list[int]:
     """Processes of the session a command leads, or that it or they started."""
-
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
