@@ -67,7 +67,9 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
             output = claim(spec.output, ours)
             sink = ParquetShards(output.uri, channel)
             rows = rows_per_shard(num_rows, spec, model.signature)
-            blocks = source.repartition(target_num_rows_per_block=rows, strict=True)
+            # Ray cannot join blocks of which one has its text encoded and another has not.
+            plain = source.map_batches(decoded, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+            blocks = plain.repartition(target_num_rows_per_block=rows, strict=True)
             _answered(blocks, spec, model, ctx).write_datasink(sink)
     except Exception as error:  # Ray Data wraps what its tasks raise in many types
         raise _explained(error) from error
@@ -140,7 +142,7 @@ class Answerer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """B rows in, the same B rows with their answers out."""
-        table = decoded(refuse_bad(table))
+        table = refuse_bad(table)
         taken = [name for name in (PREDICTION, PROBABILITY) if name in table.column_names]
         if taken:
             raise DataError(

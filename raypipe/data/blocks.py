@@ -70,6 +70,7 @@ class BlockSummary:
         labels: classification: label -> good rows.
         content: summary of the good rows, see content.py.
         num_bytes: of the pieces.
+        raw_bytes: of the values that are stored; a function of the rows alone, however a block keeps them.
     """
 
     profile: Profile
@@ -80,6 +81,7 @@ class BlockSummary:
     labels: Counter[Any] = field(default_factory=Counter)
     content: np.ndarray | None = None
     num_bytes: int = 0
+    raw_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,15 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     position = np.flatnonzero(validate.good_rows(block.num_rows, reasons))
     if bad.num_rows:
         row_id, keys = row_id[position], keys.take(position)
-    stored = {name: _to_arrow(values[name]) for name in dict.fromkeys([*schema.features, schema.target])}
+    wanted = dict.fromkeys([*schema.features, schema.target])
+    stored = {name: _to_arrow(values[name]) for name in wanted}
     # The fewer bytes, the fewer are moved, and spilled where memory is short.
     table = columns.narrowed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
     labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
     validate.refuse_no_classes(labels, schema.target)
+    raw_bytes = sum(columns.raw_bytes(values[name]) for name in wanted)
     summary = BlockSummary(
-        profile, True, len(row_id), bad, counted, labels, content_sums(row_id), num_bytes=table.nbytes
+        profile, True, len(row_id), bad, counted, labels, content_sums(row_id), table.nbytes, raw_bytes
     )
     watched: list[Watched] = []
     if order.num_watched:

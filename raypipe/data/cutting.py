@@ -20,12 +20,12 @@ from ray.exceptions import RayError, RayTaskError
 from raypipe.data import content
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_task, profile_task
 from raypipe.data.columns import Kind
-from raypipe.data.expectations import check_columns, columns_of
+from raypipe.data.expectations import check_columns, columns_of, refuse_undescribed
 from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys, withheld
 from raypipe.data.ranges import num_parts
-from raypipe.data.reading import MixedTypes, as_text, common_kinds, require
+from raypipe.data.reading import MixedTypes, as_text, common_kinds, read_as_mixed, require
 from raypipe.data.split import SPLITS
 from raypipe.data.validate import MAX_KEPT, BadRows, Profile, Schema, refuse_no_classes, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
@@ -101,6 +101,10 @@ class Cut:
     def num_bytes(self) -> int:
         return sum(block.num_bytes for block in self.blocks)
 
+    @property
+    def raw_bytes(self) -> int:
+        return sum(block.raw_bytes for block in self.blocks)
+
     def bad(self) -> BadRows:
         """Bad rows of all blocks, numbered from 1 as in the files; each source counts by itself."""
         total = BadRows()
@@ -148,7 +152,7 @@ def cut_rows(spec: DataSpec, ctx: RunContext) -> tuple[Cut, Schema]:
         try:
             return _cut_parts(parts, spec, ctx)
         except MixedTypes as error:
-            told = [as_text(part.source, error.column) for part in parts]
+            told = [read_as_mixed(part.source, error.column) for part in parts]
             if any(source is None for source in told):
                 raise
             ctx.progress.say("data", f"column '{error.column}' holds numbers and text: reading it once more, as text")
@@ -169,6 +173,7 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
     schema = schema_of(spec, profiles)
     check_types(spec.transforms, schema.inputs)
     check_columns(spec.expectations, cut.kinds(), schema.columns)
+    refuse_undescribed(spec.expectations, [*schema.features, schema.target])
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
         del cut  # and the pieces that were cut in vain

@@ -91,6 +91,19 @@ def find_duplicates(parts: Sequence[np.ndarray]) -> tuple[Duplicates, np.ndarray
     return Duplicates(len(key), len(repeats), first), found
 
 
+def all_repeats(found: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows that agree with another one in any of several ways.
+
+    Args:
+        found: what `find_duplicates` gave for each part and each way.
+    Returns:
+        uint64 [n], their row ids, sorted; a row id n times stands for n equal rows.
+    """
+    rows = np.concatenate([np.empty((0, 3), np.uint64), *found])
+    # A row may repeat others in several ways and is still one row.
+    return np.sort(np.unique(rows, axis=0)[:, 2])
+
+
 def _present(values: Values, name: str) -> np.ndarray:
     if not isinstance(values, np.ndarray):
         return np.asarray(values.is_valid())

@@ -81,6 +81,31 @@ def columns_of(expectations: Iterable[Expectation]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for columns in named for column in columns))
 
 
+def refuse_unknown(expectations: Sequence[Expectation], there: Sequence[str]) -> None:
+    """Raise DataError when an expectation names a column that is not there."""
+    for index, expectation in enumerate(expectations):
+        for name in getattr(expectation, "columns", None) or []:
+            if name not in there:
+                raise DataError(
+                    f"data.expectations[{index}] ({expectation.kind}): column '{name}' is not there"
+                    f"{did_you_mean(name, there)}; the columns are {list(there)[:50]}",
+                    "correct the name, or add it to data.source.columns",
+                )
+
+
+def refuse_undescribed(expectations: Sequence[Expectation], described: Sequence[str]) -> None:
+    """Raise DataError when drift is asked for of a column that no profile is kept of."""
+    for index, expectation in enumerate(expectations):
+        if isinstance(expectation, DriftExpectation):
+            for name in expectation.columns or []:
+                if name not in described:
+                    raise DataError(
+                        f"data.expectations[{index}] (drift): column '{name}' is no feature and not the target, so no "
+                        f"profile is kept of it, only of {list(described)[:50]}",
+                        "leave it out of the expectation, or make it a feature",
+                    )
+
+
 def check_columns(expectations: Sequence[Expectation], kinds: Mapping[str, Kind], required: Iterable[str]) -> None:
     """See that every expectation fits its columns; reads no rows.
 
@@ -90,15 +115,10 @@ def check_columns(expectations: Sequence[Expectation], kinds: Mapping[str, Kind]
     Raises:
         DataError: a column is missing or of a type the expectation cannot look at, or a pattern is not RE2.
     """
+    refuse_unknown(expectations, list(kinds))
     required = set(required)
     for index, expectation in enumerate(expectations):
         for name in getattr(expectation, "columns", None) or []:
-            if name not in kinds:
-                raise DataError(
-                    f"data.expectations[{index}] ({expectation.kind}): column '{name}' is not there"
-                    f"{did_you_mean(name, list(kinds))}; the columns are {list(kinds)[:50]}",
-                    "correct the name, or add it to data.source.columns",
-                )
             _check_kind(index, expectation, name, kinds[name], name in required)
         if isinstance(expectation, MatchesExpectation):
             _check_regex(index, expectation)

@@ -245,7 +245,7 @@ def _matching(place: _Place, path: str, base: str, pattern: str, suffixes: tuple
         listed = place.below(base, is_deep=wanted == ["**"] or len(wanted) > 1)
         chosen = [found for found in listed if _matches(found.path.removeprefix(base).strip("/").split("/"), wanted)]
     if not chosen:
-        chosen = [found for found in place.below(path) if _is_data(found.path, suffixes)]
+        chosen = [found for found in place.below(path) if _is_data(found.path.removeprefix(path), suffixes)]
     return sorted(chosen, key=lambda found: found.path)
 
 
@@ -259,7 +259,8 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _is_data(path: str, suffixes: tuple[str, ...]) -> bool:
-    return path.endswith(suffixes) and not path.rpartition("/")[2].startswith((".", "_"))
+    """Whether a path below the folder is of rows; what programs keep for themselves (.ipynb_checkpoints) is not."""
+    return path.endswith(suffixes) and not any(name.startswith((".", "_")) for name in path.split("/"))
 
 
 def _source_file(start: str, found: _Found, root: str) -> SourceFile:

@@ -256,8 +256,8 @@ def _kept(
 
 def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summary: RangeSummary) -> None:
     summary.bad.num_rows += len(rows)
-    shown = columns.decoded(table.take(pa.array(rows[: MAX_KEPT - len(summary.bad.kept)])))
-    for row, reason in zip(shown.to_pylist(), reasons, strict=False):
+    for position, reason in zip(rows[: MAX_KEPT - len(summary.bad.kept)].tolist(), reasons, strict=False):
+        row = columns.shown(table, position)
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
 
 

@@ -245,10 +245,26 @@ def refuse_bad(table: pa.Table) -> pa.Table:
 
 
 def as_text(source: S, column: str) -> S | None:
-    """The source with one more column read as text; None where that is no remedy for MixedTypes."""
+    """The source with one more column declared as text; None where it is declared, or cannot be."""
     if not isinstance(source, CsvSource) or column in source.dtypes:
         return None
     return source.model_copy(update={"dtypes": {**source.dtypes, column: "string"}})
+
+
+class MixedSource(CsvSource):
+    """A CSV source read again, some columns as text because they hold numbers in one place and text in another."""
+
+    mixed: tuple[str, ...] = ()
+    """Nobody declared these, so the files need not have them."""
+
+
+def read_as_mixed(source: SourceSpec, column: str) -> MixedSource | None:
+    """The source with a column that MixedTypes names read as text; None where that is no remedy."""
+    found = as_text(source, column)
+    if found is None:
+        return None
+    mixed = (*source.mixed, column) if isinstance(source, MixedSource) else (column,)
+    return MixedSource.model_validate({**dict(found), "mixed": mixed})
 
 
 class _Files(Datasource):
@@ -318,7 +334,8 @@ def read_group(
                 table = table.replace_schema_metadata(read.schema.metadata)
                 agreed.add(_kinds(table), part.name)
                 agreed.add_types(table.schema)
-                if table.num_rows or not waiting:
+                # An empty one tells which columns there are, where those before it did not.
+                if table.num_rows or not waiting or absent(waiting[-1][0].schema) - absent(table.schema):
                     waiting.append((table, part.name))
                     num_bytes += table.nbytes
                 if num_bytes >= BLOCK_BYTES:

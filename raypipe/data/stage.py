@@ -8,6 +8,7 @@ not grow with the rows, and every byte of every shard depends on the rows alone,
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import ray
 
 from raypipe.data import judging, leaks, masking, profile, ranges
 from raypipe.data.cutting import RANGE_BYTES, Cut, collect, cut_rows
-from raypipe.data.duplicates import Duplicates
+from raypipe.data.duplicates import Duplicates, all_repeats
 from raypipe.data.fitting import fit, has_enough, may_refuse, passes, try_partials
 from raypipe.data.formats import FORMATS
 from raypipe.data.leaks import Leaks
@@ -150,10 +151,10 @@ def _watch(cut: Cut, spec: DataSpec) -> Watch:
     groups = leaks.all_shared([shared for shared, _ in found])
     unique = {i: e for i, e in enumerate(spec.expectations) if isinstance(e, UniqueExpectation)}
     aside = [i for i, expectation in unique.items() if expectation.on_fail == "quarantine"]
-    repeats = [np.zeros(0, np.uint64), *(keys[i][1][:, 2] for _, keys in found for i in aside)]
+    repeats = all_repeats([keys[i][1] for _, keys in found for i in aside])
     duplicates = {i: [keys[i][0] for _, keys in found] for i in unique}
     why = f"another row has the same {' or the same '.join(str(list(unique[i].columns)) for i in aside)} (unique)"
-    apart = ray.put(Apart(groups, np.sort(np.concatenate(repeats)), why))
+    apart = ray.put(Apart(groups, repeats, why))
     return Watch(state, apart, groups.leaks, duplicates)
 
 
@@ -206,13 +207,22 @@ def _mark_latest(version: str, ctx: RunContext) -> None:
 
 
 def _baseline(expectation: DriftExpectation, ctx: RunContext) -> DataProfile | None:
-    """The profile an expectation compares with; None where there is none yet."""
+    """The profile an expectation compares with; None where this data set has none yet.
+
+    Raises:
+        DataError: the baseline it names is not there.
+    """
     name, _, version = (expectation.baseline or ctx.name).partition("@")
     try:
         version = version or json.loads(ctx.store.read(layout.latest_dataset(name)))["version"]
         return DataProfile.model_validate_json(ctx.store.read(layout.profile(name, version)))
     except ObjectMissing:
-        return None
+        if expectation.baseline in (None, ctx.name):
+            return None
+        raise DataError(
+            f"data.expectations (drift): the baseline '{expectation.baseline}' is not in the store {ctx.store.uri}",
+            "name a data set that is there, as NAME or NAME@VERSION, or leave baseline out",
+        ) from None
 
 
 # --- writing and fitting ---------------------------------------------------------------------------------------------
@@ -239,8 +249,9 @@ class Stored:
 
 
 def _store(cut: Cut, found: Watch, spec: DataSpec, signature: Signature, version: str, ctx: RunContext) -> Stored:
-    """Write all shards; a task makes neighbouring ones, of about RANGE_BYTES together."""
-    num_shards = ranges.num_parts(cut.num_good, spec.rows_per_shard)
+    """Write all shards, of about RANGE_BYTES at most; a task makes neighbouring ones, of about as many together."""
+    by_rows = ranges.num_parts(cut.num_good, spec.rows_per_shard)
+    num_shards = max(by_rows, ranges.num_parts(cut.raw_bytes, RANGE_BYTES))
     num_tasks = min(num_shards, ranges.num_parts(cut.num_bytes, RANGE_BYTES))
     first = tuple(passes(spec.transforms)[0]) if spec.transforms else ()
     split = spec.split
@@ -363,8 +374,17 @@ def _keep_bad_rows(bad: BadRows, version: str, ctx: RunContext) -> str | None:
     if not bad.num_rows:
         return None
     key = layout.bad_rows(ctx.name, version)
-    ctx.store.write(key, "".join(json.dumps(row, default=str) + "\n" for row in bad.kept).encode())
+    ctx.store.write(key, "".join(json.dumps(_finite(row), default=str) + "\n" for row in bad.kept).encode())
     return key
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every NaN and infinity in it, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from raypipe.data import columns
 from raypipe.data.columns import NUMBERS, Kind
-from raypipe.data.expectations import columns_of
+from raypipe.data.expectations import columns_of, refuse_unknown
 from raypipe.data.hashing import Values
 from raypipe.data.reading import BAD, FILE_KEY, absent, common_kinds, require
 from raypipe.data.shards import ROW_ID
@@ -106,6 +106,7 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
     key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
     require([*(spec.features or ()), spec.target, *reads], there, file)
+    refuse_unknown(spec.expectations, there)
     features = tuple(spec.feature_names(there))
     if not features:
         aside = [*spec.split.sets_aside, *spec.masked]
@@ -304,20 +305,11 @@ def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema
     for position in positions[:MAX_KEPT]:
         unread = block[BAD][int(position)].as_py() if BAD in block.column_names else None
         why = unread or "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
-        # The arrays of a row that could not be read hold nothing but zeros.
-        row = {
-            name: None
-            if unread and isinstance(rows.schema.field(name).type, pa.BaseExtensionType)
-            else _plain(rows[name][int(position)])
-            for name in rows.column_names
-        }
+        row = columns.shown(rows, int(position))
+        if unread:  # its arrays hold nothing but zeros
+            row |= {field.name: None for field in rows.schema if isinstance(field.type, pa.BaseExtensionType)}
         kept.append({"position": int(position), "reason": why, "row": row})
     return BadRows(len(positions), kept)
-
-
-def _plain(scalar: pa.Scalar) -> Any:
-    value = scalar.as_py()
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _short(row: dict[str, Any]) -> str:

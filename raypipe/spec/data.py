@@ -10,8 +10,8 @@ from typing_extensions import Self
 
 from raypipe.spec.base import Spec
 from raypipe.spec.expectations import Expectation
-from raypipe.spec.masking import MaskSpec
-from raypipe.spec.sources import Source, refuse_secrets
+from raypipe.spec.masking import KEYED, MaskSpec
+from raypipe.spec.sources import CsvSource, Source, refuse_secrets
 from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
@@ -81,7 +81,8 @@ class DataSpec(Spec):
     """What rows and columns must hold beyond their types, and what happens where they do not."""
     bad_rows: BadRowsSpec = BadRowsSpec()
     rows_per_shard: int = Field(default=100_000, ge=1)
-    """At most about how many rows, over all splits, are stored together, one shard a split; at least half as many."""
+    """At most about how many rows, over all splits, are stored together, one shard a split; at least half as many, and
+    fewer where they would take more than about 96 MiB."""
     read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
 
@@ -238,7 +239,21 @@ class DataSpec(Spec):
             expected = {column for e in self.expectations for column in getattr(e, "columns", None) or ()}
             if name in expected and mask.method == "drop":
                 raise ValueError(f"masking: method: drop removes '{name}', but an expectation reads it")
+            if mask.method in KEYED and any(_compares_no_text(name, part.source) for part in self.parts()):
+                raise ValueError(
+                    f"masking: method: {mask.method} reads '{name}' of CSV as text, but a `where` does not compare it "
+                    f"with text; compare it with text, or say in dtypes of the source what '{name}' is, e.g. int64"
+                )
         return self
+
+
+def _compares_no_text(name: str, source: Source) -> bool:
+    """Whether a condition compares a column of CSV that nobody declared with numbers or true/false."""
+    if not isinstance(source, CsvSource) or source.dtypes.get(name, "string") != "string":
+        return False
+    found = [condition.value for condition in source.where if condition.column == name]
+    values = [item for value in found for item in (value if isinstance(value, list) else [value])]
+    return any(value is not None and not isinstance(value, str) for value in values)
 
 
 _WHY_NO_FEATURE = {

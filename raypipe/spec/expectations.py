@@ -126,14 +126,14 @@ class RowCountExpectation(Between[NonNegativeInt], ExpectationSpec):
 
 
 class DriftExpectation(ExpectationSpec):
-    """Columns are distributed as in an earlier data set; without an earlier one it holds."""
+    """Features and target are distributed as in an earlier data set; without an earlier version of its own it holds."""
 
     kind: Literal["drift"]
     columns: list[str] | None = Field(default=None, min_length=1)
     """Unset: all single values both profiles know."""
 
     baseline: str | None = None
-    """`name` (its latest version) or `name@version`; unset: the latest version of this data set."""
+    """`name` (its latest version) or `name@version`, which must exist; unset: the latest version of this data set."""
 
     metric: Literal["psi", "ks", "share_change"] = "psi"
     """Population stability index, Kolmogorov-Smirnov distance (numbers only), or the largest change of a bin's or a

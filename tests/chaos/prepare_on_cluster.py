@@ -57,7 +57,7 @@ def main() -> None:
     told = Told("r1", stream=None)
     spec = DataSpec.model_validate({**SPEC, "root": folder, "read_parallelism": len(list(Path(folder).iterdir()))})
     record = stage.prepare(spec, RunContext(run_id="r1", store=open_store(store), progress=told))
-    tasks: list[Any] = list_tasks(detail=True, limit=10_000)
+    tasks: list[Any] = list_tasks(address, detail=True, limit=10_000)
     told.say("data", "tasks that ran again", num_again=sum(task.attempt_number > 0 for task in tasks))
     print(record.model_dump_json())
 

@@ -75,6 +75,18 @@ def test_batch_over_files_gives_every_row_once_in_order_with_the_predictors_answ
     assert (success["num_rows"], [shard["key"] for shard in success["shards"]]) == (3000, list(output.shards))
 
 
+def test_batch_over_text_that_one_file_keeps_as_a_dictionary_and_the_other_does_not(
+    ctx: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("raypipe.data.reading.SMALL_BYTES", 2000)  # each file is read by a task of its own
+    model = registered(ctx)
+    for i in range(2):
+        pq.write_table(rows(1000, 1000 * i), tmp_path / f"{i}.parquet", use_dictionary=i == 0)
+    source = {"format": "parquet", "path": str(tmp_path / "*.parquet")}
+    table = answered(predict_batch(spec(source, tmp_path / "out"), model, ctx))
+    assert table.select(["id", "b", "a"]).equals(pa.concat_tables([rows(1000), rows(1000, 1000)]))
+
+
 def test_batch_of_a_regression_again_replaces_what_it_wrote(ctx: RunContext, tmp_path: Path):
     model = registered(ctx, "regression")
     pyarrow.csv.write_csv(rows(100), tmp_path / "in.csv")

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypipe.data import stage
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare
 from raypipe.data.transforms import FittedTransforms
@@ -31,6 +32,18 @@ def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ra
         prepare(spec(tmp_path / folder, read_parallelism=parallelism), run_context(store))
         seen.append(store_files(store))
     assert len(seen[0]) == 3 + 8 * 3 and all(files == seen[0] for files in seen[1:])
+
+
+def test_prepare_of_rows_that_take_much_room_writes_shards_of_few_of_them(ray_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "RANGE_BYTES", 4096)
+    write_csv(tmp_path / "a.csv", ADULTS)
+    seen = []
+    for parallelism in (1, 3):
+        store = open_store(str(tmp_path / f"store-{parallelism}"))
+        dataset = prepare(spec(tmp_path, rows_per_shard=1000, read_parallelism=parallelism), run_context(store))
+        assert len(dataset.splits["train"].shards) == 4  # 600 rows of 26 bytes
+        seen.append(store_files(store))
+    assert seen[0] == seen[1]
 
 
 def test_prepare_of_digits_splits_and_scales_real_images(ray_cluster, ctx):

@@ -62,6 +62,15 @@ def test_prepare_of_a_column_of_numbers_here_and_text_there_reads_it_as_text(ray
     assert set(load_rows(ctx.store, dataset, "train").columns["city"]) == {"0", "1", "2", "c0", "c1", "c2", "c3"}
 
 
+def test_prepare_of_such_a_column_that_another_source_lacks_reads_all_sources(ray_cluster, ctx, tmp_path):
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "note": row["key"]} for row in ADULTS[:300]])
+    write_csv(tmp_path / "in" / "b.csv", [{**row, "note": f"n{row['key']}"} for row in ADULTS[300:500]])
+    write_csv(tmp_path / "v.csv", ADULTS[500:])
+    fields = {**PLAIN, "features": ["pay"], "val_source": {"format": "csv", "path": "v.csv"}}
+    dataset = prepare(spec(tmp_path, "in/*.csv", "csv", **fields), ctx)
+    assert dataset.splits["val"].num_rows == 100
+
+
 def test_prepare_of_a_column_that_goes_on_with_fractions_reads_them_all(ray_cluster, ctx, tmp_path):
     write_csv(tmp_path / "in" / "a.csv", [{**row, "pay": row["key"] % 3} for row in ADULTS[:300]])
     write_csv(tmp_path / "in" / "b.csv", ADULTS[300:])

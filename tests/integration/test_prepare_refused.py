@@ -41,7 +41,22 @@ def word_among_numbers(rows):
         (word_among_numbers, {}, "standardize needs numbers, but column 'pay' holds text"),
         (None, {"target": "lable"}, "'lable' is not there, did you mean 'label'"),
         (None, {"path": "b.csv"}, "'b.csv' matches no file"),
+        (
+            None,
+            {"split": {}, "expectations": [{"kind": "unique", "columns": ["citty"]}]},
+            r"data.expectations\[0\] \(unique\): column 'citty' is not there, did you mean 'city'",
+        ),
         (None, {"split": {"key": ["key"], "val_frac": 1e-9}}, "the val split is empty"),
+        (
+            None,
+            {"features": ["age"], "transforms": [], "expectations": [{"kind": "drift", "columns": ["pay"]}]},
+            "column 'pay' is no feature and not the target",
+        ),
+        (
+            None,
+            {"expectations": [{"kind": "drift", "baseline": "adlts@0123abcd"}]},
+            "the baseline 'adlts@0123abcd' is not in the store",
+        ),
         (None, {"task": "regression", "target": "city", "transforms": []}, "regression needs numbers"),
     ],
 )

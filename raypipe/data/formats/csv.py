@@ -19,6 +19,7 @@ from raypipe.data.reading import (
     NO_MASKING,
     FileRange,
     Masking,
+    MixedSource,
     as_range,
     needed,
     read_files,
@@ -56,14 +57,17 @@ def read(source: CsvSource, root: str, parallelism: int | None, masking: Masking
 
 def refuse_undeclared(files: Sequence[SourceFile], source: CsvSource, masking: Masking = NO_MASKING) -> None:
     """Raise MissingColumn when none of the files has a column that `dtypes` names; reads header lines only."""
+    mixed = source.mixed if isinstance(source, MixedSource) else ()
+    declared = [name for name in source.dtypes if name not in mixed]
     there: dict[str, None] = {}
     for file in files:
-        if there.keys() >= source.dtypes.keys():
+        if there.keys() >= set(declared):
             return
         with masking.guard(file.name), readable(file.name, "CSV", HINT), closing(_rows(as_range(file), source)) as rows:
             there.update(dict.fromkeys(_names(rows.header(), file.name, source)))
-    with masking.guard("data.source"):
-        require(list(source.dtypes), list(there), "data.source")
+    where = ", ".join(source.places())
+    with masking.guard(where):
+        require(declared, list(there), where)
 
 
 def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa.Table]:

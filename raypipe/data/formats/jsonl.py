@@ -50,11 +50,15 @@ def files(source: JsonlSource, root: str) -> list[SourceFile]:
 
 def read(source: JsonlSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
     """Rows of all files; a large file is divided."""
-    reader = partial(read_file, source=source, masked=masking.names)
+    # Batch inference reads without masks, and nobody judges its whole source; preparing always brings its own.
+    is_judged = masking is not NO_MASKING
+    reader = partial(read_file, source=source, masked=masking.names, is_judged=is_judged)
     return read_files(ranges(files(source, root)), reader, source, parallelism, masking)
 
 
-def read_file(part: FileRange | SourceFile, *, source: JsonlSource, masked: Sequence[str] = ()) -> Iterator[pa.Table]:
+def read_file(
+    part: FileRange | SourceFile, *, source: JsonlSource, masked: Sequence[str] = (), is_judged: bool = False
+) -> Iterator[pa.Table]:
     """One file or a range of it, in tables of some megabytes.
 
     A blank line between two others is a row without values, at the ends of the file it is nothing.  Lines that are no
@@ -62,6 +66,8 @@ def read_file(part: FileRange | SourceFile, *, source: JsonlSource, masked: Sequ
 
     Args:
         masked: columns that must be there besides those the source names.
+        is_judged: a column that no row of the whole source has is refused later (cutting.refuse_absent), so that a file
+            may lack it; else a file that is one chunk is left without it, which reading on refuses.
     Raises:
         DataError: bytes that cannot be decompressed.
     """
@@ -72,7 +78,8 @@ def read_file(part: FileRange | SourceFile, *, source: JsonlSource, masked: Sequ
         parser = _Parser(part.name, source)
         for number, chunk in enumerate(rows.chunks()):
             is_whole = part.start == 0 and number == 0 and rows.is_at_end
-            yield parser.parse(chunk) if is_whole else _with_columns(parser.parse(chunk), named)
+            table = parser.parse(chunk)
+            yield table if is_whole and not is_judged else _with_columns(table, named)
 
 
 def _with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:

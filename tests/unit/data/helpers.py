@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
 from raypipe.data import ranges
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
+from raypipe.data.duplicates import all_repeats
 from raypipe.data.files import SourceFile
 from raypipe.data.formats import FORMATS
 from raypipe.data.hashing import Values
@@ -79,8 +79,8 @@ def prepared(
     state = ranges.decide(spec, *(one[1] for one in made))
     watched = [ranges.watch(state, spec, *(one[2 + num_ranges + i] for one in made)) for i in range(order.num_watched)]
     groups = all_shared([shared for shared, _ in watched])
-    repeats = [found[index][1][:, 2] for _, found in watched for index in found]
-    apart = Apart(groups, np.sort(np.concatenate([np.zeros(0, np.uint64), *repeats])), "repeated")
+    repeats = all_repeats([repeated for _, found in watched for _, repeated in found.values()])
+    apart = Apart(groups, repeats, "repeated")
     signature = Signature(inputs=schema.inputs, task=spec.task, target=spec.target)
     num_shards = -(-sum(one[0].num_good for one in made) // spec.rows_per_shard)
     shards = ShardOrder(spec, str(folder), "n", "v", num_shards, signature, state, (), 0.0)

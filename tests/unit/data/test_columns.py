@@ -30,6 +30,12 @@ def test_canonical_text_has_the_same_bytes_in_whatever_form_it_came(texts):
     assert len({bytes(to_bytes(table)) for table in made}) == 1
 
 
+@given(texts=TEXTS)
+def test_raw_bytes_of_text_do_not_depend_on_its_form(texts):
+    found = {columns.raw_bytes(form) for form in forms(texts)}
+    assert found == {sum(len((text or "").encode()) for text in texts)}
+
+
 def test_canonical_text_that_repeats_is_encoded_and_other_text_is_plain():
     made = columns.canonical(pa.table({"twice": ["x", "y", "x", "y"], "rare": ["x", "y", "z", "y"], "n": range(4)}))
     assert [made[name].type for name in made.column_names] == [columns.ENCODED, pa.string(), pa.int64()]

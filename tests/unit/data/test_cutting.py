@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 
 import pyarrow as pa
 import pytest
 
+from raypipe.data import stage
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.cutting import Cut
 from raypipe.data.validate import MAX_CLASSES, MAX_KEPT, BadRows, Profile, profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
+from raypipe.testing.fakes import MemoryStore, run_context
 
 SPEC = DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y"})
 
@@ -35,6 +39,15 @@ def test_bad_rows_of_many_blocks_are_all_counted_and_the_first_are_kept_with_the
     bad = made.bad()
     assert bad.num_rows == 4000 and sum(len(one.bad.kept) for one in made.blocks) == MAX_KEPT == len(bad.kept)
     assert [row["row_number"] for row in (bad.kept[0], bad.kept[399], bad.kept[400])] == [1001, 1400, 2001]
+
+
+def test_bad_rows_are_kept_as_json_with_null_for_what_json_has_no_number_for():
+    row = {"a": math.nan, "b": [[1.5, -math.inf], {"c": math.inf}], "d": "NaN", "e": 2}
+    ctx = run_context(MemoryStore())
+    key = stage._keep_bad_rows(BadRows(1, [{"row_number": 1, "reason": "'a' is missing", "row": row}]), "v", ctx)
+    assert key is not None
+    kept = json.loads(ctx.store.read(key), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert kept["row"] == {"a": None, "b": [[1.5, None], {"c": None}], "d": "NaN", "e": 2}
 
 
 def test_block_alone_of_another_type_is_checked_against_the_schema_of_all_blocks():

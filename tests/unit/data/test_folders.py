@@ -101,8 +101,10 @@ def test_labels_that_name_a_file_twice_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"t\.csv names the file 'a\.png' twice"):
         read_images(tmp_path, path="in", labels={"path": "t.csv"})
     (tmp_path / "t.csv").write_text("file,kind\na.png,x\n")
-    with pytest.raises(DataError, match="column 'label' is not there"):
-        read_images(tmp_path, path="in", labels={"path": "t.csv"})
+    (tmp_path / "t.jsonl").write_text('{"file": "a.png", "kind": "x"}\n')
+    for name in ("t.csv", "t.jsonl"):
+        with pytest.raises(DataError, match="column 'label' is not there"):
+            read_images(tmp_path, path="in", labels={"path": name})
 
 
 def chunk(kind, data):

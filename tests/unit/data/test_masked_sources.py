@@ -9,17 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from raypipe.data import folders, lines
 from raypipe.data.cutting import as_read, refuse_absent
 from raypipe.data.disk import changed
 from raypipe.data.files import find
-from raypipe.data.formats import FORMATS, csv, images
+from raypipe.data.formats import FORMATS, csv, images, jsonl
 from raypipe.data.masking import REDACTED, Masking, read_keys
-from raypipe.data.reading import MissingColumn, read_group
+from raypipe.data.reading import MissingColumn, absent, read_as_mixed, read_group
 from raypipe.data.validate import profile
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
+from raypipe.spec.sources import Condition, JsonlSource
 
 KEY = {"MASKING_KEY": "0123456789abcdef0123456789abcdef"}
 
@@ -37,7 +39,8 @@ def read(data: Any) -> list[pa.Table]:
     form: Any = FORMATS[source.format]
     masking = Masking(data.masking, read_keys(data.masking, KEY))
     parts = lines.ranges(form.files(source, data.root))
-    reader = partial(form.read_file, source=source, **({"masked": masking.names} if source.format == "jsonl" else {}))
+    judged = {"masked": masking.names, "is_judged": True} if source.format == "jsonl" else {}
+    reader = partial(form.read_file, source=source, **judged)
     return [table for part in parts for table in read_group([part], reader, source.columns, source.where, masking)]
 
 
@@ -62,6 +65,24 @@ def test_declared_type_of_a_masked_column_is_kept(tmp_path):
     (tmp_path / "a.csv").write_text("who,y\n007,1\n7,2\n")
     first, second = column(read(spec(tmp_path, source={"dtypes": {"who": "int64"}})), "who")
     assert first == second
+
+
+@pytest.mark.parametrize("value", [10, True, [1, 2]])
+def test_condition_that_compares_a_masked_id_of_csv_with_no_text_is_refused_before_anything_is_read(value, tmp_path):
+    (tmp_path / "a.csv").write_text("who,y\n5,1\n10,2\n")
+    where = [{"column": "who", "op": "in" if isinstance(value, list) else "==", "value": value}]
+    with pytest.raises(ValidationError, match="method: hash reads 'who' of CSV as text, but a `where` does not"):
+        spec(tmp_path, source={"where": where})
+    assert spec(tmp_path, "jsonl", source={"where": where})
+    assert spec(tmp_path, method="redact", source={"where": where})
+
+
+def test_condition_on_a_masked_id_of_csv_compares_text_or_what_was_declared(tmp_path):
+    (tmp_path / "a.csv").write_text("who,y\n5,1\n10,2\n")
+    text = {"where": [{"column": "who", "op": "==", "value": "10"}, {"column": "who", "op": "not_null"}]}
+    number = {"where": [{"column": "who", "op": ">", "value": 5}], "dtypes": {"who": "int64"}}
+    for source in (text, number):
+        assert column(read(spec(tmp_path, source=source)), "y") == [2]
 
 
 # --- messages
@@ -183,6 +204,42 @@ def test_field_that_one_block_has_is_there(chunks):
     refuse_absent([profile(table) for table in read(data)], "source", data)
 
 
+def test_field_that_one_of_several_small_files_has_is_there(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"y": 1}\n{"y": 2, "who": "Ada"}\n')
+    (tmp_path / "b.jsonl").write_text('{"y": 3}\n')
+    for method, who in (("redact", [None, REDACTED, None]), ("hash", None), ("drop", None)):
+        data = spec(tmp_path, "jsonl", method=method)
+        tables = read(data)
+        refuse_absent([profile(table) for table in tables], "source", data)
+        assert column(tables, "y") == [1, 2, 3] and (who is None or column(tables, "who") == who)
+    (tmp_path / "a.jsonl").write_text('{"y": 1}\n')
+    with pytest.raises(MissingColumn, match=r"data\.source: column 'who' is not there"):
+        refuse_absent([profile(table) for table in read(data)], "source", data)
+
+
+def test_field_of_rows_that_a_condition_leaves_out_is_there(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"y": 1}\n')
+    (tmp_path / "b.jsonl").write_text('{"y": 2, "who": "Ada"}\n')
+    source: Any = JsonlSource(format="jsonl", path=".", where=[Condition(column="who", op="is_null")])
+    reader = partial(jsonl.read_file, source=source, is_judged=True)
+    (table,) = read_group(jsonl.files(source, str(tmp_path)), reader, None, source.where)
+    assert table["y"].to_pylist() == [1] and not absent(table.schema)
+
+
+def test_small_file_without_a_named_field_is_refused_where_nobody_judges_the_whole_source(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"y": 1, "who": "Ada"}\n')
+    (tmp_path / "b.jsonl").write_text('{"y": 2}\n')
+    monkeypatch.setattr(jsonl, "read_files", lambda parts, reader, *rest: (parts, reader))
+    read_jsonl: Any = jsonl.read
+    source = JsonlSource(format="jsonl", path=".", columns=["who", "y"])
+    parts, reader = read_jsonl(source, str(tmp_path), None)
+    with pytest.raises(MissingColumn, match=r"b\.jsonl: column 'who' is not there"):
+        list(read_group(parts, reader, source.columns))
+    parts, reader = read_jsonl(source, str(tmp_path), None, Masking([], read_keys([], {})))
+    (table,) = read_group(parts, reader, source.columns)
+    assert table["who"].to_pylist() == ["Ada", None]
+
+
 # --- files with different columns
 
 
@@ -206,3 +263,15 @@ def test_declared_column_that_none_of_the_files_has_is_refused(tmp_path):
     with pytest.raises(MissingColumn, match=r"'zop' is not there; it has 2 columns") as caught:
         csv.refuse_undeclared(found, data.source, masking)
     assert "zip" not in str(caught.value)
+
+
+def test_column_that_is_read_again_as_text_need_not_be_in_every_source(tmp_path):
+    (tmp_path / "a.csv").write_text("y\n1\n")
+    data = spec(tmp_path, path="a.csv", source={"dtypes": {"zop": "string"}})
+    found = csv.files(data.source, data.root)
+    mixed: Any = read_as_mixed(data.source, "note")
+    with pytest.raises(MissingColumn, match=r"a\.csv: column 'zop' is not there"):
+        csv.refuse_undeclared(found, mixed)
+    mixed = read_as_mixed(mixed.model_copy(update={"dtypes": {"note": "string"}}), "more")
+    csv.refuse_undeclared(found, mixed)
+    assert mixed.dtypes == {"note": "string", "more": "string"} and read_as_mixed(mixed, "note") is None

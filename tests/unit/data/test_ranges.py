@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.content import content_sums, total
 from raypipe.data.leaks import Leaks
@@ -36,6 +37,20 @@ def bad(made):
 
 def leaked(made):
     return sum((summary.leaks for summary in made.ranges), Leaks())
+
+
+def test_store_shards_tells_of_the_images_it_sets_aside_by_their_shape(tmp_path):
+    images = ArrowTensorArray.from_numpy(np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8))
+    table = pa.table({"image": images, "text": ["a" * 1000, "b"] * 10, "y": [0, 1] * 10})
+    fields = {"split": {"val_frac": 0.0, "test_frac": 0.0, "leaks": "drop"}}
+    made = prepared(
+        tmp_path,
+        spec(**fields, test_source={"format": "csv", "path": "t"}),
+        [(table, None), (table.slice(18), "test")],
+    )
+    shown = {row["row"]["text"]: row["row"] for row in bad(made)}
+    assert shown["b"] == {"image": "64 values of uint8, shape [8, 8]", "text": "b", "y": 1}
+    assert set(shown) == {"a" * 256 + "...", "b"}
 
 
 @pytest.mark.parametrize("num_ranges", [1, 5])
@@ -102,6 +117,14 @@ def test_store_shards_of_full_copies_sets_all_but_one_aside(tmp_path):
     made = prepared(tmp_path, spec(expectations=[expectation]), [(rows, None)], 2)
     kept = sorted(i for split in ("train", "val", "test") for i in ids(made, tmp_path, split))
     assert kept == list(range(300)) and len(bad(made)) == 10
+
+
+def test_store_shards_of_full_copies_that_two_expectations_find_sets_them_aside_once(tmp_path):
+    rows = pa.concat_tables([ROWS, ROWS.slice(0, 5)]).append_column("mail", pa.array([*range(300), *range(5)]))
+    unique = [{"kind": "unique", "columns": [name], "on_fail": "quarantine"} for name in ("id", "mail")]
+    made = prepared(tmp_path, spec(expectations=unique), [(rows.slice(0, 150), None), (rows.slice(150), None)], 2)
+    kept = sorted(i for split in ("train", "val", "test") for i in ids(made, tmp_path, split))
+    assert kept == list(range(300)) and len(bad(made)) == 5
 
 
 @pytest.mark.parametrize("num_ranges", [1, 5])

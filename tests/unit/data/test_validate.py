@@ -193,6 +193,28 @@ def test_nested_lists_become_images_and_irregular_ones_are_bad():
     assert [row["position"] for row in bad.kept] == [1, 3, 4] and "NaN" in reasons(bad)[1]
 
 
+def test_bad_rows_are_kept_with_long_arrays_told_by_their_shape_and_long_text_cut():
+    images = np.zeros((3, 8, 8), np.uint8)
+    columns = {
+        "image": ArrowTensorArray.from_numpy(images),
+        "small": ArrowTensorArray.from_numpy(images[:, :1, :2]),
+        "list": [[0.5] * 100] * 3,
+        "nested": [[[1.0] * 9] * 2, [[1.0] * 9] * 2, [[1.0] * 10, [2.0] * 8]],
+        "text": ["x" * 256, "x" * 1000, None],
+        "few": [[1, 2], [1, 2], [None, 2]],
+        "y": [0, None, None],
+    }
+    _, bad, _ = checked(columns)
+    long = {
+        "image": "64 values of uint8, shape [8, 8]",
+        "small": [[0, 0]],
+        "list": "100 values of float64, shape [100]",
+    }
+    first = {"nested": "18 values of float64, shape [2, 9]", "text": "x" * 256 + "...", "few": [1, 2], "y": None}
+    second = {"nested": "18 values of float64, of uneven shape", "text": None, "few": [None, 2], "y": None}
+    assert [row["row"] for row in bad.kept] == [{**long, **first}, {**long, **second}]
+
+
 def test_tensor_column_keeps_shape_and_type():
     image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
     values, bad, schema = checked({"image": ArrowTensorArray.from_numpy(image), "y": [0, 1]})
