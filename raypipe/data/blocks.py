@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 
 from raypipe.data import borders, columns, duplicates, validate
+from raypipe.data.bad_rows import BadRows
 from raypipe.data.content import content_sums
 from raypipe.data.expectations import BlockTallies, bad_reasons, tallies, violations
 from raypipe.data.hashing import Values, row_ids
@@ -23,7 +24,7 @@ from raypipe.data.leaks import group_parts
 from raypipe.data.ranges import range_numbers
 from raypipe.data.shards import ROW_ID, tensor_array
 from raypipe.data.split import SplitKeys, content_columns, split_keys
-from raypipe.data.validate import BadRows, Profile, Schema
+from raypipe.data.validate import Profile, Schema
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.expectations import UniqueExpectation

@@ -28,12 +28,6 @@ EXACT = 2.0**53
 ENCODED = pa.dictionary(pa.int32(), pa.string())
 """Text whose values repeat, as indices into its distinct values: a fifth of the time to read and to move."""
 
-SHOWN_TEXT = 256
-"""Characters of a text that `shown` shows."""
-
-SHOWN_VALUES = 16
-"""Values of an array that `shown` shows one by one."""
-
 _WIDE = b"wide"
 """Field metadata: the type a narrowed column had."""
 
@@ -290,26 +284,6 @@ def raw_bytes(values: np.ndarray | pa.Array) -> int:
     else:
         lengths = pc.call_function("binary_length", [values])
     return pc.call_function("sum", [lengths]).as_py() or 0
-
-
-def shown(table: pa.Table, row: int) -> dict[str, Any]:
-    """One row for people to read: an array of many values is told by its type and shape, and long text is cut."""
-    return {name: _shown(table[name].slice(row, 1)) for name in table.column_names}
-
-
-def _shown(column: pa.ChunkedArray) -> Any:
-    form = kind(column.type)
-    if not form.form or column.null_count:
-        value = column[0].as_py()
-        return f"{value[:SHOWN_TEXT]}..." if isinstance(value, str) and len(value) > SHOWN_TEXT else value
-    is_tensor = isinstance(column.type, pa.BaseExtensionType)
-    flat = tensor_values(column).reshape(-1) if is_tensor else _one_array(column)
-    while isinstance(flat, pa.ListArray):
-        flat = flat.flatten()
-    if len(flat) > SHOWN_VALUES:
-        shape = next(iter(shapes(column)), None)
-        return f"{len(flat)} values of {form.dtype}, " + (f"shape {list(shape)}" if shape else "of uneven shape")
-    return tensor_values(column)[0].tolist() if is_tensor else column[0].as_py()
 
 
 def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:

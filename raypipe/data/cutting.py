@@ -18,6 +18,8 @@ from ray.data import ExecutionResources
 from ray.exceptions import RayError, RayTaskError
 
 from raypipe.data import content
+from raypipe.data.agreement import MixedTypes, as_text, common_kinds, read_as_mixed
+from raypipe.data.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_task, profile_task
 from raypipe.data.columns import Kind
 from raypipe.data.expectations import check_columns, columns_of, refuse_undescribed
@@ -25,9 +27,9 @@ from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys, withheld
 from raypipe.data.ranges import num_parts
-from raypipe.data.reading import MixedTypes, as_text, common_kinds, read_as_mixed, require
+from raypipe.data.reading import require
 from raypipe.data.split import SPLITS
-from raypipe.data.validate import MAX_KEPT, BadRows, Profile, Schema, refuse_no_classes, schema_of
+from raypipe.data.validate import Profile, Schema, refuse_no_classes, schema_of
 from raypipe.errors import ClusterError, DataError, find_known
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint

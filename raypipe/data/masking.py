@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.data import columns
+from raypipe.data.agreement import MixedTypes
 from raypipe.data.columns import ColumnRefused
-from raypipe.data.reading import BAD, MissingColumn, MixedTypes, require
+from raypipe.data.reading import BAD, MissingColumn, require
 from raypipe.errors import DataError, SourceChanged, SpecError, StoreError
 from raypipe.spec.masking import MaskSpec
 

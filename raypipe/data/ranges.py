@@ -20,6 +20,7 @@ import ray
 
 from raypipe.data import borders, columns, leaks
 from raypipe.data import profile as profiles
+from raypipe.data.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.duplicates import Duplicates, find_duplicates
 from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
@@ -27,7 +28,6 @@ from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
 from raypipe.data.split import SPLITS, SplitKeys, SplitState, codes
 from raypipe.data.transforms import FittedTransforms, State
-from raypipe.data.validate import MAX_KEPT, BadRows
 from raypipe.records import Shard, Signature
 from raypipe.spec.data import DataSpec
 from raypipe.spec.transforms import Transform
@@ -257,7 +257,7 @@ def _kept(
 def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summary: RangeSummary) -> None:
     summary.bad.num_rows += len(rows)
     for position, reason in zip(rows[: MAX_KEPT - len(summary.bad.kept)].tolist(), reasons, strict=False):
-        row = columns.shown(table, position)
+        row = shown(table, position)
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
 
 

@@ -18,11 +18,11 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from raypipe.data import columns
-from raypipe.data.columns import Kind
+from raypipe.data.agreement import Agreed
 from raypipe.data.files import SourceFile
 from raypipe.data.selecting import select_rows
 from raypipe.errors import DataError, RaypipeError, did_you_mean
-from raypipe.spec.sources import Condition, CsvSource, SourceSpec
+from raypipe.spec.sources import Condition, SourceSpec
 
 SMALL_BYTES = 16 * 2**20
 """Below this one task reads everything: starting a process costs more than reading."""
@@ -77,20 +77,6 @@ def as_range(part: SourceFile | FileRange) -> FileRange:
 
 P = TypeVar("P", bound=Part)
 ReadPart = Callable[[P], Iterable[pa.Table]]
-S = TypeVar("S", bound=SourceSpec)
-
-
-class MixedTypes(DataError):
-    """A column that is a number in one place and text in another.
-
-    Args:
-        column: its name; reading it as text (`dtypes`) brings the places together, where the format has that field.
-    """
-
-    def __init__(self, message: str, hint: str = "", column: str = "") -> None:
-        super().__init__(message, hint)
-        self.args = (message, hint, column)
-        self.column = column
 
 
 class MissingColumn(DataError):
@@ -244,29 +230,6 @@ def refuse_bad(table: pa.Table) -> pa.Table:
     return table.drop_columns([BAD])
 
 
-def as_text(source: S, column: str) -> S | None:
-    """The source with one more column declared as text; None where it is declared, or cannot be."""
-    if not isinstance(source, CsvSource) or column in source.dtypes:
-        return None
-    return source.model_copy(update={"dtypes": {**source.dtypes, column: "string"}})
-
-
-class MixedSource(CsvSource):
-    """A CSV source read again, some columns as text because they hold numbers in one place and text in another."""
-
-    mixed: tuple[str, ...] = ()
-    """Nobody declared these, so the files need not have them."""
-
-
-def read_as_mixed(source: SourceSpec, column: str) -> MixedSource | None:
-    """The source with a column that MixedTypes names read as text; None where that is no remedy."""
-    found = as_text(source, column)
-    if found is None:
-        return None
-    mixed = (*source.mixed, column) if isinstance(source, MixedSource) else (column,)
-    return MixedSource.model_validate({**dict(found), "mixed": mixed})
-
-
 class _Files(Datasource):
     """Ray Data's view of a list of files."""
 
@@ -324,7 +287,7 @@ def read_group(
         DataError: a column is missing or refused, or values are damaged.
         MixedTypes: a column changes its type.
     """
-    agreed = _Agreed()
+    agreed = Agreed()
     waiting: list[tuple[pa.Table, str]] = []
     num_bytes = 0
     for part in parts:
@@ -332,7 +295,7 @@ def read_group(
             for read in read_part(part):
                 table = masking.apply(_chosen(read, names, where, part.name), part.name)
                 table = table.replace_schema_metadata(read.schema.metadata)
-                agreed.add(_kinds(table), part.name)
+                agreed.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
                 agreed.add_types(table.schema)
                 # An empty one tells which columns there are, where those before it did not.
                 if table.num_rows or not waiting or absent(waiting[-1][0].schema) - absent(table.schema):
@@ -358,73 +321,9 @@ def _chosen(table: pa.Table, names: Sequence[str] | None, where: Sequence[Condit
     return select_rows(table, where, file, BAD).select([*kept, *marks])
 
 
-def _kinds(table: pa.Table) -> dict[str, Kind]:
-    return {name: columns.kind(table.schema.field(name).type) for name in table.column_names}
-
-
-def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: _Agreed) -> pa.Table:
-    whole = pa.concat_tables([agreed.apply(table, owner) for table, owner in tables])
+def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: Agreed) -> pa.Table:
+    for table, owner in tables:
+        require(agreed.tensors(), table.column_names, owner)
+    whole = pa.concat_tables([agreed.apply(table) for table, _ in tables])
     nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
     return whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
-
-
-def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dict[str, Kind]:
-    """One kind a column over all tables, in order of appearance.
-
-    Args:
-        found: column -> kind, one a table.
-        owners: the file of each table.
-    Raises:
-        MixedTypes: two tables disagree; names both files and types.
-    """
-    agreed = _Agreed()
-    for kinds, owner in zip(found, owners, strict=True):
-        agreed.add(kinds, owner)
-    return agreed.kinds
-
-
-class _Agreed:
-    """One kind a column over all tables seen, and the file that first said so."""
-
-    def __init__(self) -> None:
-        self.kinds: dict[str, Kind] = {}
-        self._first: dict[str, tuple[str, Kind]] = {}
-        self._text: dict[str, pa.DataType] = {}
-
-    def add(self, kinds: Mapping[str, Kind], owner: str) -> None:
-        for name, kind in kinds.items():
-            both = columns.common([self.kinds.get(name, Kind("null")), kind])
-            if both is None:
-                other, other_kind = self._first[name]
-                raise MixedTypes(
-                    f"column '{name}' holds {other_kind} in {other} but {kind} in {owner}; "
-                    "a column has one type in all files",
-                    f"make '{name}' the same in all files, leave it out with data.source.columns, or, for CSV and "
-                    "JSON lines, say what it is with data.source.dtypes",
-                    name,
-                )
-            self.kinds[name] = both
-            if kind.dtype != "null":
-                self._first.setdefault(name, (owner, kind))
-
-    def add_types(self, schema: pa.Schema) -> None:
-        """How the first table with text keeps it, plain or ENCODED, all later ones do."""
-        for field in schema:
-            if columns.kind(field.type) == Kind("string"):
-                self._text.setdefault(field.name, field.type)
-
-    def apply(self, table: pa.Table, file: str) -> pa.Table:
-        """The table with all columns, each of the kind agreed on."""
-        arrays = {}
-        for name, kind in self.kinds.items():
-            if kind.form.startswith("["):  # Arrow has no null tensor
-                require([name], table.column_names, file)
-                arrays[name] = table[name]
-                continue
-            wanted = self._text.get(name, columns.arrow_type(kind))
-            found = table[name] if name in table.column_names else pa.nulls(table.num_rows)
-            if found.type != wanted:
-                found = found.cast(columns.arrow_type(kind), safe=False)
-                found = found.dictionary_encode() if wanted == columns.ENCODED else found
-            arrays[name] = found
-        return pa.table(arrays) if arrays else table

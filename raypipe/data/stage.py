@@ -8,7 +8,6 @@ not grow with the rows, and every byte of every shard depends on the rows alone,
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import ray
 
 from raypipe.data import judging, leaks, masking, profile, ranges
+from raypipe.data.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
 from raypipe.data.cutting import RANGE_BYTES, Cut, collect, cut_rows
 from raypipe.data.duplicates import Duplicates, all_repeats
 from raypipe.data.fitting import fit, has_enough, may_refuse, passes, try_partials
@@ -29,7 +29,7 @@ from raypipe.data.ranges import Apart, RangeSummary, ShardOrder, StoredShard
 from raypipe.data.shards import share
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.transforms import FittedTransforms
-from raypipe.data.validate import MAX_KEPT, BadRows, Schema, refuse_too_many
+from raypipe.data.validate import Schema
 from raypipe.errors import DataError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
 from raypipe.runtime.context import RunContext
@@ -374,17 +374,8 @@ def _keep_bad_rows(bad: BadRows, version: str, ctx: RunContext) -> str | None:
     if not bad.num_rows:
         return None
     key = layout.bad_rows(ctx.name, version)
-    ctx.store.write(key, "".join(json.dumps(_finite(row), default=str) + "\n" for row in bad.kept).encode())
+    ctx.store.write(key, to_lines(bad))
     return key
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for every NaN and infinity in it, which JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------

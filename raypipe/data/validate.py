@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data import columns
+from raypipe.data import bad_rows, columns
+from raypipe.data.agreement import common_kinds
+from raypipe.data.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.columns import NUMBERS, Kind
 from raypipe.data.expectations import columns_of, refuse_unknown
 from raypipe.data.hashing import Values
-from raypipe.data.reading import BAD, FILE_KEY, absent, common_kinds, require
+from raypipe.data.reading import BAD, FILE_KEY, absent, require
 from raypipe.data.shards import ROW_ID
 from raypipe.data.split import KEY_COLUMNS
 from raypipe.errors import DataError
@@ -27,13 +28,7 @@ from raypipe.records import Column
 from raypipe.spec.data import DataSpec
 from raypipe.spec.splits import HashSplit
 
-MAX_KEPT = 1000
-"""Bad rows written aside; all are counted."""
-
 MAX_CLASSES = 100_000
-
-SHOWN = 3
-
 
 Reasons = list[tuple[Any, str]]
 """Which rows (bool [B]) are bad, and why."""
@@ -71,15 +66,6 @@ class Schema:
     def inputs(self) -> tuple[Column, ...]:
         """The feature columns, in order."""
         return tuple(self.columns[name] for name in self.features)
-
-
-@dataclass
-class BadRows:
-    """Rows that break the schema, or an expectation that sets them aside."""
-
-    num_rows: int = 0
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    """The first MAX_KEPT: `reason`, `row`, and where it is: `position` in the block, `row_number` or `row_id`."""
 
 
 def profile(block: pa.Table) -> Profile:
@@ -186,20 +172,6 @@ def _column_of(block: pa.Table, name: str) -> pa.ChunkedArray:
     return block[name] if name in block.column_names else pa.chunked_array([pa.nulls(block.num_rows)])
 
 
-def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float, notes: Sequence[str] = ()) -> None:
-    """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them, and the notes."""
-    allowed = int(Fraction(str(max_frac)) * num_rows)
-    if bad.num_rows <= allowed:
-        return
-    lines = "".join(f"\n  {_place(k)}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:SHOWN])
-    lines += "".join(f"\n  {note}" for note in notes)
-    raise DataError(
-        f"{bad.num_rows} of {num_rows} rows break the schema or an expectation; data.bad_rows.max_frac={max_frac:g} "
-        f"allows {allowed}{lines}",
-        "mend the rows, add an `impute` transform for missing values, or raise data.bad_rows.max_frac",
-    )
-
-
 def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
     """Raise DataError when a target holds more different values than classes can be."""
     if len(labels) > MAX_CLASSES:
@@ -207,12 +179,6 @@ def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
             f"target '{target}' holds more than {MAX_CLASSES} different values, which are no classes",
             "set data.task: regression, or correct data.target",
         )
-
-
-def _place(kept: Mapping[str, Any]) -> str:
-    """Where a bad row is; one that is bad because of others is known by its id."""
-    of = f"{kept['source']} " if "source" in kept else ""
-    return f"{of}row {kept['row_number']}" if "row_number" in kept else f"row id {kept['row_id']}"
 
 
 def _column(name: str, kind: Kind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:
@@ -305,13 +271,8 @@ def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema
     for position in positions[:MAX_KEPT]:
         unread = block[BAD][int(position)].as_py() if BAD in block.column_names else None
         why = unread or "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))
-        row = columns.shown(rows, int(position))
+        row = bad_rows.shown(rows, int(position))
         if unread:  # its arrays hold nothing but zeros
             row |= {field.name: None for field in rows.schema if isinstance(field.type, pa.BaseExtensionType)}
         kept.append({"position": int(position), "reason": why, "row": row})
     return BadRows(len(positions), kept)
-
-
-def _short(row: dict[str, Any]) -> str:
-    text = str(row)
-    return text if len(text) <= 200 else text[:197] + "..."

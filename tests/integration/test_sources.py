@@ -196,6 +196,13 @@ def test_small_object_costs_one_request_after_the_listing(one_bucket, put, throu
     assert proxy.num_requests == 5
 
 
+def test_folder_in_a_bucket_is_read_without_what_programs_keep_for_themselves(put, one_bucket):
+    for key in ("_in/a.csv", "_in/b/c.csv", "_in/_temporary/0/part.csv", "_in/b/.hidden/c.csv"):
+        put(key, b"x\n1\n")
+    found = find(f"s3://{one_bucket}/_in/", ".", (".csv",))
+    assert [file.uri for file in found] == [f"s3://{one_bucket}/_in/a.csv", f"s3://{one_bucket}/_in/b/c.csv"]
+
+
 def test_more_objects_than_one_page_are_all_listed(one_bucket, put, through):
     for number in range(1203):
         put(f"many/{number % 7}/{number:05}.csv", b"a\n1\n")

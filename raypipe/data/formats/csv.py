@@ -13,13 +13,13 @@ import pyarrow.compute
 import pyarrow.csv as pacsv
 import ray.data
 
+from raypipe.data.agreement import MixedSource
 from raypipe.data.files import SourceFile, find
 from raypipe.data.lines import Chunk, RowReader, ranges
 from raypipe.data.reading import (
     NO_MASKING,
     FileRange,
     Masking,
-    MixedSource,
     as_range,
     needed,
     read_files,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from raypipe.data import ranges
+from raypipe.data.bad_rows import BadRows
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.duplicates import all_repeats
 from raypipe.data.files import SourceFile
@@ -21,7 +22,7 @@ from raypipe.data.hashing import Values
 from raypipe.data.leaks import Leaks, all_shared
 from raypipe.data.ranges import Apart, RangeSummary, ShardOrder
 from raypipe.data.split import SPLITS
-from raypipe.data.validate import BadRows, Schema, examine, keep_good, profile, schema_of
+from raypipe.data.validate import Schema, examine, keep_good, profile, schema_of
 from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source

@@ -9,13 +9,12 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from raypipe.data import stage
+from raypipe.data.bad_rows import MAX_KEPT, BadRows, to_lines
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.cutting import Cut
-from raypipe.data.validate import MAX_CLASSES, MAX_KEPT, BadRows, Profile, profile, schema_of
+from raypipe.data.validate import MAX_CLASSES, Profile, profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
-from raypipe.testing.fakes import MemoryStore, run_context
 
 SPEC = DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y"})
 
@@ -43,10 +42,8 @@ def test_bad_rows_of_many_blocks_are_all_counted_and_the_first_are_kept_with_the
 
 def test_bad_rows_are_kept_as_json_with_null_for_what_json_has_no_number_for():
     row = {"a": math.nan, "b": [[1.5, -math.inf], {"c": math.inf}], "d": "NaN", "e": 2}
-    ctx = run_context(MemoryStore())
-    key = stage._keep_bad_rows(BadRows(1, [{"row_number": 1, "reason": "'a' is missing", "row": row}]), "v", ctx)
-    assert key is not None
-    kept = json.loads(ctx.store.read(key), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    lines = to_lines(BadRows(1, [{"row_number": 1, "reason": "'a' is missing", "row": row}]))
+    kept = json.loads(lines, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert kept["row"] == {"a": None, "b": [[1.5, None], {"c": None}], "d": "NaN", "e": 2}
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from raypipe.data import validate
-from raypipe.data.expectations import check_columns, columns_of, tallies, violations
+from raypipe.data.expectations import check_columns, columns_of, refuse_unknown, tallies, violations
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.expectations import KINDS, NAN, as_values, parsed
@@ -119,7 +119,6 @@ def test_rows_that_are_bad_already_break_nothing_more():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"kind": "not_null", "columns": ["aeg"]}, "column 'aeg' is not there, did you mean 'age'"),
         ({"kind": "range", "columns": ["name"], "min": 0}, "range needs numbers, but column 'name' holds string"),
         ({"kind": "matches", "columns": ["age"], "regex": "1"}, "matches needs text, but column 'age' holds int64"),
         ({"kind": "length", "columns": ["pay"], "max": 1}, "length needs text or arrays"),
@@ -135,6 +134,11 @@ def test_rows_that_are_bad_already_break_nothing_more():
 def test_expectation_that_does_not_fit_its_column_is_refused_before_rows_are_read(fields, says):
     with pytest.raises(DataError, match=says):
         check_columns(parsed(fields), KINDS, required=["age"])
+
+
+def test_column_that_is_not_there_is_refused_with_the_one_that_was_meant():
+    with pytest.raises(DataError, match="column 'aeg' is not there, did you mean 'age'"):
+        refuse_unknown(parsed({"kind": "not_null", "columns": ["aeg"]}), list(KINDS))
 
 
 def test_column_that_is_no_feature_is_checked_where_an_expectation_names_it():

@@ -9,7 +9,6 @@ import pytest
 from raypipe.data import folders
 from raypipe.data.files import find
 from raypipe.errors import DataError
-from raypipe.storage.store import ObjectInfo
 from tests.unit.data.helpers import source
 
 
@@ -69,22 +68,6 @@ def test_folder_is_read_without_what_programs_keep_for_themselves_and_a_glob_as_
     assert names("b/_temporary", root) == ["b/_temporary/0/part.csv"]
     assert names(".ipynb_checkpoints/*.csv", root) == [".ipynb_checkpoints/a.csv"]
     assert len(names("**/*.csv", root)) == 6
-
-
-def test_folder_in_a_bucket_is_read_without_what_programs_keep_for_themselves(monkeypatch):
-    class Bucket:
-        def info(self, key):
-            del key
-
-        def below(self, path):
-            keys = ("_in/a.csv", "_in/b/c.csv", "_in/_temporary/0/part.csv", "_in/b/.hidden/c.csv")
-            return [ObjectInfo(key, 1, "tag") for key in keys if key.startswith(path)]
-
-    monkeypatch.setattr("raypipe.data.buckets.source_bucket", lambda name: Bucket())
-    assert [file.uri for file in find("s3://lake/_in/", ".", (".csv",))] == [
-        "s3://lake/_in/a.csv",
-        "s3://lake/_in/b/c.csv",
-    ]
 
 
 def test_names_of_rows_are_relative_to_a_folder_with_brackets(tmp_path):

@@ -12,12 +12,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from raypipe.data import folders, lines
+from raypipe.data.agreement import read_as_mixed
 from raypipe.data.cutting import as_read, refuse_absent
 from raypipe.data.disk import changed
 from raypipe.data.files import find
 from raypipe.data.formats import FORMATS, csv, images, jsonl
 from raypipe.data.masking import REDACTED, Masking, read_keys
-from raypipe.data.reading import MissingColumn, absent, read_as_mixed, read_group
+from raypipe.data.reading import MissingColumn, absent, read_group
 from raypipe.data.validate import profile
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -229,6 +230,7 @@ def test_field_of_rows_that_a_condition_leaves_out_is_there(tmp_path):
 def test_small_file_without_a_named_field_is_refused_where_nobody_judges_the_whole_source(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"y": 1, "who": "Ada"}\n')
     (tmp_path / "b.jsonl").write_text('{"y": 2}\n')
+    # What Ray's tasks would be given, so that it is read here without Ray.
     monkeypatch.setattr(jsonl, "read_files", lambda parts, reader, *rest: (parts, reader))
     read_jsonl: Any = jsonl.read
     source = JsonlSource(format="jsonl", path=".", columns=["who", "y"])

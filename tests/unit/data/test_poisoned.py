@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.reading import BAD, MixedTypes, as_text, read_group, refuse_bad
+from raypipe.data.agreement import MixedTypes, as_text
+from raypipe.data.reading import BAD, read_group, refuse_bad
 from raypipe.data.validate import profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec

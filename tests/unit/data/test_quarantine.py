@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data import validate
+from raypipe.data.bad_rows import BadRows, refuse_too_many
 from raypipe.data.expectations import bad_reasons, violations
 from raypipe.data.judging import notes
 from raypipe.errors import DataError
@@ -84,15 +85,15 @@ def test_poisoned_rows_are_found_all_of_them_and_no_other():
     for row in bad.kept:
         by_reason.setdefault(row["reason"], []).append(row["position"])
     assert sorted(len(positions) for positions in by_reason.values()) == [25] * 8
-    validate.refuse_too_many(bad, NUM_ROWS, 0.01)
-    numbered = validate.BadRows(bad.num_rows, [{"row_number": row["position"] + 1, **row} for row in bad.kept])
+    refuse_too_many(bad, NUM_ROWS, 0.01)
+    numbered = BadRows(bad.num_rows, [{"row_number": row["position"] + 1, **row} for row in bad.kept])
     with pytest.raises(DataError, match="200 of 20000 rows break the schema or an expectation"):
-        validate.refuse_too_many(numbered, NUM_ROWS, 0.0099)
+        refuse_too_many(numbered, NUM_ROWS, 0.0099)
 
 
 def test_too_many_rows_set_aside_by_a_wrong_regex_tell_that_it_is_wrong():
     columns = {"name": ["A", "B"]}
     fields = {"kind": "matches", "columns": ["name"], "regex": "[a-z]", "on_fail": "quarantine"}
-    bad = validate.BadRows(2, [{"row_number": 1, "reason": "...", "row": {"name": "A"}}])
+    bad = BadRows(2, [{"row_number": 1, "reason": "...", "row": {"name": "A"}}])
     with pytest.raises(DataError, match=r"2 of 2 rows break it.*no row matches"):
-        validate.refuse_too_many(bad, 2, 0.1, notes(results(columns, fields)))
+        refuse_too_many(bad, 2, 0.1, notes(results(columns, fields)))

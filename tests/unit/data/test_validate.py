@@ -8,15 +8,14 @@ import pytest
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
+from raypipe.data.bad_rows import BadRows, refuse_too_many
 from raypipe.data.hashing import row_ids
 from raypipe.data.reading import FILE_KEY, read_group
 from raypipe.data.shards import ROW_ID, to_rows
 from raypipe.data.validate import (
     MAX_CLASSES,
-    BadRows,
     profile,
     refuse_no_classes,
-    refuse_too_many,
     schema_of,
 )
 from raypipe.errors import DataError, RequestError
