@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import Claim, ParquetShards, claim, complete
-from raypipe.data.columns import decoded
 from raypipe.data.formats import FORMATS
+from raypipe.data.packing import decoded
 from raypipe.data.reading import refuse_bad
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data import borders, columns, duplicates, validate
+from raypipe.data import borders, columns, duplicates, packing, validate
 from raypipe.data.bad_rows import BadRows
 from raypipe.data.content import content_sums
 from raypipe.data.expectations import BlockTallies, bad_reasons, tallies, violations
@@ -105,7 +105,7 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
         source: the field of the spec that the rows come from.
         forced: a split all rows belong to, whatever their hash.
     Returns:
-        The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target; narrowed), and one
+        The BlockSummary, the borders.Tally, one table a range (row id, split keys, features, target; packed), and one
         Watched a range where there is something to watch.
     Raises:
         DataError: the target or the column of the split cannot be what the spec says it is.
@@ -128,7 +128,7 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     wanted = dict.fromkeys([*schema.features, schema.target])
     stored = {name: _to_arrow(values[name]) for name in wanted}
     # The fewer bytes, the fewer are moved, and spilled where memory is short.
-    table = columns.narrowed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
+    table = packing.packed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
     labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
     validate.refuse_no_classes(labels, schema.target)
     raw_bytes = sum(columns.raw_bytes(values[name]) for name in wanted)
@@ -159,7 +159,7 @@ def _pieces(table: pa.Table, row_id: np.ndarray, num_ranges: int) -> Sequence[pa
     if num_ranges == 1:
         return [table]
     number = range_numbers(row_id, num_ranges).astype(np.uint16)
-    rows = table.take(pa.array(np.argsort(number, kind="stable")))
+    rows = packing.picked(table, np.argsort(number, kind="stable"))
     ends = np.cumsum(np.bincount(number, minlength=num_ranges)).tolist()
     return [rows.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 

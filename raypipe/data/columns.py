@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_typ
 from raypipe.errors import DataError
 
 NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 _NAMES = {"float": "float32", "double": "float64", "bool": "bool", "string": "string", "null": "null"}
 
 EXACT = 2.0**53
@@ -27,9 +26,6 @@ EXACT = 2.0**53
 
 ENCODED = pa.dictionary(pa.int32(), pa.string())
 """Text whose values repeat, as indices into its distinct values: a fifth of the time to read and to move."""
-
-_WIDE = b"wide"
-"""Field metadata: the type a narrowed column had."""
 
 
 class ColumnRefused(DataError):
@@ -128,15 +124,19 @@ def scalars(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray
     array = _one_array(column)
     if pa.types.is_null(array.type):
         array = array.cast(pa.type_for_alias(dtype))
-    null = array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    missing = _missing(array)
     if array.null_count:
         filler = float("nan") if pa.types.is_floating(array.type) else False if pa.types.is_boolean(array.type) else 0
         array = array.fill_null(filler)
-    values = array.to_numpy(zero_copy_only=False).astype(dtype)
+    values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
-        values[null] = np.nan
-        values += 0.0  # -0.0 becomes 0.0: equal rows have equal bytes
-    return values, null
+        missing = np.isnan(values)
+    if np.dtype(dtype).kind != "f":
+        return values.astype(dtype), missing
+    values = np.add(values, 0.0, dtype=dtype)  # -0.0 becomes 0.0: equal rows have equal bytes
+    if missing.any():
+        values[missing] = np.nan
+    return values, missing
 
 
 def tensors(column: pa.ChunkedArray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,10 +178,10 @@ def tensor_values(column: pa.ChunkedArray) -> np.ndarray:
 
 def strings(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     """Text [n] as Arrow, plain or dictionary-encoded as it came, and missing [n] bool."""
-    array = _one_array(column.unify_dictionaries() if column.type == ENCODED else column)
+    array = _one_array(column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column)
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
-    return array, array.is_null().to_numpy(zero_copy_only=False)
+    return array, _missing(array)
 
 
 def counts(column: pa.ChunkedArray) -> Counter[Any]:
@@ -190,89 +190,19 @@ def counts(column: pa.ChunkedArray) -> Counter[Any]:
 
 
 def values(column: pa.ChunkedArray) -> Any:
-    """A stored column as rows are computed with: [n, *shape] numpy, or text [n] as Arrow."""
+    """A stored column, packed or not, as rows are computed with: [n, *shape] numpy, or text [n] as Arrow."""
     if isinstance(column.type, pa.BaseExtensionType):
         return (
             tensor_values(column)
             if len(column)
             else np.empty((0, *column.type.shape), column.type.value_type.to_pandas_dtype())
         )
-    if column.type in (pa.string(), ENCODED):
-        return strings(column)[0]
-    return column.to_numpy()
+    return strings(column)[0] if is_text(column.type) else column.to_numpy()
 
 
-def narrowed(table: pa.Table) -> pa.Table:
-    """The same rows with whole numbers, and indices of encoded text, in as few bytes as they fit; see `concat`."""
-    for i, field in enumerate(table.schema):
-        column = table.column(i)
-        if field.type == ENCODED:
-            most = max((len(chunk.dictionary) for chunk in column.chunks), default=0)
-            narrow: Any = pa.dictionary(_narrowest(0, most), pa.string())
-        elif pa.types.is_integer(field.type) and len(column):
-            narrow = _narrowest(*pc.call_function("min_max", [column]).as_py().values())
-        else:
-            continue
-        if narrow.bit_width < field.type.bit_width:
-            remembered = pa.field(field.name, narrow, metadata={_WIDE: str(field.type)})
-            table = table.set_column(i, remembered, column.cast(narrow, safe=False))
-    return table
-
-
-def concat(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of tables with the same columns, narrowed or not; text is encoded where it is in all of them."""
-    tables = [_widened(table) for table in tables]
-    plain = {field.name for table in tables for field in table.schema if field.type == pa.string()}
-    same = [decoded(table, plain) for table in tables]
-    return pa.concat_tables(same).unify_dictionaries().combine_chunks()  # rows are picked faster out of one chunk
-
-
-def _widened(table: pa.Table) -> pa.Table:
-    for i, field in enumerate(table.schema):
-        if _WIDE in (field.metadata or {}):
-            wide: Any = (
-                ENCODED if pa.types.is_dictionary(field.type) else pa.type_for_alias(field.metadata[_WIDE].decode())
-            )
-            table = table.set_column(i, field.name, table.column(i).cast(wide))
-    return table
-
-
-def _narrowest(low: int, high: int) -> pa.DataType:
-    """The first of the integer types, from narrow to wide, that both fit in."""
-    fits = (name for name in _INTEGERS if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
-    return pa.type_for_alias(next(fits))
-
-
-def canonical(table: pa.Table) -> pa.Table:
-    """The table with all text in a form that depends on the values alone, whatever form it came in.
-
-    Text that on average is there twice or more is encoded, its distinct values sorted; other text is plain.
-    """
-    for i, field in enumerate(table.schema):
-        if field.type in (pa.string(), ENCODED):
-            table = table.set_column(i, field.name, _canonical_text(_one_array(table.column(i).unify_dictionaries())))
-    return table
-
-
-def _canonical_text(array: Any) -> pa.Array:
-    encoded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
-    indices = encoded.indices.fill_null(-1).to_numpy()
-    used = np.flatnonzero(np.bincount(indices + 1, minlength=len(encoded.dictionary) + 1)[1:])
-    if 2 * len(used) > len(array):
-        return array.cast(pa.string())
-    used = used[pc.call_function("array_sort_indices", [encoded.dictionary.take(pa.array(used))]).to_numpy()]
-    place = np.full(len(encoded.dictionary) + 1, -1, np.int32)
-    place[used] = np.arange(len(used), dtype=np.int32)
-    index = place[indices]  # of a missing value: -1, the last
-    return pa.DictionaryArray.from_arrays(pa.array(index, mask=index < 0), encoded.dictionary.take(pa.array(used)))
-
-
-def decoded(table: pa.Table, names: Iterable[str] | None = None) -> pa.Table:
-    """The table with its encoded text, or that of the named columns, as plain text."""
-    for name in table.column_names if names is None else names:
-        if table.schema.field(name).type == ENCODED:
-            table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
-    return table
+def is_text(column_type: pa.DataType) -> bool:
+    """Whether a normalised, or packed, column holds text."""
+    return pa.types.is_string(column_type) or pa.types.is_dictionary(column_type)
 
 
 def raw_bytes(values: np.ndarray | pa.Array) -> int:
@@ -354,6 +284,10 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _missing(array: pa.Array) -> np.ndarray:
+    return array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(len(array), bool)
 
 
 def _list_shapes(array: pa.Array) -> np.ndarray:

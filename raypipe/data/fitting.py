@@ -244,6 +244,18 @@ class _Passing:
             self._values = self._steps.pop(0)(self._values)
         return self._values
 
+    @property
+    def encoded(self) -> pa.DictionaryArray | None:
+        """Encoded text that nothing has read yet."""
+        return self._values if isinstance(self._values, pa.DictionaryArray) else None
+
+    def each_once(self, encoded: pa.DictionaryArray) -> Values:
+        """`read` of the distinct values alone: a step looks at every row for itself."""
+        values: Any = encoded.unique().dictionary_decode()
+        for step in self._steps:
+            values = step(values)
+        return values
+
     def leave_out_missing(self) -> None:
         if self._gap_B is None:
             values = self.read()
@@ -264,6 +276,8 @@ def _share(kind: type[Kind], transform: Transform, name: str, column: _Passing, 
     limit = kind.enough_rows(transform)
     if limit is not None and rows_before >= limit:
         limit = 0
+    if kind.distinct and limit is None and (encoded := column.encoded) is not None:
+        return Share(len(encoded), 0, kind.partial(transform, column.each_once(encoded), name))
     values, num_rows, num_missing = column.first(limit)
     return Share(num_rows, num_missing, kind.partial(transform, values, name))
 

@@ -24,8 +24,8 @@ CHUNK_ROWS = 16384
 Values = np.ndarray | pa.Array
 """Numbers or booleans [B, *shape] as numpy, or text [B] as Arrow, plain or dictionary-encoded."""
 
-Bits = Callable[[slice], np.ndarray]
-"""64 bits of each value of some rows of a column, in an array that may be written to."""
+Hashes = Callable[[slice], np.ndarray]
+"""The hash of each value of some rows of a column."""
 
 
 def row_ids(columns: Mapping[str, Values]) -> np.ndarray:
@@ -36,16 +36,14 @@ def row_ids(columns: Mapping[str, Values]) -> np.ndarray:
     Returns:
         uint64 [B]; equal rows have equal ids, different rows differ (64 bits).
     """
-    readers = [(seed(name), _bits(values)) for name, values in columns.items()]
+    readers = [_hashes(values, seed(name)) for name, values in columns.items()]
     num_rows = len(next(iter(columns.values())))
     ids = np.zeros(num_rows, np.uint64)
     for start in range(0, num_rows, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, num_rows))
         total = ids[rows]
-        for salt, read in readers:
-            bits = read(rows)
-            bits ^= salt
-            total += _mixed(bits)  # wraps around; addition does not depend on the order of columns
+        for read in readers:
+            total += read(rows)  # wraps around; addition does not depend on the order of columns
         _mixed(total)
     return ids
 
@@ -74,12 +72,17 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
     return bits
 
 
-def _bits(values: Values) -> Bits:
+def _hashes(values: Values, salt: np.uint64) -> Hashes:
     if isinstance(values, pa.Array):
-        return _text_bits(values)
-    if values.ndim > 1:
-        return lambda rows: _tensor_bits(values[rows])
-    return lambda rows: _number_bits(values[rows])
+        return _text_hashes(values, salt)
+    bits = _number_bits if values.ndim == 1 else _tensor_bits
+    return lambda rows: _salted(bits(values[rows]), salt)
+
+
+def _salted(bits: np.ndarray, salt: np.uint64) -> np.ndarray:
+    """Hashes of values from their 64 bits, in their place."""
+    bits ^= salt
+    return _mixed(bits)
 
 
 def _number_bits(values: np.ndarray) -> np.ndarray:
@@ -92,23 +95,24 @@ def _number_bits(values: np.ndarray) -> np.ndarray:
         if large.any():
             bits[large] = _number_bits(values[large].astype(np.float64))
         return bits
-    numbers = values.astype(np.float64)
-    fits = (numbers >= -(2.0**63)) & (numbers < 2.0**63)  # NaN does not
-    as_int = np.where(fits, numbers, 0.0).astype(np.int64)
-    whole = fits & (as_int == numbers)
-    bits = as_int.view(np.uint64)
-    if not whole.all():
+    numbers = values.astype(np.float64, copy=False)
+    whole = np.floor(numbers) == numbers  # NaN is not
+    if not whole.any():
+        bits = mix(numbers.view(np.uint64) ^ _FRACTION)
+    else:
+        whole &= (numbers >= -(2.0**63)) & (numbers < 2.0**63)
+        bits = np.where(whole, numbers, 0.0).astype(np.int64).view(np.uint64)
         others = ~whole
         bits[others] = mix(numbers[others].view(np.uint64) ^ _FRACTION)
-        bits[np.isnan(numbers)] = _MISSING
+    bits[np.isnan(numbers)] = _MISSING
     return bits
 
 
-def _text_bits(values: pa.Array) -> Bits:
+def _text_hashes(values: pa.Array, salt: np.uint64) -> Hashes:
     encoded = values if isinstance(values, pa.DictionaryArray) else values.dictionary_encode()
     texts = encoded.dictionary
     distinct = [_digest(str(text).encode()) for text in texts.to_pylist()]
-    table = np.concatenate([np.frombuffer(b"".join(distinct), "<u8").astype(np.uint64), [_MISSING]])
+    table = _salted(np.concatenate([np.frombuffer(b"".join(distinct), "<u8").astype(np.uint64), [_MISSING]]), salt)
     index = encoded.indices
     if index.null_count:
         index = index.fill_null(len(distinct))

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data import borders, columns, leaks
+from raypipe.data import borders, columns, leaks, packing
 from raypipe.data import profile as profiles
 from raypipe.data.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.duplicates import Duplicates, find_duplicates
@@ -26,7 +26,7 @@ from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
 from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
-from raypipe.data.split import SPLITS, SplitKeys, SplitState, codes
+from raypipe.data.split import KEY_COLUMNS, SPLITS, SplitKeys, SplitState, codes
 from raypipe.data.transforms import FittedTransforms, State
 from raypipe.records import Shard, Signature
 from raypipe.spec.data import DataSpec
@@ -128,10 +128,12 @@ def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces
         The RangeSummary, and the ProfilePart of the rows that were stored.
     """
     store = open_store(order.store_uri)
-    table = columns.concat(pieces)
-    row_id = table[ROW_ID].to_numpy()
+    table = packing.concat(pieces)
+    deciding = [name for name in (ROW_ID, *KEY_COLUMNS) if name in table.column_names]
+    meeting = packing.unpacked(table.select(deciding))
+    row_id = meeting[ROW_ID].to_numpy()
     number = range_numbers(row_id, order.num_shards)
-    keys = SplitKeys.from_columns(table)
+    keys = SplitKeys.from_columns(meeting)
     code = codes(keys, order.state, order.spec)
     table = table.drop_columns(list(keys.columns()))
     summary = RangeSummary()
@@ -139,19 +141,24 @@ def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces
     for index in range(first, last):
         every = np.flatnonzero(number == index)
         every = _in_order(every, row_id, code)
-        every = every[_kept(table, every, code, keys, apart, order.spec, summary)]
+        every = every[_kept(table, every, row_id, code, keys, apart, order.spec, summary)]
         for part, some in enumerate(np.array_split(every, max(1, len(every) // order.spec.rows_per_shard))):
             rows = some[np.argsort(code[some], kind="stable")]
             if not len(rows):
                 continue
-            mine = table.take(pa.array(rows)).combine_chunks()
-            values = {name: columns.values(mine[name]) for name in mine.column_names if name != ROW_ID}
-            parts.append(profiles.part(values, row_id[rows]))
+            mine = packing.picked(table, rows).combine_chunks()
+            parts.append(_described(mine, row_id[rows]))
             ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
             for split, (start, end) in enumerate(pairwise([0, *ends])):
                 if start < end:
                     summary.stored.append(_store(mine.slice(start, end - start), split, index, part, order, store))
     return [summary, merge_profiles(*parts)]
+
+
+def _described(table: pa.Table, row_id: np.ndarray) -> ProfilePart:
+    table = packing.unpacked(table)
+    values = {name: columns.values(table[name]) for name in table.column_names if name != ROW_ID}
+    return profiles.part(values, row_id)
 
 
 def _in_order(rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -219,6 +226,7 @@ def merge_profiles(*parts: ProfilePart | None) -> ProfilePart | None:
 def _kept(
     table: pa.Table,
     rows: np.ndarray,
+    row_id: np.ndarray,
     code: np.ndarray,
     keys: SplitKeys,
     apart: Apart,
@@ -228,9 +236,9 @@ def _kept(
     """Bool [R]: which of some rows, in order of their ids, may stay; the others go to the summary.
 
     Args:
-        rows: positions [R] in the table, and in `code` and `keys`; of copies, those of later splits first.
+        rows: positions [R] in the table, and in `row_id`, `code` and `keys`; of copies, those of later splits first.
     """
-    row_id, code = table[ROW_ID].to_numpy()[rows], code[rows]
+    row_id, code = row_id[rows], code[rows]
     kept = np.ones(len(rows), bool)
 
     def set_aside(wrong: np.ndarray, reasons: Sequence[str]) -> None:
@@ -257,13 +265,13 @@ def _kept(
 def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summary: RangeSummary) -> None:
     summary.bad.num_rows += len(rows)
     for position, reason in zip(rows[: MAX_KEPT - len(summary.bad.kept)].tolist(), reasons, strict=False):
-        row = shown(table, position)
+        row = shown(packing.unpacked(table.slice(position, 1)), 0)
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
 
 
 def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder, store: Store) -> StoredShard:
     name = SPLITS[split]
-    table = columns.canonical(table)
+    table = packing.packed(table)
     data = to_bytes(table)
     key = layout.shard(order.name, order.version, name, index, part)
     store.write(key, data)

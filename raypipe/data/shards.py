@@ -1,7 +1,9 @@
 """A stored split, and any range of its rows.
 
-A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  Text that
-repeats is dictionary-encoded, tensors are Arrow's own fixed-shape tensors: any Arrow program reads them.  B rows.
+A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  It is
+packed (packing.py): whole numbers are as narrow as its values allow, and the field's metadata names their own type, which
+`read_shard` gives back; text that repeats is dictionary-encoded.  Tensors are Arrow's own fixed-shape tensors, so any
+Arrow program reads it.  B rows.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data import columns
+from raypipe.data import columns, packing
 from raypipe.errors import DataError
 from raypipe.records import Column, DatasetVersion, Shard, Signature
 from raypipe.storage import Store
@@ -141,7 +143,7 @@ def read_shard(store: Store, shard: Shard) -> pa.Table:
         ObjectMissing: it is gone.
     """
     data = read_verified(store, shard.key, FileDigest(sha256=shard.sha256, size_bytes=shard.size_bytes))
-    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    return packing.unpacked(pa.ipc.open_file(pa.BufferReader(data)).read_all())
 
 
 def _to_numpy(array: Any) -> np.ndarray:

@@ -224,10 +224,12 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
         if not column.nullable:
             reasons.append((missing, f"'{column.name}' is missing"))
     if values.dtype.kind == "f":
-        per_row = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
-        reasons.append((np.isinf(per_row).any(axis=1), f"'{column.name}' is infinite"))
         if column.shape:
+            per_row = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
+            reasons.append((np.isinf(per_row).any(axis=1), f"'{column.name}' is infinite"))
             reasons.append((np.isnan(per_row).any(axis=1), f"'{column.name}' holds NaN"))
+        else:
+            reasons.append((np.isinf(values), f"'{column.name}' is infinite"))
     return values
 
 
