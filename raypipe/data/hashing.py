@@ -117,7 +117,7 @@ def _text_hashes(values: pa.Array, salt: np.uint64) -> Hashes:
     if index.null_count:
         index = index.fill_null(len(distinct))
     index_B = index.to_numpy(zero_copy_only=False)
-    return lambda rows: table[index_B[rows]]
+    return lambda rows: table.take(index_B[rows])
 
 
 def _tensor_bits(values: np.ndarray) -> np.ndarray:

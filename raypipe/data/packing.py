@@ -32,9 +32,7 @@ def packed(table: pa.Table) -> pa.Table:
         column = table.column(i)
         if pa.types.is_integer(field.type) and len(column):
             wide = _wide(field)
-            narrow = _narrowest(*pc.call_function("min_max", [column]).as_py().values())
-            if narrow is None or narrow.bit_width >= wide.bit_width:
-                narrow = wide
+            narrow = _narrowest(*pc.call_function("min_max", [column]).as_py().values(), wide)
             made = pa.field(field.name, narrow, metadata=_remembered(narrow, wide))
             if not made.equals(field, check_metadata=True):
                 table = table.set_column(i, made, column.cast(narrow))
@@ -64,9 +62,34 @@ def concat(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
+def most_texts(table: pa.Table) -> int:
+    """Distinct texts of the encoded column with the most of them, used or not."""
+    encoded = (column for column in table.columns if pa.types.is_dictionary(column.type))
+    return max((len(chunk.dictionary) for column in encoded for chunk in column.chunks), default=0)
+
+
 def picked(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """Rows by position, all of which lie in the table: that is not looked at again."""
     return pc.take(table, pa.array(rows), boundscheck=False)
+
+
+def to_buffer(table: pa.Table) -> pa.Buffer:
+    """The table as an Arrow IPC file."""
+    measure = pa.MockOutputStream()
+    _write(table, measure)
+    written = pa.allocate_buffer(measure.size())  # of the right size: growing it would copy it again and again
+    _write(table, pa.FixedSizeBufferWriter(written))
+    return written
+
+
+def from_buffer(data: Any) -> pa.Table:
+    """What `to_buffer` wrote, without a copy."""
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+
+
+def _write(table: pa.Table, sink: pa.NativeFile) -> None:
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def decoded(table: pa.Table) -> pa.Table:
@@ -87,11 +110,11 @@ def _remembered(narrow: pa.DataType, wide: pa.DataType) -> dict[bytes, str] | No
     return {_WIDE: str(wide)} if pa.types.is_integer(narrow) and narrow != wide else None
 
 
-def _narrowest(low: int, high: int) -> Any:
-    """The first of the integer types, from narrow to wide, that both fit in; None where none is wide enough."""
-    fits = (name for name in _INTEGERS if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
-    name = next(fits, None)
-    return None if name is None else pa.type_for_alias(name)
+def _narrowest(low: int, high: int, wide: Any) -> Any:
+    """The integer type of fewest bytes that both fit in; where it saves nothing, the type they have."""
+    fits = (pa.type_for_alias(name) for name in _INTEGERS if np.iinfo(name).min <= low and high <= np.iinfo(name).max)
+    narrow = next(fits, wide)
+    return narrow if narrow.bit_width < wide.bit_width else wide
 
 
 def _common_number(found: Sequence[pa.ChunkedArray], wide: pa.DataType) -> pa.DataType:
@@ -100,7 +123,7 @@ def _common_number(found: Sequence[pa.ChunkedArray], wide: pa.DataType) -> pa.Da
     if len(types) == 1:
         return types.pop()
     limits = [np.iinfo(str(each)) for each in types]
-    return _narrowest(min(int(limit.min) for limit in limits), max(int(limit.max) for limit in limits)) or wide
+    return _narrowest(min(int(limit.min) for limit in limits), max(int(limit.max) for limit in limits), wide)
 
 
 def _common_text(found: Sequence[pa.ChunkedArray]) -> pa.DataType:
@@ -122,9 +145,9 @@ def _packed_text(array: Any) -> pa.Array:
     used = used[pc.call_function("array_sort_indices", [texts.take(pa.array(used))]).to_numpy()]
     index_type = next(t for t in (pa.int8(), pa.int16(), pa.int32()) if len(used) <= np.iinfo(str(t)).max)
     if not encoded.null_count and np.array_equal(used, np.arange(len(texts))):
-        return encoded.cast(pa.dictionary(index_type, pa.string()))
+        return encoded.cast(pa.dictionary(index_type, pa.string()), safe=False)
     place = np.full(len(texts) + 1, -1, str(index_type))
     place[used] = np.arange(len(used), dtype=place.dtype)
-    index = place[indices]  # of a missing value: -1, the last
+    index = place.take(indices)  # of a missing value: -1, the last
     missing = index < 0 if encoded.null_count else None
-    return pa.DictionaryArray.from_arrays(pa.array(index, mask=missing), texts.take(pa.array(used)))
+    return pa.DictionaryArray.from_arrays(pa.array(index, mask=missing), texts.take(pa.array(used)), safe=False)

@@ -24,6 +24,7 @@ from raypipe.data.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.duplicates import Duplicates, find_duplicates
 from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
+from raypipe.data.memory import keep_freed
 from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
 from raypipe.data.split import KEY_COLUMNS, SPLITS, SplitKeys, SplitState, codes
@@ -119,16 +120,17 @@ def overlapping(first: int, last: int, num_shards: int, num_ranges: int) -> rang
     return range(first * num_ranges // num_shards, -(-last * num_ranges // num_shards))
 
 
-def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces: pa.Table) -> list[Any]:
+def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces: pa.Buffer) -> list[Any]:
     """Write the shards [first, last) of every split.
 
     Args:
-        pieces: of all blocks, every range that overlaps; rows outside are left alone.
+        pieces: of all blocks, every range that overlaps (packing.to_buffer); rows outside are left alone.
     Returns:
         The RangeSummary, and the ProfilePart of the rows that were stored.
     """
+    keep_freed()
     store = open_store(order.store_uri)
-    table = packing.concat(pieces)
+    table = packing.concat([packing.from_buffer(piece) for piece in pieces])
     deciding = [name for name in (ROW_ID, *KEY_COLUMNS) if name in table.column_names]
     meeting = packing.unpacked(table.select(deciding))
     row_id = meeting[ROW_ID].to_numpy()

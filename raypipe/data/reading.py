@@ -20,6 +20,7 @@ from ray.data.block import BlockMetadata
 from raypipe.data import columns
 from raypipe.data.agreement import Agreed
 from raypipe.data.files import SourceFile
+from raypipe.data.memory import keep_freed
 from raypipe.data.selecting import select_rows
 from raypipe.errors import DataError, RaypipeError, did_you_mean
 from raypipe.spec.sources import Condition, SourceSpec
@@ -271,7 +272,12 @@ def _read_task(parts: list[Any], read_part: ReadPart[Any], source: SourceSpec, m
         input_files=tuple(part.name for part in parts),
         exec_stats=None,
     )
-    return ReadTask(lambda: read_group(parts, read_part, source.columns, source.where, masking), metadata)
+
+    def read() -> Iterable[pa.Table]:
+        keep_freed()
+        return read_group(parts, read_part, source.columns, source.where, masking)
+
+    return ReadTask(read, metadata)
 
 
 def read_group(

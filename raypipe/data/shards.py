@@ -1,9 +1,9 @@
 """A stored split, and any range of its rows.
 
 A shard is an Arrow IPC file of one record batch: `__row_id` (uint64), the raw feature columns, the target.  It is
-packed (packing.py): whole numbers are as narrow as its values allow, and the field's metadata names their own type, which
-`read_shard` gives back; text that repeats is dictionary-encoded.  Tensors are Arrow's own fixed-shape tensors, so any
-Arrow program reads it.  B rows.
+packed (packing.py): whole numbers are as narrow as its values allow, and the field's metadata names their own type,
+which `read_shard` gives back; text that repeats is dictionary-encoded.  Tensors are Arrow's own fixed-shape tensors, so
+any Arrow program reads it.  B rows.
 """
 
 from __future__ import annotations
@@ -115,16 +115,7 @@ def to_rows(tables: Sequence[pa.Table], signature: Signature) -> Rows:
 def to_bytes(table: pa.Table) -> memoryview:
     """The stored form; equal tables give equal bytes."""
     table = pa.concat_tables([table.slice(0, 0), table]).combine_chunks()  # a slice would be written with what follows
-    measure = pa.MockOutputStream()
-    _write(table, measure)
-    stored = pa.allocate_buffer(measure.size())  # of the right size: growing it would copy it again and again
-    _write(table, pa.FixedSizeBufferWriter(stored))
-    return memoryview(stored).cast("B")
-
-
-def _write(table: pa.Table, sink: pa.NativeFile) -> None:
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    return memoryview(packing.to_buffer(table)).cast("B")
 
 
 def tensor_array(values: np.ndarray) -> pa.ExtensionArray:
@@ -143,7 +134,7 @@ def read_shard(store: Store, shard: Shard) -> pa.Table:
         ObjectMissing: it is gone.
     """
     data = read_verified(store, shard.key, FileDigest(sha256=shard.sha256, size_bytes=shard.size_bytes))
-    return packing.unpacked(pa.ipc.open_file(pa.BufferReader(data)).read_all())
+    return packing.unpacked(packing.from_buffer(data))
 
 
 def _to_numpy(array: Any) -> np.ndarray:

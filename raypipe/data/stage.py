@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,10 @@ from raypipe.spec.expectations import DriftExpectation, UniqueExpectation
 from raypipe.spec.splits import FractionSplit
 from raypipe.spec.transforms import Transform
 from raypipe.storage import layout
+
+FETCHED_FRAC = 0.5
+"""Of the object stores, for the pieces of tasks that wait to write shards.  Ray fetches them ahead of time; where they
+fill a store, every task that returns something there waits two seconds for room."""
 
 MERGED_PROFILES = 16
 """Profiles put together by one task."""
@@ -267,14 +271,27 @@ def _store(cut: Cut, found: Watch, spec: DataSpec, signature: Signature, version
         first,
         rows_before=cut.num_good / num_shards * train_frac / 2,
     )
-    tasks = []
+    at_a_time = max(2, int(FETCHED_FRAC * ray.cluster_resources()["object_store_memory"] * num_tasks / cut.num_bytes))
+    num_ranges = cut.order.num_ranges
+    pieces = [list(of_range) for of_range in zip(*cut.pieces, strict=True)]
+    cut.pieces.clear()
+    waiting: deque[ray.ObjectRef] = deque()
+    summaries: list[RangeSummary] = []
+    profiles: list[ray.ObjectRef] = []
     for task in range(num_tasks):
         a, b = share(num_shards, task, num_tasks)
-        numbers = ranges.overlapping(a, b, num_shards, cut.order.num_ranges)
-        pieces = [block[number] for number in numbers for block in cut.pieces]
-        tasks.append(ranges.store_task.remote(order, a, b, found.apart, *pieces))
-    cut.pieces.clear()  # so that a piece is forgotten once its shard is written
-    return Stored(collect([summary for summary, _ in tasks], "writing shards"), [part for _, part in tasks])
+        numbers = ranges.overlapping(a, b, num_shards, num_ranges)
+        found_there = [piece for number in numbers for piece in pieces[number]]
+        summary, described = ranges.store_task.remote(order, a, b, found.apart, *found_there)
+        del found_there
+        for number in numbers:
+            if (number + 1) * num_shards <= b * num_ranges:
+                pieces[number].clear()  # so that a piece is forgotten once its rows are written
+        waiting.append(summary)
+        profiles.append(described)
+        while len(waiting) >= at_a_time:
+            summaries += collect([waiting.popleft()], "writing shards")
+    return Stored(summaries + collect(list(waiting), "writing shards"), profiles)
 
 
 def _check_splits(stored: Stored, spec: DataSpec) -> None:

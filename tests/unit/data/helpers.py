@@ -103,3 +103,12 @@ def prepared(
         content_fingerprint="",
     )
     return Prepared(dataset, [one[0] for one in made], summaries, groups.leaks)
+
+
+def forms(texts: Sequence[str | None]) -> list[pa.Array]:
+    """Some of six texts: plain, encoded, encoded with more values in another order, and as a slice of more."""
+    plain = pa.array(texts, pa.string())
+    every = ["unused", "é", "long " * 9, "", "b", "a", "other"]
+    index = pa.array([None if text is None else every.index(text) for text in texts], pa.int32())
+    longer = pa.array(["other", *texts, "other"], pa.string()).dictionary_encode()
+    return [plain, plain.dictionary_encode(), pa.DictionaryArray.from_arrays(index, pa.array(every)), longer[1:-1]]

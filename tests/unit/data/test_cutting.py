@@ -12,6 +12,7 @@ import pytest
 from raypipe.data.bad_rows import MAX_KEPT, BadRows, to_lines
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.cutting import Cut
+from raypipe.data.packing import from_buffer
 from raypipe.data.validate import MAX_CLASSES, Profile, profile, schema_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -51,9 +52,20 @@ def test_block_alone_of_another_type_is_checked_against_the_schema_of_all_blocks
     whole, fractions = (pa.table({"a": values, "y": [0, 1]}) for values in ([1, 2], [0.5, 1.0]))
     schema = schema_of(SPEC, [profile(whole), profile(fractions)])
     for others, is_checked in ((None, True), ((), False)):
-        summary, _, table = cut_block(whole, BlockOrder(SPEC, schema, others, 1), "source", None)
+        summary, _, piece = cut_block(whole, BlockOrder(SPEC, schema, others, 1), "source", None)
         assert summary.is_checked is is_checked
-        assert table is None or table.schema.field("a").type == pa.float64()
+        assert piece is None or from_buffer(piece).schema.field("a").type == pa.float64()
+
+
+def test_pieces_of_few_rows_do_not_take_along_all_texts_of_their_block():
+    texts = [f"{i:07d}" for i in range(2000)]
+    whole = pa.table({"a": texts * 3, "y": [0, 1] * 3000})
+    for num_ranges in (4, 64):
+        order = BlockOrder(SPEC, schema_of(SPEC, [profile(whole)]), None, num_ranges)
+        _, _, *pieces = cut_block(whole, order, "source", None)
+        found = [from_buffer(piece) for piece in pieces]
+        assert sorted(text for piece in found for text in piece["a"].to_pylist()) == sorted(texts * 3)
+        assert sum(piece.size for piece in pieces) < 6000 * 40 + num_ranges * 2000
 
 
 def test_labels_of_all_blocks_are_counted_once_and_too_many_are_refused():

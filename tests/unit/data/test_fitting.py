@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
 from raypipe.data.fitting import fit, may_refuse, partials
-from raypipe.data.transforms import statistics
+from raypipe.data.transforms import FittedTransforms, statistics
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.testing.fakes import fit_columns
@@ -164,3 +165,23 @@ def test_fit_over_any_shards_agrees_to_rounding(cuts):
         np.testing.assert_allclose(
             cut.state()[0]["columns"]["x"][key], whole.state()[0]["columns"]["x"][key], rtol=1e-12
         )
+
+
+IMPUTE_CITY = {"kind": "impute", "columns": ["city"], "strategy": "most_frequent"}
+HOT_CITY = {"kind": "one_hot", "columns": ["city"]}
+
+
+@pytest.mark.parametrize(("specs", "last"), [([HOT_CITY], 0), ([IMPUTE_CITY, HOT_CITY], None)])
+def test_categories_of_encoded_text_are_those_that_rows_have(specs, last):
+    plain = pa.array(["b", "a", "b", "a" if last == 0 else None])
+    index = pa.array([2, 0, 2, last], pa.int8())
+    encoded = pa.DictionaryArray.from_arrays(index, pa.array(["a", "x", "b"]))
+    found = [partials(FittedTransforms(()), transforms(*specs), {"city": form}, [CITY]) for form in (plain, encoded)]
+    assert found[0] == found[1]
+    assert found[1][-1]["city"].found == {"a", "b"} and found[1][-1]["city"].num_rows == 4
+
+
+def test_missing_value_among_encoded_text_is_refused():
+    encoded = pa.array(["a", None]).dictionary_encode()
+    with pytest.raises(DataError, match="column 'city' has a missing value"):
+        partials(FittedTransforms(()), transforms(HOT_CITY), {"city": encoded}, [CITY])

@@ -147,8 +147,8 @@ def test_shard_is_plain_arrow_without_pickle(tmp_path):
         "uint64",
         "double",
         "extension<arrow.fixed_shape_tensor",
-        "dictionary<values=string, indices=int32, ordered=0>",
-        "dictionary<values=string, indices=int32, ordered=0>",
+        "dictionary<values=string, indices=int8, ordered=0>",
+        "dictionary<values=string, indices=int8, ordered=0>",
     ]
 
 
