@@ -210,10 +210,9 @@ def raw_bytes(values: np.ndarray | pa.Array) -> int:
     if isinstance(values, np.ndarray):
         return values.nbytes
     if isinstance(values, pa.DictionaryArray):
-        lengths = pc.call_function("binary_length", [values.dictionary]).take(values.indices)
-    else:
-        lengths = pc.call_function("binary_length", [values])
-    return pc.call_function("sum", [lengths]).as_py() or 0
+        lengths = pc.call_function("binary_length", [values.dictionary]).to_numpy()
+        return int(np.bincount(values.indices.drop_null().to_numpy(), minlength=len(lengths)) @ lengths)
+    return pc.call_function("sum", [pc.call_function("binary_length", [values])]).as_py() or 0
 
 
 def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:

@@ -165,8 +165,9 @@ def _described(table: pa.Table, row_id: np.ndarray) -> ProfilePart:
 
 def _in_order(rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> np.ndarray:
     """The rows in order of their ids; of copies, that of the latest split first."""
-    ordered = rows[np.argsort(row_id[rows])]
-    ids = row_id[ordered]
+    ids = row_id.take(rows)
+    order = np.argsort(ids)
+    ordered, ids = rows.take(order), ids.take(order)
     if not (ids[1:] == ids[:-1]).any():
         return ordered
     return rows[np.lexsort((~code[rows], row_id[rows]))]
