@@ -1,34 +1,32 @@
 """prepare(): read, check, split, write shards, fit transforms, publish.
 
 Rows travel between tasks as object references: a block is read, checked and cut by range of row id (cutting.py,
-blocks.py), then a range is put in order and written (ranges.py).  The driver sees summaries only, so its memory does
-not grow with the rows, and every byte of every shard depends on the rows alone, not on files, blocks or workers.
+blocks.py), then a range is put in order and written (storing.py, ranges.py).  The driver sees summaries only, so its
+memory does not grow with the rows, and every byte of every shard depends on the rows alone, not on files, blocks or
+workers.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
 
 from raypipe.data import judging, leaks, masking, profile, ranges
 from raypipe.data.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
-from raypipe.data.cutting import RANGE_BYTES, Cut, collect, cut_rows
+from raypipe.data.cutting import Cut, collect, cut_rows
 from raypipe.data.duplicates import Duplicates, all_repeats
-from raypipe.data.fitting import fit, has_enough, may_refuse, passes, try_partials
 from raypipe.data.formats import FORMATS
 from raypipe.data.leaks import Leaks
-from raypipe.data.ranges import Apart, RangeSummary, ShardOrder, StoredShard
-from raypipe.data.shards import share
+from raypipe.data.ranges import Apart
 from raypipe.data.split import SPLITS, SplitState
-from raypipe.data.transforms import FittedTransforms
+from raypipe.data.storing import Stored, fit_stored, store_all
 from raypipe.data.validate import Schema
 from raypipe.errors import DataError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
@@ -36,13 +34,7 @@ from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec
 from raypipe.spec.expectations import DriftExpectation, UniqueExpectation
-from raypipe.spec.splits import FractionSplit
-from raypipe.spec.transforms import Transform
 from raypipe.storage import layout
-
-FETCHED_FRAC = 0.5
-"""Of the object stores, for the pieces of tasks that wait to write shards.  Ray fetches them ahead of time; where they
-fill a store, every task that returns something there waits two seconds for room."""
 
 MERGED_PROFILES = 16
 """Profiles put together by one task."""
@@ -75,7 +67,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         inputs=schema.inputs, task=spec.task, target=schema.target, extra_columns=spec.policy.extra_columns
     )
     try:
-        stored = _store(cut, found, spec, signature, version, ctx)
+        stored = store_all(cut, found.state, found.apart, spec, signature, version, ctx)
         bad = _all_bad(cut, stored)
         refuse_too_many(bad, cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
         counted = judging.judge_count(spec.expectations, sum(stored.sizes().values()))
@@ -84,7 +76,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         _check_splits(stored, spec)
         signature = signature.model_copy(update={"classes": _classes(stored, schema)})
         described = _profile(stored, (*results, *counted), spec, version, ctx)
-        transforms = _fit(spec.transforms, stored, signature, ctx)
+        transforms = fit_stored(spec.transforms, stored, signature, ctx)
     except DataError:
         if not ctx.store.exists(key):  # another run may have made this version meanwhile
             ctx.store.delete_prefix(layout.dataset(ctx.name, version))
@@ -229,69 +221,7 @@ def _baseline(expectation: DriftExpectation, ctx: RunContext) -> DataProfile | N
         ) from None
 
 
-# --- writing and fitting ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stored:
-    """All shards that were written.
-
-    Attributes:
-        profiles: references to the ProfilePart of neighbouring shards.
-    """
-
-    ranges: list[RangeSummary]
-    profiles: list[ray.ObjectRef]
-
-    @property
-    def shards(self) -> list[StoredShard]:
-        return [item for summary in self.ranges for item in summary.stored]
-
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split."""
-        return {name: sum(item.shard.num_rows for item in self.shards if item.split == name) for name in SPLITS}
-
-
-def _store(cut: Cut, found: Watch, spec: DataSpec, signature: Signature, version: str, ctx: RunContext) -> Stored:
-    """Write all shards, of about RANGE_BYTES at most; a task makes neighbouring ones, of about as many together."""
-    by_rows = ranges.num_parts(cut.num_good, spec.rows_per_shard)
-    num_shards = max(by_rows, ranges.num_parts(cut.raw_bytes, RANGE_BYTES))
-    num_tasks = min(num_shards, ranges.num_parts(cut.num_bytes, RANGE_BYTES))
-    first = tuple(passes(spec.transforms)[0]) if spec.transforms else ()
-    split = spec.split
-    train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0
-    order = ShardOrder(
-        spec,
-        ctx.store.uri,
-        ctx.name,
-        version,
-        num_shards,
-        signature,
-        found.state,
-        first,
-        rows_before=cut.num_good / num_shards * train_frac / 2,
-    )
-    at_a_time = max(2, int(FETCHED_FRAC * ray.cluster_resources()["object_store_memory"] * num_tasks / cut.num_bytes))
-    num_ranges = cut.order.num_ranges
-    pieces = [list(of_range) for of_range in zip(*cut.pieces, strict=True)]
-    cut.pieces.clear()
-    waiting: deque[ray.ObjectRef] = deque()
-    summaries: list[RangeSummary] = []
-    profiles: list[ray.ObjectRef] = []
-    for task in range(num_tasks):
-        a, b = share(num_shards, task, num_tasks)
-        numbers = ranges.overlapping(a, b, num_shards, num_ranges)
-        found_there = [piece for number in numbers for piece in pieces[number]]
-        summary, described = ranges.store_task.remote(order, a, b, found.apart, *found_there)
-        del found_there
-        for number in numbers:
-            if (number + 1) * num_shards <= b * num_ranges:
-                pieces[number].clear()  # so that a piece is forgotten once its rows are written
-        waiting.append(summary)
-        profiles.append(described)
-        while len(waiting) >= at_a_time:
-            summaries += collect([waiting.popleft()], "writing shards")
-    return Stored(summaries + collect(list(waiting), "writing shards"), profiles)
+# --- what was written ---------------------------------------------------------------------------------------------
 
 
 def _check_splits(stored: Stored, spec: DataSpec) -> None:
@@ -330,48 +260,6 @@ def _classes(stored: Stored, schema: Schema) -> tuple[Value, ...] | None:
     if len(classes) < 2:
         raise _one_class(schema, " in train", classes)
     return classes
-
-
-def _fit(transforms: Sequence[Transform], stored: Stored, signature: Signature, ctx: RunContext) -> FittedTransforms:
-    """Fit on the train shards; then see that the other splits hold nothing the transforms refuse.
-
-    What the first pass needs was taken while the shards were written; taken again where some rows were left out as not
-    needed because more train rows were reckoned with before them than there are.
-    """
-    train = [item for item in stored.shards if item.split == "train"]
-    others = [item for item in stored.shards if item.split != "train"]
-    before = np.cumsum([0, *(item.shard.num_rows for item in train)]).tolist()
-    numbered = [(rows, item.shard) for rows, item in zip(before, train, strict=False)]
-
-    reckoned = all(item.rows_before <= rows for rows, item in zip(before, train, strict=False))
-
-    def run(fitted: FittedTransforms, group: Sequence[Transform]) -> list[list[Any]]:
-        if not fitted.state() and (reckoned or not any(has_enough(transform) for transform in group)):
-            return [item.partials or [] for item in train]
-        tasks = [
-            ranges.fit_task.remote(ctx.store.uri, fitted.state(), group, signature, some) for some in _grouped(numbered)
-        ]
-        return [shard for found in collect(tasks, "fitting transforms") for shard in found]
-
-    fitted = fit(transforms, signature.inputs, run)
-    if may_refuse(transforms) and not try_partials(transforms, fitted, [item.partials or [] for item in others]):
-        groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
-        tries = [ranges.try_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
-        collect(tries, "applying transforms to val and test")
-    return fitted
-
-
-def _grouped(shards: Sequence[tuple[int, Shard]]) -> list[list[tuple[int, Shard]]]:
-    """Neighbouring shards, about RANGE_BYTES together."""
-    groups: list[list[tuple[int, Shard]]] = []
-    room = 0
-    for rows, shard in shards:
-        if not groups or room < shard.size_bytes:
-            groups.append([])
-            room = RANGE_BYTES
-        groups[-1].append((rows, shard))
-        room -= shard.size_bytes
-    return groups
 
 
 def _split(shards: Sequence[Shard]) -> Split:

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.util.state import list_tasks
 
-from raypipe.data import cutting, stage
+from raypipe.data import cutting, stage, storing
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.spec.data import DataSpec
@@ -52,7 +52,7 @@ def main() -> None:
     """See the module."""
     address, folder, store = sys.argv[1:]
     cutting.SAY_EVERY_S = 0.0
-    cutting.RANGE_BYTES = stage.RANGE_BYTES = RANGE_BYTES
+    cutting.RANGE_BYTES = storing.RANGE_BYTES = RANGE_BYTES
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     told = Told("r1", stream=None)
     spec = DataSpec.model_validate({**SPEC, "root": folder, "read_parallelism": len(list(Path(folder).iterdir()))})

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data import stage
 from raypipe.data.shards import encode_target, load_rows
+from raypipe.data import storing
 from raypipe.data.stage import prepare
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
@@ -35,7 +35,7 @@ def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ra
 
 
 def test_prepare_of_rows_that_take_much_room_writes_shards_of_few_of_them(ray_cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "RANGE_BYTES", 4096)  # with the real 96 MiB the rows would take minutes
+    monkeypatch.setattr(storing, "RANGE_BYTES", 4096)  # with the real 96 MiB the rows would take minutes
     write_csv(tmp_path / "a.csv", ADULTS)
     seen = []
     for parallelism in (1, 3):

@@ -22,6 +22,7 @@ TABLE = pa.table(
         "a": np.where(np.arange(NUM_ROWS) % 9 == 0, np.nan, RANDOM.integers(0, 5, NUM_ROWS).astype(float)),
         "v": list(RANDOM.normal(size=(NUM_ROWS, 3))),
         "city": [None if i % 7 == 0 else f"c{i % 3}" for i in range(NUM_ROWS)],
+        "n": [300 * i % 7001 for i in range(NUM_ROWS)],
         "y": ["no" if i % 2 else "yes" for i in range(NUM_ROWS)],
     }
 )
@@ -79,6 +80,7 @@ def test_rows_are_numbers_with_nan_and_text_with_none(tmp_path):
     dataset = prepared(tmp_path, TABLE, ())
     rows = load_rows(open_store(str(tmp_path)), dataset, "train")
     assert rows.columns["a"].dtype == np.float64 and np.isnan(rows.columns["a"]).any()
+    assert rows.columns["n"].dtype == np.int64 and set(rows.columns["n"]) <= set(TABLE["n"].to_pylist())
     assert rows.columns["v"].shape == (len(rows), 3)
     assert rows.columns["city"].dtype == object and None in rows.columns["city"]
     assert set(rows.target) == {"yes", "no"}
@@ -142,14 +144,16 @@ def test_shard_is_plain_arrow_without_pickle(tmp_path):
     dataset = prepared(tmp_path, TABLE, ())
     data = open_store(str(tmp_path)).read(dataset.splits["train"].shards[0].key)
     table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    assert table.column_names == [ROW_ID, "a", "v", "city", "y"] and not table.schema.metadata
+    assert table.column_names == [ROW_ID, "a", "v", "city", "n", "y"] and not table.schema.metadata
     assert [str(field.type).partition("[")[0] for field in table.schema] == [
         "uint64",
         "double",
         "extension<arrow.fixed_shape_tensor",
         "dictionary<values=string, indices=int8, ordered=0>",
+        "int16",
         "dictionary<values=string, indices=int8, ordered=0>",
     ]
+    assert table.schema.field("n").metadata == {b"wide": b"int64"}
 
 
 def signature(classes=None):
