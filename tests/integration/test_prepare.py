@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.shards import encode_target, load_rows
 from raypipe.data import storing
+from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
