@@ -56,7 +56,7 @@ def concat(tables: Sequence[pa.Table]) -> pa.Table:
     for i, field in enumerate(tables[0].schema):
         found = [table.column(i) for table in tables]
         common = _common_text(found) if columns.is_text(field.type) else _common_number(found, _wide(field))
-        if common != field.type or any(column.type != common for column in found):
+        if any(column.type != common for column in found):
             made = pa.field(field.name, common, metadata=_remembered(common, _wide(field)))
             tables = [table.set_column(i, made, table.column(i).cast(common)) for table in tables]
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
