@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ import raypipe
 from raypipe.cli import jobs, models, project, serving
 from raypipe.cli.options import AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
+
+if TYPE_CHECKING:
+    from raypipe.pipeline.plan import Step
 
 app = typer.Typer(
     name="raypipe",
@@ -71,9 +74,14 @@ def plan(
 
     steps = Pipeline.load(file, sets or (), store).plan(resume=resume, fresh=fresh)
     if as_json:
-        show_json([{"stage": step.name, "reuse": step.reuse, "reason": step.reason} for step in steps])
+        show_json([_step_document(step) for step in steps])
         return
-    show_table(("stage", "decision"), [(step.name, step.reason) for step in steps])
+    show_table(("stage", "decision"), [(step.name, step.text) for step in steps])
+
+
+def _step_document(step: Step) -> dict[str, Any]:
+    unfinished = None if step.unfinished is None else {"run": step.unfinished.run_id, "resume": step.unfinished.resume}
+    return {"stage": step.name, "reuse": step.reuse, "reason": step.reason, "unfinished": unfinished}
 
 
 @app.command()

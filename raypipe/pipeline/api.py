@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from raypipe.pipeline.plan import Planner, Step, check_step, step_names
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
 from raypipe.pipeline.stages import WITHOUT_RAY
 from raypipe.pipeline.state import RunState
+from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.records import Endpoint, StageRecord
 from raypipe.runtime.connect import Cluster, connect, hush
 from raypipe.runtime.context import RunContext, new_run_id
@@ -69,6 +71,7 @@ class Pipeline:
     def __init__(self, file: PipelineFile, store: Store | str | None = None) -> None:
         self.file = file
         self._store = store
+        self._asked_store = store if store is None or isinstance(store, str) else store.uri
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = (), store: Store | str | None = None) -> Pipeline:
@@ -146,13 +149,18 @@ class Pipeline:
         planner = self._planner(store, state, fresh)
         ctx = self._context(store, state.run_id, stream)
         walk = Walk()
-        with self._cluster(self._steps_ahead(planner, until, only)) as cluster:
+        ahead = self._steps_ahead(planner, until, only)
+        for step in ahead:
+            if step.unfinished is not None:
+                ctx.progress.say(step.name, str(step.unfinished))
+        with self._cluster([step.name for step in ahead]) as cluster:
             if not state.exists():
                 state.describe(self._description())
-            if only is not None:
-                run_one(only, planner, ctx, walk)
-            else:
-                run(planner, ctx, walk, until=until)
+            with ctx.progress.kept(store), self._resumable(state, ctx, walk, only, until):
+                if only is not None:
+                    run_one(only, planner, ctx, walk)
+                else:
+                    run(planner, ctx, walk, until=until)
             result = self._result(ctx, walk, cluster)
             if on_done is not None:
                 on_done(result)
@@ -160,15 +168,35 @@ class Pipeline:
                 wait_until_stopped(result.endpoint)
         return result
 
-    def _steps_ahead(self, planner: Planner, until: str | None, only: str | None) -> list[str]:
+    @contextmanager
+    def _resumable(
+        self, state: RunState, ctx: RunContext, walk: Walk, only: str | None, until: str | None
+    ) -> Iterator[None]:
+        """Have it known, while the stages run and after they were broken off, how to go on with the run."""
+        words = ["raypipe", only or "run", str(self.file.path)]
+        words += [word for override in self.file.overrides for word in ("--set", override)]
+        words += ["--store", self._asked_store] if self._asked_store is not None else []
+        words += ["--until", until] if until is not None else []
+        resume = shlex.join([*words, "--run" if only else "--resume", state.run_id])
+        try:
+            with noted(state, resume):
+                yield
+        except BaseException as error:
+            stage = next(reversed(walk.steps), "data")
+            if text := how_to_go_on(state, stage, error, resume):
+                ctx.progress.say(stage, text)
+            raise
+
+    def _steps_ahead(self, planner: Planner, until: str | None, only: str | None) -> list[Step]:
         """Stages that will run, as far as can be told now; the plan is decided again on the way."""
         if only is not None:
             walk = Walk()
             collect_needed(only, planner, walk)
-            return [] if planner.decide(only, walk.records).reuse else [only]
+            step = planner.decide(only, walk.records)
+            return [] if step.reuse else [step]
         names = step_names(self.spec)
         wanted = names[: names.index(until) + 1] if until is not None else names
-        return [step.name for step in planner.walk() if step.name in wanted and not step.reuse]
+        return [step for step in planner.walk() if step.name in wanted and not step.reuse]
 
     @contextmanager
     def _cluster(self, steps: list[str]) -> Iterator[Cluster | None]:

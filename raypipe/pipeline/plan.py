@@ -14,6 +14,8 @@ from pathlib import Path
 from raypipe.errors import SpecError
 from raypipe.pipeline.rival import rival_of
 from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
+from raypipe.pipeline.unfinished import GOES_ON, UnfinishedRun, kept
+from raypipe.pipeline.unfinished import find as find_unfinished
 from raypipe.records import DatasetVersion, TrainResult, TuneResult
 from raypipe.spec.files import code_digests, module_file
 from raypipe.spec.model import ImportModel
@@ -50,12 +52,19 @@ class Step:
         inputs: what its outcome depends on; None while an earlier stage has yet to run.
         found: the outcome that is used again; None: it runs.
         reason: why, e.g. `reused: same data and spec as r7e9` or `runs: train.epochs changed`.
+        unfinished: another run that did not end in this stage, from the same inputs, and could be gone on with.
     """
 
     name: str
     inputs: Inputs | None
     found: Found | None
     reason: str
+    unfinished: UnfinishedRun | None = None
+
+    @property
+    def text(self) -> str:
+        """The decision as people read it in a plan."""
+        return self.reason if self.unfinished is None else f"{self.reason}; {self.unfinished}"
 
     @property
     def reuse(self) -> bool:
@@ -88,7 +97,8 @@ class Planner:
             return Step(name, inputs, None, "runs: --fresh")
         found = self.state.find(name, inputs)
         if found is None:
-            return Step(name, inputs, None, self._why_run(name, inputs))
+            unfinished = find_unfinished(self.state, name, inputs)
+            return Step(name, inputs, None, f"runs: {self._why_run(name, inputs)}", unfinished)
         if found.run_id == self.state.run_id:
             return Step(name, inputs, found, "reused: done earlier in this run")
         return Step(name, inputs, found, f"reused: {SAME.get(name, 'same data and spec')} as {found.run_id}")
@@ -108,19 +118,21 @@ class Planner:
         return steps
 
     def _why_run(self, name: str, inputs: Inputs) -> str:
+        if name in GOES_ON and self.state.inputs(name) is not None:
+            return f"goes on in this run ({kept(self.store, self.state.run_id, name) or 'from its start'})"
         last = self.state.last(name)
         if last is None:
-            return "runs: no earlier result"
+            return "no earlier result"
         changed = changes(last[1], inputs)
         if not changed:
-            return f"runs: the earlier result of {last[0]} is no longer whole"
+            return f"the earlier result of {last[0]} is no longer whole"
         more = len(changed) - MAX_CHANGES_TOLD
         told = ", ".join(changed[:MAX_CHANGES_TOLD]) + (f" and {more} more" if more > 0 else "")
-        return f"runs: {told} changed"
+        return f"{told} changed"
 
     def _check_resumable(self, name: str, inputs: Inputs) -> None:
         """A run's checkpoints and trials belong to the settings they were made with."""
-        before = self.state.inputs(name) if name in ("train", "tune") else None
+        before = self.state.inputs(name) if name in GOES_ON else None
         changed = changes(before, inputs) if before is not None else []
         if changed:
             raise SpecError(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from raypipe.errors import RaypipeError, SpecError
+from raypipe.errors import SpecError
 from raypipe.pipeline.plan import Planner, Step, step_names
 from raypipe.pipeline.stages import NEEDS, STAGES
 from raypipe.pipeline.state import Records, RunState
@@ -80,7 +79,7 @@ def do_step(step: Step, spec: PipelineSpec, state: RunState, ctx: RunContext, wa
     if step.found is not None:
         ctx.progress.say(step.name, step.reason)
         walk.records[step.name] = state.adopt(step.name, step.inputs, step.found)
-        ctx.progress.save(ctx.store)
+        ctx.progress.offer(ctx.store)
         return
     state.begin(step.name, step.inputs)
     try:
@@ -88,8 +87,5 @@ def do_step(step: Step, spec: PipelineSpec, state: RunState, ctx: RunContext, wa
         with ctx.progress.stage(step.name, why), heartbeat(ctx.progress, step.name):
             record = STAGES[step.name](spec, walk.records, ctx)
         walk.records[step.name] = state.save(step.name, step.inputs, record)
-    except BaseException:
-        with suppress(RaypipeError):  # a store that is down must not hide why the stage failed
-            ctx.progress.save(ctx.store)
-        raise
-    ctx.progress.save(ctx.store)
+    finally:
+        ctx.progress.offer(ctx.store)

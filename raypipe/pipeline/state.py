@@ -55,60 +55,64 @@ class RunState:
     """
 
     def __init__(self, store: Store, run_id: str, pipeline: str) -> None:
-        self._store = store
+        self.store = store
         self.run_id = run_id
-        self._pipeline = pipeline
+        self.pipeline = pipeline
 
     def exists(self) -> bool:
         """Whether this run left anything."""
-        return self._store.exists(layout.run_spec(self.run_id))
+        return self.store.exists(layout.run_spec(self.run_id))
 
     def describe(self, description: dict[str, Any]) -> None:
         """Keep what was asked for with the run: the spec, the file, the overrides."""
-        self._store.write(layout.run_spec(self.run_id), _json(description))
+        self.store.write(layout.run_spec(self.run_id), _json(description))
 
     def record(self, stage: str) -> StageRecord | None:
         """This run's own record of a stage."""
-        return read_record(self._store, self.run_id, stage)
+        return read_record(self.store, self.run_id, stage)
+
+    def has_record(self, stage: str) -> bool:
+        """Whether this run finished a stage."""
+        return self.store.exists(layout.record(self.run_id, stage))
 
     def inputs(self, stage: str) -> Inputs | None:
         """What this run asked the stage to do, whether or not it finished."""
-        return read_json(self._store, layout.inputs(self.run_id, stage))
+        return read_json(self.store, layout.inputs(self.run_id, stage))
 
     def find(self, stage: str, inputs: Inputs) -> Found | None:
         """An outcome made from these inputs, this run's own first, with everything it points at still there."""
-        if self.inputs(stage) == _plain(inputs):
+        if self.inputs(stage) == plain(inputs):
             record = self.record(stage)
-            if record is not None and is_whole(self._store, record):
+            if record is not None and is_whole(self.store, record):
                 return Found(record, self.run_id)
-        index = read_json(self._store, layout.fingerprint(stage, fingerprint(inputs)))
+        index = read_json(self.store, layout.fingerprint(stage, fingerprint(inputs)))
         if index is None:
             return None
-        record = read_record(self._store, str(index["run_id"]), stage)
-        return None if record is None or not is_whole(self._store, record) else Found(record, str(index["run_id"]))
+        record = read_record(self.store, str(index["run_id"]), stage)
+        return None if record is None or not is_whole(self.store, record) else Found(record, str(index["run_id"]))
 
     def last(self, stage: str) -> tuple[str, Inputs] | None:
         """The run of this pipeline that did the stage last, and from what."""
-        found = read_json(self._store, layout.last_run(self._pipeline, stage))
+        found = read_json(self.store, layout.last_run(self.pipeline, stage))
         return None if found is None else (str(found["run_id"]), found["inputs"])
 
     def begin(self, stage: str, inputs: Inputs) -> None:
         """Note what is about to be done, so that a resumed run can tell whether it is still the same."""
-        self._store.write(layout.inputs(self.run_id, stage), _json(inputs))
+        self.store.write(layout.inputs(self.run_id, stage), _json(inputs))
 
     def adopt(self, stage: str, inputs: Inputs, found: Found) -> StageRecord:
         """Use an earlier outcome: this run's folder gets its own copy of the record."""
         if found.run_id != self.run_id:
             self.begin(stage, inputs)
-            self._store.write(layout.record(self.run_id, stage), found.record.to_json())
+            self.store.write(layout.record(self.run_id, stage), found.record.to_json())
         return found.record
 
     def save(self, stage: str, inputs: Inputs, record: StageRecord) -> StageRecord:
         """Keep a finished stage's record, and make it findable by its inputs."""
-        self._store.write(layout.record(self.run_id, stage), record.to_json())
+        self.store.write(layout.record(self.run_id, stage), record.to_json())
         pointer = {"run_id": self.run_id, "stage": stage}
-        self._store.write(layout.fingerprint(stage, fingerprint(inputs)), _json(pointer))
-        self._store.write(layout.last_run(self._pipeline, stage), _json({**pointer, "inputs": inputs}))
+        self.store.write(layout.fingerprint(stage, fingerprint(inputs)), _json(pointer))
+        self.store.write(layout.last_run(self.pipeline, stage), _json({**pointer, "inputs": inputs}))
         return record
 
 
@@ -166,6 +170,6 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
-def _plain(value: Inputs) -> Inputs:
+def plain(value: Inputs) -> Inputs:
     """As it reads after a round through JSON: tuples become lists."""
     return json.loads(json.dumps(value))

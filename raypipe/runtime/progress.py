@@ -1,4 +1,4 @@
-"""One event stream -> console lines and events.jsonl.
+"""One event stream -> console lines, and events kept with the run.
 
 The driver owns a Progress.  A worker process sends events through Ray's
 key-value store with a Reporter; the driver's Listener picks them up.  That
@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
+from raypipe.errors import ObjectExists, StoreError
 from raypipe.storage import Store, layout
 
 POLL_S = 0.1
+
+KEEP_EVERY_S = 5.0
+"""How much of a run's events a driver that dies may lose."""
 
 
 class Progress:
@@ -33,6 +38,7 @@ class Progress:
         self._stream = sys.stderr if isinstance(stream, str) else stream
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._said_at = time.monotonic()
         self.wall_s: dict[str, float] = {}
         """Wall seconds of each finished stage."""
@@ -66,14 +72,99 @@ class Progress:
         self.wall_s[stage] = time.monotonic() - start
         self.say(stage, f"done in {self.wall_s[stage]:.1f}s", wall_s=round(self.wall_s[stage], 3))
 
+    @contextmanager
+    def kept(self, store: Store, every_s: float = KEEP_EVERY_S) -> Iterator[None]:
+        """Keep events with the run while the block runs, so that a driver that dies loses `every_s` seconds of them.
+
+        What a store did not take is offered again with what comes after it; what it has not taken when the block ends
+        goes to a local file, which is named. No event ever fails a run.
+        """
+        stop = threading.Event()
+
+        def keep() -> None:
+            while not stop.wait(every_s):
+                self.offer(store)
+
+        thread = threading.Thread(target=keep, name="raypipe-events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            if not self.offer(store):
+                self._keep_locally()
+
     def save(self, store: Store) -> None:
-        """Keep the events with the run, after those an earlier attempt left."""
+        """Keep the events so far with the run, after those that are there.
+
+        Raises:
+            StoreError: the store did not take them; they are kept for the next call.
+        """
+        with self._saving:
+            with self._lock:
+                count = len(self._events)
+                lines = _lines(self._events)
+            if count:
+                append_events(store, self.run_id, lines)
+            with self._lock:
+                del self._events[:count]
+
+    def offer(self, store: Store) -> bool:
+        """Save what there is; False where the store does not take it now."""
+        try:
+            self.save(store)
+        except StoreError:
+            return False
+        return True
+
+    def _keep_locally(self) -> None:
         with self._lock:
-            lines = "".join(json.dumps(event, default=str) + "\n" for event in self._events)
+            lines = _lines(self._events)
             self._events.clear()
-        key = layout.events(self.run_id)
-        before = store.read(key) if store.exists(key) else b""
-        store.write(key, before + lines.encode())
+        try:
+            with tempfile.NamedTemporaryFile(
+                "wb", prefix=f"raypipe-{self.run_id}-", suffix=".jsonl", delete=False
+            ) as file:
+                file.write(lines)
+        except OSError as error:
+            self.say("events", f"the store took no more events, and no local file can be written: {error.strerror}")
+        else:
+            self.say("events", f"the store took no more events; the last are in {file.name}")
+
+
+def append_events(store: Store, run_id: str, lines: bytes) -> None:
+    """Write JSON lines as the next part of a run's events; two drivers of one run never overwrite each other.
+
+    Raises:
+        StoreError: the store did not take them.
+    """
+    number = 1 + max((_part_number(info.key) for info in store.list(layout.events(run_id))), default=0)
+    while True:
+        key = layout.events_part(run_id, number)
+        try:
+            store.write_if_absent(key, lines)
+        except ObjectExists:
+            # An answer that got lost on the way is tried again, and then this part is our own.
+            if store.read(key) == lines:
+                return
+            number += 1
+        else:
+            return
+
+
+def read_events(store: Store, run_id: str) -> list[dict[str, Any]]:
+    """What happened in a run, in order, as far as it is kept."""
+    keys = [info.key for info in store.list(layout.events(run_id))]
+    return [json.loads(line) for key in keys for line in store.read(key).splitlines()]
+
+
+def _part_number(key: str) -> int:
+    return int(key.rpartition("/")[2].removesuffix(".jsonl"))
+
+
+def _lines(events: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(event, default=str) + "\n" for event in events).encode()
 
 
 class Reporter:

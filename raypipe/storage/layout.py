@@ -58,7 +58,13 @@ def run_spec(run_id: str) -> str:
 
 
 def events(run_id: str) -> str:
-    return f"{run(run_id)}/events.jsonl"
+    """Prefix of what happened in a run: parts that are written once, in order of their numbers."""
+    return f"{run(run_id)}/events"
+
+
+def events_part(run_id: str, number: int) -> str:
+    """JSON lines, one an event."""
+    return f"{events(run_id)}/{number:08d}.jsonl"
 
 
 def record(run_id: str, stage: str) -> str:
@@ -73,6 +79,16 @@ def inputs(run_id: str, stage: str) -> str:
 def last_run(pipeline: str, stage: str) -> str:
     """Which run of a pipeline did a stage last, and from which inputs: what a plan compares with."""
     return f"pipelines/{name(pipeline)}/{name(stage)}.json"
+
+
+def unfinished_runs(pipeline: str) -> str:
+    """Prefix of the runs of a pipeline that have begun and not ended."""
+    return f"pipelines/{name(pipeline)}/unfinished"
+
+
+def unfinished_run(pipeline: str, run_id: str) -> str:
+    """There from the begin of a run until there is nothing to go on with."""
+    return f"{unfinished_runs(pipeline)}/{name(run_id, 'run id')}.json"
 
 
 def artifact(run_id: str, stage: str) -> str:
@@ -93,13 +109,24 @@ def checkpoint(run_id: str, step: int) -> str:
     return f"{checkpoints(run_id)}/step-{step:08d}"
 
 
+def checkpoint_step(key: str) -> int | None:
+    """Optimizer steps of the complete checkpoint whose manifest has this key; None for any other key."""
+    folder, _, file = key.rpartition("/")
+    step = folder.rpartition("/step-")[2]
+    return int(step) if file == "manifest.json" and step.isascii() and step.isdigit() else None
+
+
 def train_scratch(run_id: str) -> str:
     """Prefix of Ray Train's own notes while a training runs; empty afterwards."""
     return f"{run(run_id)}/train/ray"
 
 
+def trials(run_id: str) -> str:
+    return f"{run(run_id)}/tune/trials"
+
+
 def trial(run_id: str, trial_id: str) -> str:
-    return f"{run(run_id)}/tune/trials/{name(trial_id)}"
+    return f"{trials(run_id)}/{name(trial_id)}"
 
 
 def trial_artifact(run_id: str, trial_id: str) -> str:
@@ -115,6 +142,11 @@ def trial_dataset(run_id: str, trial_id: str) -> str:
 def trial_record(run_id: str, trial_id: str) -> str:
     """The record written last: its presence makes the trial finished."""
     return f"{trial(run_id, trial_id)}/record.json"
+
+
+def is_trial_record(key: str) -> bool:
+    """Whether a key below `trials` is that of a `trial_record`."""
+    return key.endswith("/record.json")
 
 
 def fingerprint(stage: str, value: str) -> str:

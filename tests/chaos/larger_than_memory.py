@@ -17,9 +17,9 @@ import ray
 
 from raypipe.data.stage import prepare
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.progress import Progress
+from raypipe.runtime.progress import Progress, read_events
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.storage import layout, open_store
+from raypipe.storage import open_store
 from raypipe.train.stage import train
 
 OBJECT_STORE_BYTES = 80 * 10**6
@@ -109,7 +109,7 @@ def main(folder: Path, num_features: int) -> dict[str, Any]:
     dataset = prepare(spec.data, ctx)
     result = train(spec, dataset, ctx)
     ctx.progress.save(store)
-    events = [json.loads(line) for line in store.read(layout.events("r1")).splitlines()]
+    events = read_events(store, "r1")
     return {
         "num_rows": {name: split.num_rows for name, split in dataset.splits.items()},
         "num_steps": result.num_steps,

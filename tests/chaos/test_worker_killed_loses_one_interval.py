@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 
 from raypipe.model.artifact import WEIGHTS
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.progress import Progress
-from raypipe.storage import layout, open_store
+from raypipe.runtime.progress import Progress, read_events
+from raypipe.storage import open_store
 from raypipe.storage.publish import read_published
 from raypipe.testing import faults
 from raypipe.train.stage import train
@@ -55,7 +54,7 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
     killed = faults.kills(code_dir)
     assert len(killed) == len(PLAN) and all(faults.is_gone(pid) for pid, _ in killed), "the faults must have happened"
     assert result.attempts == 1 + len(PLAN)
-    events = [json.loads(line) for line in store.read(layout.events("killed")).splitlines()]
+    events = read_events(store, "killed")
     starts = [event["step"] for event in events if event.get("event") == "start"]
     for (_, call), start, next_start in zip(killed, starts[:-1], starts[1:], strict=True):
         done = start + call - 2  # without the settling call and the call that was cut short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,7 +23,8 @@ from typer.testing import CliRunner, Result
 from raypipe.cli.main import app
 from raypipe.registry.versions import list_models
 from raypipe.retry import Retry
-from raypipe.storage import objects, open_store
+from raypipe.runtime.progress import read_events
+from raypipe.storage import layout, objects, open_store
 from tests.integration.conftest import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -124,8 +126,28 @@ def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(file: Pat
     resumed = done("run", file, "--resume", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 0.5}]")
     assert (resumed["run"], ran(resumed)) == ("rgate", ["evaluate", "register"])
     assert resumed["stages"]["train"]["reason"] == "reused: done earlier in this run"
-    events = open_store().read("runs/rgate/events.jsonl").decode()
-    assert '"failed": true' in events and "flowers@1 registered" in events
+    events = read_events(open_store(), "rgate")
+    assert [event["stage"] for event in events if event.get("failed")] == ["register"]
+    assert any("flowers@1 registered" in event["text"] for event in events)
+
+
+def test_pipeline_whose_driver_is_killed_is_told_in_the_next_plan(
+    ray_cluster: SimpleNamespace, file: Path, run_before: dict[str, Any]
+):
+    longer = ["--set", "train.epochs=60"]
+    words = [sys.executable, "-m", "raypipe", "run", str(file), *longer, "--until", "train", "--run", "rkill"]
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
+    driver = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list(open_store().list(layout.checkpoints("rkill"))):
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.01)  # another process's files: there is nothing to wait on
+    driver.kill()
+    driver.communicate()
+    (train,) = [step for step in done("plan", file, *longer) if step["stage"] == "train"]
+    assert train["unfinished"]["run"] == "rkill"
+    assert train["unfinished"]["resume"].endswith("--until train --resume rkill")
+    assert "rkill began this and did not end (its newest checkpoint is of step" in raypipe("plan", file, *longer).stdout
+    assert read_events(open_store(), "rkill")[0]["stage"] == "data", "what the killed driver said is kept"
 
 
 def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publishes_nothing(
@@ -136,7 +158,7 @@ def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publis
     assert answer.exit_code == 3
     assert re.search(r"training step [23] \(epoch 1\)", answer.stderr.splitlines()[-2])
     assert "Traceback" not in answer.stderr
-    events = [json.loads(line) for line in open_store().read("runs/rnan/events.jsonl").splitlines()]
+    events = read_events(open_store(), "rnan")
     assert [event["step"] for event in events if event.get("event") == "start"] == [0], "trying again would not help"
     assert list_models(open_store()) == []
     assert [info.key for info in open_store().list("runs/rnan/train/artifact")] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from raypipe.errors import ClusterError, TrainingError
 from raypipe.model.predictor import Predictor
 from raypipe.records import TrainResult
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.progress import Progress
+from raypipe.runtime.progress import Progress, read_events
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
 from raypipe.testing import faults
@@ -36,7 +35,7 @@ def _train(spec: PipelineSpec, store: Store, code_dir: Path, run_id: str) -> tup
 
 
 def _events(store: Store, run_id: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in store.read(layout.events(run_id)).splitlines()]
+    return read_events(store, run_id)
 
 
 def _starts(events: list[dict[str, Any]]) -> list[int]:

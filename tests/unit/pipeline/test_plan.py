@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from raypipe.records import (
     TrainResult,
 )
 from raypipe.registry.aliases import Aliases
+from raypipe.runtime.progress import read_events
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
 from raypipe.storage.publish import publish
@@ -238,7 +238,7 @@ def test_plan_resumed_run_with_other_training_is_refused(folder: Path, store: Me
     started.state.begin("train", inputs)
     with pytest.raises(SpecError, match=r"run r7e9 cannot go on with train: train\.epochs changed since it started"):
         planner(folder, store, "train.epochs=9", run_id="r7e9").walk()
-    assert reasons(planner(folder, store, run_id="r7e9"))["train"] == "runs: no earlier result"
+    assert reasons(planner(folder, store, run_id="r7e9"))["train"] == "runs: goes on in this run (from its start)"
 
 
 def test_plan_gate_against_champion_runs_again_when_the_champion_changed(folder: Path, store: MemoryStore):
@@ -291,7 +291,7 @@ def test_run_that_reuses_every_stage_up_to_its_last_keeps_that_in_its_events(fol
     walk = Walk()
     run(planner(folder, store), run_context(store, run_id="rnew"), walk, until="train")
     assert [(name, step.reuse) for name, step in walk.steps.items()] == [("data", True), ("train", True)]
-    events = [json.loads(line) for line in store.read(layout.events("rnew")).splitlines()]
+    events = read_events(store, "rnew")
     assert [(event["stage"], event["text"]) for event in events] == [
         ("data", "reused: same source and spec as rold"),
         ("train", "reused: same data and spec as rold"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import threading
@@ -16,9 +15,8 @@ from ray.experimental import internal_kv
 from raypipe.errors import DataError, StoreError
 from raypipe.retry import Retry
 from raypipe.runtime import local
-from raypipe.runtime.progress import Listener, Progress, Reporter
+from raypipe.runtime.progress import Listener, Progress, Reporter, read_events
 from raypipe.runtime.seeds import derive
-from raypipe.storage import layout
 from raypipe.testing.fakes import MemoryStore
 
 
@@ -52,7 +50,7 @@ def test_progress_saved_twice_keeps_all_events_in_order():
     progress.save(store)
     progress.say("data", "two")
     progress.save(store)
-    events = [json.loads(line) for line in store.read(layout.events("r7f3")).splitlines()]
+    events = read_events(store, "r7f3")
     assert [event["text"] for event in events] == ["one", "two"]
     assert events[0]["rows"] == 3 and events[0]["run"] == "r7f3"
 
