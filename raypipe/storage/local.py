@@ -86,20 +86,51 @@ class LocalFolder(ObjectStore):
             self.write(key, data)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return (info for info in super().list(prefix) if not info.key.startswith(f"{LOCKS}/"))
+        folders: set[str] = set()
+        for info in super().list(prefix):
+            if info.key.startswith(f"{LOCKS}/"):
+                continue
+            folder = info.key.rpartition("/")[0]
+            if folder not in folders:  # the backend follows links; one look a folder is enough
+                self._check_inside(folder)
+                folders.add(folder)
+            yield info
+
+    def _check_key(self, key: str) -> None:
+        super()._check_key(key)
+        self._check_inside(key)
+
+    def _check_inside(self, key: str) -> None:
+        """Refuse a key that a symbolic link leads out of the store; the store's own folder may be one.
+
+        Raises:
+            StoreAccessError: naming the link.
+        """
+        root = os.path.realpath(self._root)
+        path = os.path.realpath(os.path.join(root, key))
+        if path != root and not path.startswith(root.rstrip("/") + "/"):
+            parts = key.split("/")
+            paths = [os.path.join(root, *parts[: i + 1]) for i in range(len(parts))]
+            link = next((each for each in paths if os.path.islink(each)), paths[-1])
+            raise StoreAccessError(
+                f"{link} is a symbolic link that leads out of the store {self._root}; it is not followed",
+                "keep what it points at inside the store, or mount it there",
+            )
 
     @contextmanager
     def _turn(self, key: str) -> Generator[None, None, None]:
         """A folder has no conditional replace: writers of one key take turns on a lock file."""
         self._make_root()
-        path = self._root / LOCKS / hashlib.sha256(key.encode()).hexdigest()[:32]
+        lock = f"{LOCKS}/{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        self._check_key(lock)
+        path = self._root / lock
         try:
             path.parent.mkdir(exist_ok=True)
-            handle = path.open("w")
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._translated(error, key) from None
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with os.fdopen(handle, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _unanswered(self, where: str, reason: str, details: str) -> RaypipeError:

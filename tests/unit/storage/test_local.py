@@ -164,3 +164,66 @@ def test_open_store_without_an_address_uses_the_environment(tmp_path: Path, monk
     monkeypatch.delenv("RAYPIPE_STORE")
     monkeypatch.chdir(tmp_path)
     assert open_store().uri == str(tmp_path / ".raypipe")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder beside the store, with something in it that is nobody's object."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.json").write_text("mine")
+    return tmp_path / "outside"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_link_that_leads_out_of_the_store_is_not_followed(tmp_path: Path, outside: Path, kind: str):
+    store = LocalFolder(str(tmp_path / "store"))
+    store.write("runs/a/x", b"1")
+    link = tmp_path / "store" / "runs" / "b"
+    key = "runs/b/secret.json" if kind == "folder" else "runs/b"
+    link.symlink_to(outside if kind == "folder" else outside / "secret.json")
+    actions = [
+        lambda: store.read(key),
+        lambda: store.write(key, b"x"),
+        lambda: store.write_if_absent(f"runs/b/{kind}", b"x"),
+        lambda: store.write_if_unchanged(key, b"x", "tag"),
+        lambda: store.exists(key),
+        lambda: store.delete(key),
+    ]
+    for action in actions:
+        with pytest.raises(StoreAccessError, match="runs/b is a symbolic link that leads out of the store"):
+            action()
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("secret.json", "mine")]
+
+
+def test_list_and_delete_below_a_link_that_leads_out_touch_nothing_there(tmp_path: Path, outside: Path):
+    store = LocalFolder(str(tmp_path / "store"))
+    store.write("runs/a/x", b"1")
+    (tmp_path / "store" / "runs" / "b").symlink_to(outside)
+    for prefix in ("", "runs", "runs/b"):
+        with pytest.raises(StoreAccessError, match="symbolic link"):
+            list(store.list(prefix))
+    with pytest.raises(StoreAccessError, match="symbolic link"):
+        store.delete_prefix("runs")
+    assert (outside / "secret.json").read_text() == "mine"
+
+
+def test_lock_file_that_is_a_link_is_not_followed(tmp_path: Path, outside: Path):
+    store = LocalFolder(str(tmp_path / "store"))
+    store.write("a", b"1")
+    store.write_if_unchanged("a", b"2", store.read_with_etag("a")[1])
+    (lock,) = (tmp_path / "store" / LOCKS).iterdir()
+    lock.unlink()
+    lock.symlink_to(outside / "secret.json")
+    with pytest.raises(StoreAccessError):
+        store.write_if_unchanged("a", b"3", store.read_with_etag("a")[1])
+    assert (outside / "secret.json").read_text() == "mine"
+
+
+def test_store_folder_that_is_a_link_itself_and_links_inside_work(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    store = LocalFolder(str(tmp_path / "store"))
+    store.write("a/x", b"1")
+    (tmp_path / "disk" / "b").symlink_to(tmp_path / "disk" / "a")
+    assert store.read("b/x") == b"1"
+    assert "a/x" in [info.key for info in store.list("")]
