@@ -16,7 +16,8 @@
     │   ├── ObjectMissing            1     an object that must exist is not there
     │   ├── ObjectExists             1     write-if-absent lost: somebody was first
     │   ├── ObjectChanged            1     write-if-unchanged lost: the object moved on
-    │   └── DigestMismatch           1     bytes read back are not the bytes written
+    │   ├── DigestMismatch           1     bytes read back are not the bytes written
+    │   └── DocumentError            1     a stored document is damaged, or of another version of raypipe
     ├── RegistryError                2     no such model, version or alias
     │   └── AliasMoved               4     the alias moved since it was read
     ├── ClusterError                 4     the cluster did not answer or did not start in time
@@ -123,6 +124,11 @@ class ObjectChanged(StoreError):
 
 
 class DigestMismatch(StoreError):
+    exit_code = 1
+    transient = False
+
+
+class DocumentError(StoreError):
     exit_code = 1
     transient = False
 

@@ -8,7 +8,6 @@ workers.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,13 +27,14 @@ from raypipe.data.ranges import Apart
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.storing import Stored, fit_stored, store_all
 from raypipe.data.validate import Schema
-from raypipe.errors import DataError, ObjectMissing
+from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec
 from raypipe.spec.expectations import DriftExpectation, UniqueExpectation
 from raypipe.storage import layout
+from raypipe.storage.documents import read_document, read_mapping, write_document
 
 MERGED_PROFILES = 16
 """Profiles put together by one task."""
@@ -59,10 +59,11 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     content = cut.content_fingerprint(schema)
     version = spec.fingerprint(content, cut.num_rows - cut.num_good, exclude={"root", "read_parallelism"})
     key = layout.dataset_record(ctx.name, version)
-    if ctx.store.exists(key):
+    known = _prepared_before(key, ctx)
+    if known is not None:
         ctx.progress.say("data", f"dataset {ctx.name} {version} is in the store already", reused=True)
         _mark_latest(version, ctx)
-        return DatasetVersion.model_validate_json(ctx.store.read(key))
+        return known
     signature = Signature(
         inputs=schema.inputs, task=spec.task, target=schema.target, extra_columns=spec.policy.extra_columns
     )
@@ -94,8 +95,8 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         profile_key=layout.profile(ctx.name, version),
         content_fingerprint=content,
     )
-    ctx.store.write(layout.profile(ctx.name, version), described.to_json())
-    ctx.store.write(key, record.to_json())
+    write_document(ctx.store, layout.profile(ctx.name, version), described)
+    write_document(ctx.store, key, record)
     _mark_latest(version, ctx)
     _tell_stored(ctx, record, time.monotonic() - started)
     return record
@@ -198,8 +199,19 @@ def _profile(
     return described.model_copy(update={"expectations": tuple(results)})
 
 
+def _prepared_before(key: str, ctx: RunContext) -> DatasetVersion | None:
+    """The record of this very dataset; None where there is none, or a damaged one, which is then written again."""
+    try:
+        return read_document(ctx.store, key, DatasetVersion)
+    except ObjectMissing:
+        return None
+    except DocumentError as error:
+        ctx.progress.say("data", f"the dataset is stored again: {error.message}")
+        return None
+
+
 def _mark_latest(version: str, ctx: RunContext) -> None:
-    ctx.store.write(layout.latest_dataset(ctx.name), json.dumps({"version": version}).encode())
+    write_document(ctx.store, layout.latest_dataset(ctx.name), {"version": version})
 
 
 def _baseline(expectation: DriftExpectation, ctx: RunContext) -> DataProfile | None:
@@ -210,8 +222,8 @@ def _baseline(expectation: DriftExpectation, ctx: RunContext) -> DataProfile | N
     """
     name, _, version = (expectation.baseline or ctx.name).partition("@")
     try:
-        version = version or json.loads(ctx.store.read(layout.latest_dataset(name)))["version"]
-        return DataProfile.model_validate_json(ctx.store.read(layout.profile(name, version)))
+        version = version or str(read_mapping(ctx.store, layout.latest_dataset(name))["version"])
+        return read_document(ctx.store, layout.profile(name, version), DataProfile)
     except ObjectMissing:
         if expectation.baseline in (None, ctx.name):
             return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from raypipe.errors import ObjectMissing, StoreError
+from raypipe.errors import DocumentError, ObjectMissing
 from raypipe.records import (
     DatasetVersion,
     Endpoint,
@@ -20,6 +19,7 @@ from raypipe.records import (
 )
 from raypipe.spec.base import fingerprint
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import read_document, read_mapping, write_document
 from raypipe.storage.publish import MANIFEST
 
 Inputs = dict[str, Any]
@@ -65,7 +65,7 @@ class RunState:
 
     def describe(self, description: dict[str, Any]) -> None:
         """Keep what was asked for with the run: the spec, the file, the overrides."""
-        self.store.write(layout.run_spec(self.run_id), _json(description))
+        write_document(self.store, layout.run_spec(self.run_id), description)
 
     def record(self, stage: str) -> StageRecord | None:
         """This run's own record of a stage."""
@@ -80,54 +80,56 @@ class RunState:
         return read_json(self.store, layout.inputs(self.run_id, stage))
 
     def find(self, stage: str, inputs: Inputs) -> Found | None:
-        """An outcome made from these inputs, this run's own first, with everything it points at still there."""
-        if self.inputs(stage) == plain(inputs):
-            record = self.record(stage)
-            if record is not None and is_whole(self.store, record):
-                return Found(record, self.run_id)
-        index = read_json(self.store, layout.fingerprint(stage, fingerprint(inputs)))
-        if index is None:
-            return None
-        record = read_record(self.store, str(index["run_id"]), stage)
-        return None if record is None or not is_whole(self.store, record) else Found(record, str(index["run_id"]))
+        """An outcome made from these inputs, this run's own first, with everything it points at still there.
+
+        A damaged one is none: the stage runs again.
+        """
+        with suppress(DocumentError):
+            if self.inputs(stage) == plain(inputs):
+                record = self.record(stage)
+                if record is not None and is_whole(self.store, record):
+                    return Found(record, self.run_id)
+        with suppress(DocumentError):
+            index = read_json(self.store, layout.fingerprint(stage, fingerprint(inputs)))
+            record = None if index is None else read_record(self.store, str(index["run_id"]), stage)
+            if index is not None and record is not None and is_whole(self.store, record):
+                return Found(record, str(index["run_id"]))
+        return None
 
     def last(self, stage: str) -> tuple[str, Inputs] | None:
-        """The run of this pipeline that did the stage last, and from what."""
-        found = read_json(self.store, layout.last_run(self.pipeline, stage))
+        """The run of this pipeline that did the stage last, and from what; None where nobody knows."""
+        try:
+            found = read_json(self.store, layout.last_run(self.pipeline, stage))
+        except DocumentError:  # only a reason in words hangs on it
+            return None
         return None if found is None else (str(found["run_id"]), found["inputs"])
 
     def begin(self, stage: str, inputs: Inputs) -> None:
         """Note what is about to be done, so that a resumed run can tell whether it is still the same."""
-        self.store.write(layout.inputs(self.run_id, stage), _json(inputs))
+        write_document(self.store, layout.inputs(self.run_id, stage), inputs)
 
     def adopt(self, stage: str, inputs: Inputs, found: Found) -> StageRecord:
         """Use an earlier outcome: this run's folder gets its own copy of the record."""
         if found.run_id != self.run_id:
             self.begin(stage, inputs)
-            self.store.write(layout.record(self.run_id, stage), found.record.to_json())
+            write_document(self.store, layout.record(self.run_id, stage), found.record)
         return found.record
 
     def save(self, stage: str, inputs: Inputs, record: StageRecord) -> StageRecord:
         """Keep a finished stage's record, and make it findable by its inputs."""
-        self.store.write(layout.record(self.run_id, stage), record.to_json())
+        write_document(self.store, layout.record(self.run_id, stage), record)
         pointer = {"run_id": self.run_id, "stage": stage}
-        self.store.write(layout.fingerprint(stage, fingerprint(inputs)), _json(pointer))
-        self.store.write(layout.last_run(self.pipeline, stage), _json({**pointer, "inputs": inputs}))
+        write_document(self.store, layout.fingerprint(stage, fingerprint(inputs)), pointer)
+        write_document(self.store, layout.last_run(self.pipeline, stage), {**pointer, "inputs": inputs})
         return record
 
 
 def read_record(store: Store, run_id: str, stage: str) -> StageRecord | None:
     """A run's record of one stage; None when the stage did not finish."""
-    key = layout.record(run_id, stage)
     try:
-        return RECORDS[stage].model_validate_json(store.read(key))
+        return read_document(store, layout.record(run_id, stage), RECORDS[stage])
     except ObjectMissing:
         return None
-    except ValidationError as error:
-        raise StoreError(
-            f"{store.uri}/{key} is not a record of this raypipe ({error.error_count()} problems)",
-            "run the pipeline with --fresh",
-        ) from None
 
 
 def read_run(store: Store, run_id: str) -> dict[str, Any] | None:
@@ -147,16 +149,11 @@ def is_whole(store: Store, record: StageRecord) -> bool:
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:
-    """A small JSON mapping of ours; None when it is not there."""
+    """A small JSON mapping of ours; None when it is not there. Raises DocumentError where it is damaged."""
     try:
-        value = json.loads(store.read(key))
+        return read_mapping(store, key)
     except ObjectMissing:
         return None
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise StoreError(f"{store.uri}/{key} is damaged: not a JSON mapping", "run the pipeline with --fresh")
-    return value
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -164,10 +161,6 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
         return {k: v for key, part in value.items() for k, v in flat(part, f"{path}.{key}" if path else key).items()}
     return {path: list(value) if isinstance(value, tuple) else value}
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
 def plain(value: Inputs) -> Inputs:

@@ -6,7 +6,6 @@ takes nothing away.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from raypipe.errors import RaypipeError, StoreError, find_known
 from raypipe.pipeline.state import Inputs, RunState, plain, read_json
 from raypipe.runtime.process import ProcessId
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import write_document
 
 GOES_ON = ("train", "tune")
 """Stages that keep what they did before they end; any other is done again by the same command."""
@@ -55,7 +55,7 @@ def noted(state: RunState, resume: str) -> Iterator[None]:
     """
     key = layout.unfinished_run(state.pipeline, state.run_id)
     note = {"run_id": state.run_id, "process": ProcessId.own().document(), "resume": resume}
-    state.store.write(key, json.dumps(note).encode())
+    write_document(state.store, key, note)
     try:
         yield
     except BaseException as error:

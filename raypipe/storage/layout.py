@@ -176,6 +176,15 @@ def version(model_name: str, number: int) -> str:
     return f"{versions(model_name)}/{number}/version.json"
 
 
+def numbers(model_name: str) -> str:
+    return f"{model(model_name)}/numbers"
+
+
+def number(model_name: str, taken: int) -> str:
+    """Who took a version number; it stays when the version is deleted, so that no number names two models."""
+    return f"{numbers(model_name)}/{taken}.json"
+
+
 def aliases(model_name: str) -> str:
     return f"{model(model_name)}/aliases"
 

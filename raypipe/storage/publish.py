@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from raypipe.errors import DigestMismatch, ObjectMissing
 from raypipe.records import Record, digest_of
+from raypipe.storage.documents import RESTORE
 from raypipe.storage.store import Store
 
 MANIFEST = "manifest.json"
-
-RESTORE = "restore the object from a backup or an older bucket version, or make it again"
 
 
 class FileDigest(Record):

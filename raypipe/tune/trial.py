@@ -16,6 +16,7 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
+from raypipe.storage.documents import read_document, write_document
 from raypipe.train.loop import TrainOrder, run
 from raypipe.train.rows import World
 from raypipe.train.stage import fit
@@ -94,8 +95,8 @@ def _silent_context(base: TrialBase, store: Store, name: str) -> RunContext:
 
 def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:
     """Leave a finished trial's records; a trial that was stopped early leaves none."""
-    store.write(layout.trial_dataset(run_id, trial_id), dataset.to_json())
-    store.write(layout.trial_record(run_id, trial_id), result.to_json())
+    write_document(store, layout.trial_dataset(run_id, trial_id), dataset)
+    write_document(store, layout.trial_record(run_id, trial_id), result)
 
 
 def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersion, TrainResult] | None:
@@ -103,8 +104,8 @@ def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersi
     record = layout.trial_record(run_id, trial_id)
     if not store.exists(record):
         return None
-    dataset = DatasetVersion.model_validate_json(store.read(layout.trial_dataset(run_id, trial_id)))
-    return dataset, TrainResult.model_validate_json(store.read(record))
+    dataset = read_document(store, layout.trial_dataset(run_id, trial_id), DatasetVersion)
+    return dataset, read_document(store, record, TrainResult)
 
 
 class Reports:

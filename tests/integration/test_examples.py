@@ -34,6 +34,7 @@ from raypipe.records import (
     TuneResult,
 )
 from raypipe.storage import Store, layout, open_store
+from raypipe.storage.documents import read_document
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -293,7 +294,7 @@ def assert_mistakes_are_in_quarantine_and_addresses_nowhere(dataset: DatasetVers
     bad = [json.loads(line) for line in store.read(dataset.bad_rows_key).splitlines()]
     reasons = Counter(row["reason"].split("'")[1] for row in bad)
     assert reasons == dict.fromkeys(("area_m2", "energy_class", "listed_on", "price_m", "offer_id"), 5)
-    profile = DataProfile.model_validate_json(store.read(dataset.profile_key))
+    profile = read_document(store, dataset.profile_key, DataProfile)
     assert profile.num_rows == 6000
     broken = {result.columns[0]: result.num_broken for result in profile.expectations if not result.passed}
     assert set(broken) == {"offer_id", "area_m2", "energy_class", "listed_on", "built"}
@@ -321,7 +322,7 @@ def test_flats_of_the_year_after_are_said_to_have_drifted_in_their_prices_alone(
     later = Pipeline.load(file, [flats, "data.source.path=data/flats_2025.csv"], store).run(until="data", stream=None)
     dataset = dataset_of(later)
     assert dataset.num_bad_rows == 0 and dataset.profile_key
-    profile = DataProfile.model_validate_json(store.read(dataset.profile_key))
+    profile = read_document(store, dataset.profile_key, DataProfile)
     (drift,) = [result for result in profile.expectations if result.kind == "drift"]
     assert not drift.passed
     assert "'price_m'" in drift.detail and "'area_m2'" not in drift.detail and "'district'" not in drift.detail

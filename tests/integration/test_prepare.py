@@ -15,6 +15,7 @@ from raypipe.errors import DataError
 from raypipe.records import DataProfile, DatasetVersion
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
+from raypipe.storage.documents import read_document
 from raypipe.testing.fakes import run_context
 from tests.integration.tables import ADULTS, spec, store_files, write_csv
 
@@ -118,7 +119,7 @@ def test_prepare_keeps_a_profile_and_measures_drift_against_it(ray_cluster, ctx,
     drift = {"kind": "drift", "columns": ["pay"], "threshold": 0.25}
     write_csv(tmp_path / "in" / "a.csv", ADULTS)
     first = prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
-    profile = DataProfile.model_validate_json(ctx.store.read(first.profile_key))
+    profile = read_document(ctx.store, first.profile_key, DataProfile)
     pay, age = profile.column("pay"), profile.column("age")
     assert pay and age and profile.num_rows == 600 and (pay.min, pay.max, pay.nulls) == (0.0, 3.0, 0)
     assert age.nulls == 60 and profile.expectations[0].passed

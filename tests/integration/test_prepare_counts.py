@@ -12,6 +12,7 @@ from raypipe.errors import DataError
 from raypipe.records import DataProfile
 from raypipe.runtime.context import RunContext
 from raypipe.storage import open_store
+from raypipe.storage.documents import read_document
 from raypipe.testing.fakes import run_context
 from tests.integration.tables import ADULTS, spec, store_files, write_csv
 
@@ -32,7 +33,7 @@ def test_prepare_counts_rows_without_the_repeats_that_are_set_aside(ray_cluster,
     fields: dict[str, Any] = {"bad_rows": {"max_frac": 0.5}}
     count = {"kind": "row_count", "min": 600, "max": 600}
     made = prepare(spec(tmp_path / "in", expectations=[count, unique], **fields), ctx)
-    profile = DataProfile.model_validate_json(ctx.store.read(made.profile_key))
+    profile = read_document(ctx.store, made.profile_key, DataProfile)
     assert [(result.kind, result.passed) for result in profile.expectations] == [("row_count", True), ("unique", False)]
     before = store_files(ctx.store)
     more = {**count, "min": 601, "max": None}
@@ -52,5 +53,5 @@ def test_prepare_counts_rows_without_the_copies_that_leak_into_another_split(ray
     count = {"kind": "row_count", "max": 1200, "on_fail": "warn"}
     made = prepare(spec(tmp_path / "in", "a.csv", expectations=[count], **fields), ctx)
     assert sum(split.num_rows for split in made.splits.values()) == 1200
-    (found,) = DataProfile.model_validate_json(ctx.store.read(made.profile_key)).expectations
+    (found,) = read_document(ctx.store, made.profile_key, DataProfile).expectations
     assert found.passed and found.detail == "there are 1200 rows"

@@ -23,6 +23,7 @@ from raypipe.registry.aliases import Aliases
 from raypipe.runtime.progress import read_events
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import write_document
 from raypipe.storage.publish import publish
 from raypipe.testing.fakes import MemoryStore, run_context
 
@@ -81,7 +82,7 @@ def _made(stage: str, planned: Planner, records: Records) -> StageRecord:
             feature_shape=(1,),
             content_fingerprint="c",
         )
-        planned.store.write(layout.dataset_record(dataset.name, dataset.version), dataset.to_json())
+        write_document(planned.store, layout.dataset_record(dataset.name, dataset.version), dataset)
         return dataset
     if stage == "train":
         key = layout.artifact(run_id, "train")
