@@ -1,4 +1,4 @@
-"""Commands of the registry: models, versions, show, diff, lineage, promote, rollback."""
+"""Commands of the registry: models, versions, aliases, show, diff, lineage, promote, rollback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Alias = Annotated[str, typer.Option(help="Movable name.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (models, versions, show_version, diff, lineage, promote, rollback):
+    for command in (models, versions, aliases, show_version, diff, lineage, promote, rollback):
         app.command("show" if command is show_version else command.__name__)(command)
 
 
@@ -28,57 +28,98 @@ def models(store: StoreUri = None, as_json: AsJson = False) -> None:
     from raypipe.storage import open_store
 
     opened = open_store(store)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in list_models(opened):
-        aliases = {alias: found.version for alias, found in Aliases(opened, name).all().items()}
-        rows.append({"model": name, "versions": version_numbers(opened, name), "aliases": aliases})
+        numbers = version_numbers(opened, name)
+        listed = Aliases(opened, name).listed()
+        aliases = {each.name: each.alias.version for each in listed if each.alias is not None}
+        broken = {name: "its version is gone" for name, version in aliases.items() if version not in numbers}
+        broken |= {each.name: each.problem for each in listed if each.problem}
+        rows.append({"model": name, "versions": numbers, "aliases": aliases, "broken_aliases": broken})
     if as_json:
         show_json(rows)
         return
     show_table(
         ("model", "versions", "aliases"),
-        [(row["model"], len(row["versions"]), _aliases_text(row["aliases"])) for row in rows],
+        [(row["model"], len(row["versions"]), _aliases_text(row["aliases"], row["broken_aliases"])) for row in rows],
     )
 
 
 @reported
 def versions(model: Model, store: StoreUri = None, as_json: AsJson = False) -> None:
-    """List the versions of a model, with their metrics and aliases."""
+    """List the versions of a model, with their metrics and aliases; damaged ones with the reason."""
     from raypipe.registry.aliases import Aliases
     from raypipe.registry.versions import list_versions, resolve
     from raypipe.storage import open_store
 
     opened = open_store(store)
-    found = list_versions(opened, model)
-    if not found:
+    listed = list_versions(opened, model)
+    if not listed:
         resolve(opened, f"{model}@1")  # says what there is instead
-    aliases = Aliases(opened, model).all()
-    rows = [
-        {
-            "version": each.version,
-            "aliases": sorted(name for name, alias in aliases.items() if alias.version == each.version),
-            "created_at": each.created_at,
-            "run": each.run_id,
-            "metrics": each.metrics,
-        }
-        for each in found
-    ]
+    aliases = [each for each in Aliases(opened, model).listed() if each.alias is not None]
+    rows: list[dict[str, Any]] = []
+    for each in listed:
+        here = sorted(alias.name for alias in aliases if alias.alias and alias.alias.version == each.number)
+        row: dict[str, Any] = {"version": each.number, "aliases": here}
+        if each.version is None:
+            rows.append(row | {"damaged": each.problem})
+        else:
+            version = each.version
+            rows.append(row | {"created_at": version.created_at, "run": version.run_id, "metrics": version.metrics})
     if as_json:
         show_json(rows)
         return
-    show_table(
-        ("version", "aliases", "created", "run", "metrics"),
-        [
-            (
-                row["version"],
-                " ".join(row["aliases"]),
-                row["created_at"][:19],
-                row["run"],
-                _metrics_text(row["metrics"]),
-            )
-            for row in rows
-        ],
-    )
+    show_table(("version", "aliases", "created", "run", "metrics"), [_version_cells(row) for row in rows])
+
+
+def _version_cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    if "damaged" in row:
+        return row["version"], " ".join(row["aliases"]), "damaged", "", row["damaged"]
+    created, metrics = row["created_at"][:19], _metrics_text(row["metrics"])
+    return row["version"], " ".join(row["aliases"]), created, row["run"], metrics
+
+
+@reported
+def aliases(model: Model, store: StoreUri = None, as_json: AsJson = False) -> None:
+    """Show where each alias of a model points, and every move that led there."""
+    from raypipe.registry.aliases import Aliases
+    from raypipe.registry.versions import resolve, version_numbers
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    numbers, listed = version_numbers(opened, model), Aliases(opened, model).listed()
+    if not numbers and not listed:
+        resolve(opened, model)  # says what there is instead
+    if as_json:
+        show_json([_alias_document(each.name, each.alias, each.problem, numbers) for each in listed])
+        return
+    moves = [
+        (each.name, move.version, move.moved_at[:19], _alias_state(each.alias, move.nonce, numbers))
+        for each in listed
+        if each.alias is not None
+        for move in each.alias.history
+    ]
+    show_table(("alias", "version", "moved", ""), [*moves, *[(e.name, "", "", e.problem) for e in listed if e.problem]])
+
+
+def _alias_state(alias: Any, nonce: str, numbers: list[int]) -> str:
+    """What there is to say about one move of an alias."""
+    if nonce != alias.nonce:
+        return ""
+    return "now" if alias.version in numbers else "now, but this version is gone"
+
+
+def _alias_document(name: str, alias: Any, problem: str, numbers: list[int]) -> dict[str, Any]:
+    if alias is None:
+        return {"alias": name, "damaged": problem}
+    return {
+        "alias": name,
+        "version": alias.version,
+        "version_exists": alias.version in numbers,
+        "moved_at": alias.moved_at,
+        "rolls_back_to": alias.previous[-1] if alias.previous else None,
+        "history": [{"version": move.version, "moved_at": move.moved_at} for move in alias.history],
+    }
 
 
 @reported
@@ -171,6 +212,7 @@ def promote(
     opened = open_store(store)
     version = registry.resolve(opened, reference)
     if dry_run:
+        registry.check_artifact(opened, version)
         before, target = Aliases(opened, version.model).get(alias), version.version
     else:
         before, after = registry.promote(opened, reference, alias)
@@ -180,14 +222,12 @@ def promote(
 
 @reported
 def rollback(model: Model, alias: Alias = "champion", store: StoreUri = None, as_json: AsJson = False) -> None:
-    """Point an alias back at the version it pointed at before."""
-    from raypipe.registry.aliases import Aliases
+    """Point an alias back at the version it pointed at before, if that is still there and whole."""
+    from raypipe.registry import versions as registry
     from raypipe.storage import open_store
 
-    aliases = Aliases(open_store(store), model)
-    before = aliases.get(alias)
-    after = aliases.rollback(alias)
-    _show_move(model, alias, None if before is None else before.version, after.version, as_json, False)
+    before, after = registry.rollback(open_store(store), model, alias)
+    _show_move(model, alias, before.version, after.version, as_json, False)
 
 
 def _show_move(model: str, alias: str, before: int | None, after: int, as_json: bool, dry_run: bool) -> None:
@@ -216,5 +256,7 @@ def _metrics_text(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())
 
 
-def _aliases_text(aliases: dict[str, int]) -> str:
-    return ", ".join(f"{name} -> {version}" for name, version in sorted(aliases.items()))
+def _aliases_text(aliases: dict[str, int], broken: dict[str, str]) -> str:
+    texts = [f"{name} -> {version}" for name, version in sorted(aliases.items()) if name not in broken]
+    texts += [f"{name} -> {aliases.get(name, '?')} ({problem})" for name, problem in sorted(broken.items())]
+    return ", ".join(texts)

@@ -13,7 +13,6 @@ from raypipe.records import (
     DatasetVersion,
     Endpoint,
     EvaluationReport,
-    ModelVersion,
     TrainResult,
     TuneResult,
 )
@@ -46,6 +45,7 @@ def document(result: RunResult) -> dict[str, Any]:
         "stages": stages,
         "metrics": stages["evaluate"]["record"]["metrics"] if "evaluate" in stages else None,
         "model": _model_name(stages),
+        "registration": _registration(result, stages),
         "endpoint": endpoint_document(result.endpoint) if result.endpoint is not None else None,
         "endpoint_stays": result.endpoint_stays,
     }
@@ -86,9 +86,11 @@ def show_run(run: dict[str, Any]) -> None:
     show(f"run {run['run']} of {run['pipeline']} in {run['store']}")
     for name, stage in run["stages"].items():
         spent = "reused" if stage["reused"] else f"{stage['wall_s'] or 0:.1f}s"
-        show(f"  {name:<9} {spent:>7}  {_said(name, stage)}")
+        said = _register(run) if name == "register" else _said(name, stage)
+        show(f"  {name:<9} {spent:>7}  {said}")
     if run["endpoint"] is not None:
         show_endpoint(run["endpoint"])
+    _show_other_alias(run)
 
 
 def show_endpoint(endpoint: dict[str, Any]) -> None:
@@ -111,10 +113,6 @@ def _said(name: str, stage: dict[str, Any]) -> str:
         return _tune(TuneResult.model_validate(record))
     if name == "evaluate":
         return _evaluate(EvaluationReport.model_validate(record))
-    if name == "register":
-        version = ModelVersion.model_validate(record)
-        alias = f", {version.alias}" if version.alias else ""
-        return f"{version.model}@{version.version}{alias}"
     endpoint = Endpoint.model_validate(record)
     return f"{endpoint.min_replicas} to {endpoint.max_replicas} replicas behind {endpoint.ingress}"
 
@@ -145,3 +143,38 @@ def _evaluate(report: EvaluationReport) -> str:
 def _model_name(stages: dict[str, Any]) -> dict[str, Any] | None:
     record = stages["register"]["record"] if "register" in stages else None
     return None if record is None else {"name": record["model"], "version": record["version"]}
+
+
+def _registration(result: RunResult, stages: dict[str, Any]) -> dict[str, Any] | None:
+    """Whether this run registered its version or an earlier one did, and where the alias points: perhaps elsewhere."""
+    record = stages["register"]["record"] if "register" in stages else None
+    if record is None:
+        return None
+    alias = result.alias
+    return {
+        "run": record["run_id"],
+        "is_new": record["run_id"] == result.run_id,
+        "alias": None if alias is None else {"name": alias.name, "version": alias.version},
+    }
+
+
+def _register(run: dict[str, Any]) -> str:
+    version, registration = run["model"]["version"], run["registration"]
+    known = "" if registration["is_new"] else f", registered before by run {registration['run']}"
+    alias = registration["alias"]
+    points = ""
+    if alias is not None:
+        points = f", {alias['name']}" + ("" if alias["version"] == version else f" is version {alias['version']}")
+    return f"{run['model']['name']}@{version}{known}{points}"
+
+
+def _show_other_alias(run: dict[str, Any]) -> None:
+    """Say at the end that the alias points at another version than this run's, and how to change that."""
+    model, alias = run["model"], run["registration"] and run["registration"]["alias"]
+    if not alias or alias["version"] == model["version"]:
+        return
+    name, found = model["name"], "found and served" if run["endpoint"] is not None else "found"
+    show("")
+    show(f"note: this run {found} version {model['version']}; {alias['name']} is version {alias['version']}")
+    show(f"  raypipe promote {name}@{model['version']} --alias {alias['name']}   makes this one {alias['name']}")
+    show(f"  raypipe serve {name}@{alias['name']}   serves version {alias['version']}")

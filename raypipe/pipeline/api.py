@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from raypipe.errors import SpecError
+from raypipe.errors import RaypipeError, SpecError
 from raypipe.pipeline.demand import demand_of
 from raypipe.pipeline.plan import Planner, Step, check_step, step_names
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
-from raypipe.pipeline.stages import WITHOUT_RAY
+from raypipe.pipeline.stages import WITHOUT_RAY, alias_of
 from raypipe.pipeline.state import RunState
 from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.records import Endpoint, StageRecord
+from raypipe.registry.aliases import Alias
 from raypipe.runtime.connect import Cluster, connect, hush
 from raypipe.runtime.context import RunContext, new_run_id
 from raypipe.runtime.progress import Progress
@@ -43,6 +44,8 @@ class RunResult:
         records: by stage: data, train or tune, evaluate, register, serve; those that were reached.
         steps: by stage: whether it ran or was reused, and why.
         wall_s: wall seconds of each stage that ran.
+        alias: where the pipeline's alias points at the end of the run: not at the run's version where it found an older
+            one; None where it moves none.
         endpoint_stays: the endpoint outlives this process: it is on a cluster that was there before.
     """
 
@@ -52,6 +55,7 @@ class RunResult:
     records: Mapping[str, StageRecord]
     steps: Mapping[str, Step] = field(default_factory=dict)
     wall_s: Mapping[str, float] = field(default_factory=dict)
+    alias: Alias | None = None
     endpoint_stays: bool = False
 
     @property
@@ -249,6 +253,10 @@ class Pipeline:
         }
 
     def _result(self, ctx: RunContext, walk: Walk, cluster: Cluster | None) -> RunResult:
+        alias = None
+        if "register" in walk.records:
+            with suppress(RaypipeError):  # the run is done; a store that is away now does not undo it
+                alias = alias_of(self.spec, ctx.store)
         return RunResult(
             run_id=ctx.run_id,
             name=self.spec.name,
@@ -256,6 +264,7 @@ class Pipeline:
             records=dict(walk.records),
             steps=dict(walk.steps),
             wall_s=dict(ctx.progress.wall_s),
+            alias=alias,
             endpoint_stays=cluster is not None and not cluster.started_here,
         )
 

@@ -19,15 +19,15 @@ from raypipe.records import (
     ModelVersion,
     StageRecord,
 )
+from raypipe.registry.aliases import Alias, Aliases
 from raypipe.runtime.context import RunContext
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import read_document
+from raypipe.storage.publish import MANIFEST
 
 NUM_PROBE_ROWS = 2
 """Test rows sent to a new endpoint, and shown to the user as a request that works."""
-
-NUM_VERSIONS_COMPARED = 5
-"""Newest versions looked at for the same model judged the same way."""
 
 Stage = Callable[[PipelineSpec, Records, RunContext], StageRecord]
 
@@ -59,19 +59,30 @@ def _evaluate(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRec
 
 def _register(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
     from raypipe.registry.stage import register
-    from raypipe.registry.versions import get, version_numbers
 
     trained, dataset = chosen(records)
     report = records["evaluate"]
     assert isinstance(report, EvaluationReport)
-    newest = version_numbers(ctx.store, spec.model_name)[-NUM_VERSIONS_COMPARED:]
-    for number in reversed(newest):
-        known = get(ctx.store, spec.model_name, number)
-        if known.artifact.digest == trained.artifact.digest and known.evaluation == report:
-            # The same model judged the same way keeps its number: registering again in the run that made it is a no-op.
-            ctx = replace(ctx, run_id=known.run_id)
-            break
+    known = _same_model(ctx.store, spec.model_name, report)
+    if known is not None:
+        # The same model judged the same way keeps its number: registering again in the run that made it is a no-op.
+        ctx = replace(ctx, run_id=known.run_id)
     return register(spec.registry, spec.model_name, trained, dataset, report, ctx)
+
+
+def _same_model(store: Store, model: str, report: EvaluationReport) -> ModelVersion | None:
+    """The newest version of this very artifact, judged the same way."""
+    from raypipe.registry.versions import list_versions
+
+    if not store.exists(f"{layout.model_artifact(model, report.artifact.digest)}/{MANIFEST}"):
+        return None  # the usual case: a new model, and no version has to be read
+    for listed in reversed(list_versions(store, model)):
+        version = listed.version
+        if version is None or version.artifact.digest != report.artifact.digest:
+            continue
+        if version.evaluation == report:
+            return version
+    return None
 
 
 def _serve(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
@@ -79,7 +90,20 @@ def _serve(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord
 
     version = records["register"]
     assert isinstance(version, ModelVersion) and spec.serve is not None
+    alias = alias_of(spec, ctx.store)
+    if alias is not None and alias.version != version.version:
+        ctx.progress.say(
+            "serve",
+            f"this run serves version {version.version}, its own; {alias.name} is version {alias.version}",
+            alias=alias.name,
+            alias_version=alias.version,
+        )
     return deploy(spec.serve, version, ctx, probe_rows=probe_rows(ctx.store, version))
+
+
+def alias_of(spec: PipelineSpec, store: Store) -> Alias | None:
+    """Where the alias that this pipeline moves points now; None where it moves none, or there is none yet."""
+    return None if spec.registry.alias is None else Aliases(store, spec.model_name).get(spec.registry.alias)
 
 
 STAGES: dict[str, Stage] = {
@@ -118,7 +142,7 @@ def probe_rows(store: Store, version: ModelVersion) -> list[dict[str, Any]] | No
         return None
     try:
         key = layout.dataset_record(run["spec"]["name"], version.dataset)
-        dataset = DatasetVersion.model_validate_json(store.read(key))
+        dataset = read_document(store, key, DatasetVersion)
         split = "test" if dataset.splits["test"].num_rows else "train"
         num_rows = min(NUM_PROBE_ROWS, dataset.splits[split].num_rows)
         columns = load_rows(store, dataset, split, stop=num_rows).columns

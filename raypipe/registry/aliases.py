@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from uuid import uuid4
 
-from pydantic import ValidationError
-
-from raypipe.errors import AliasMoved, ObjectChanged, ObjectExists, ObjectMissing, RegistryError, StoreError
+from raypipe.errors import (
+    AliasMoved,
+    DocumentError,
+    ObjectChanged,
+    ObjectExists,
+    ObjectMissing,
+    RegistryError,
+    SpecError,
+    StoreError,
+)
 from raypipe.records import Record
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import parse, seal
 
 MAX_HISTORY = 50
 """Moves an alias remembers, and versions a chain of rollbacks can walk back."""
@@ -46,6 +55,20 @@ class Alias(Record):
     """Versions a rollback goes to, the next one last; a rollback takes its version off, so two go back two."""
 
 
+@dataclass(frozen=True)
+class ListedAlias:
+    """One alias in a list.
+
+    Attributes:
+        alias: None where it cannot be read.
+        problem: why it cannot be read.
+    """
+
+    name: str
+    alias: Alias | None
+    problem: str = ""
+
+
 class Aliases:
     """The aliases of one model.
 
@@ -63,12 +86,23 @@ class Aliases:
         """Where `alias` points; None when it does not exist."""
         return self._read(alias)[0]
 
-    def all(self) -> dict[str, Alias]:
-        """Every alias of the model, by name."""
+    def names(self) -> list[str]:
+        """Names of the model's aliases, sorted; damaged ones too."""
         keys = [info.key for info in self._store.list(layout.aliases(self._model))]
-        names = [key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")]
-        found = {name: self.get(name) for name in names}
-        return {name: alias for name, alias in found.items() if alias is not None}
+        return [key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")]
+
+    def listed(self) -> list[ListedAlias]:
+        """Every alias of the model in order of its name, damaged ones with the reason."""
+        listed: list[ListedAlias] = []
+        for name in self.names():
+            try:
+                alias = self.get(name)
+            except (RegistryError, SpecError) as error:  # SpecError: a file whose name cannot be an alias
+                listed.append(ListedAlias(name, None, error.message))
+                continue
+            if alias is not None:  # somebody may have removed it meanwhile
+                listed.append(ListedAlias(name, alias))
+        return listed
 
     def move(self, alias: str, to: int, *, expect: Alias | None) -> Alias:
         """Point `alias` at version `to`, if nobody moved it since `expect` was read.
@@ -86,11 +120,10 @@ class Aliases:
             previous = (*previous, expect.version)
         return self._swap(alias, to, expect, previous)
 
-    def rollback(self, alias: str) -> Alias:
-        """Point `alias` back at the version it pointed at before this one; again: one further back.
+    def before(self, alias: str) -> tuple[Alias, int]:
+        """Where `alias` points, and the version that a rollback would go to.
 
         Raises:
-            AliasMoved: somebody else moved it at the same time; nothing was changed.
             RegistryError: there is no such alias, or nothing to go back to.
         """
         now = self.get(alias)
@@ -103,7 +136,19 @@ class Aliases:
                 f"{self._model}@{alias} points at version {now.version} and at none before it: nothing to roll back to",
                 f"raypipe promote {self._model}@VERSION --alias {alias}",
             )
-        return self._swap(alias, now.previous[-1], now, now.previous[:-1])
+        return now, now.previous[-1]
+
+    def rollback(self, expect: Alias) -> Alias:
+        """Point an alias back at the version it pointed at before this one; again: one further back.
+
+        The caller has seen that the version exists: see `rollback` in versions.py.
+
+        Args:
+            expect: what `before` answered.
+        Raises:
+            AliasMoved: somebody else moved it at the same time; nothing was changed.
+        """
+        return self._swap(expect.name, expect.previous[-1], expect, expect.previous[:-1])
 
     def _swap(self, alias: str, to: int, expect: Alias | None, previous: tuple[int, ...]) -> Alias:
         move = AliasMove(version=to, nonce=uuid4().hex, moved_at=self._now())
@@ -153,19 +198,23 @@ class Aliases:
         except ObjectMissing:
             return None, ""
         try:
-            return Alias.model_validate_json(data), etag
-        except ValidationError as error:
+            found = parse(self._store, key, data, Alias)
+        except DocumentError as error:
+            raise RegistryError(error.message, error.hint) from None
+        if (found.model, found.name) != (self._model, alias):
             raise RegistryError(
-                f"{self._store.uri}/{key} is damaged: not a readable alias ({error.error_count()} problems)",
-                "restore the object from a backup or an older bucket version",
-            ) from None
+                f"{self._store.uri}/{key} is damaged: it is the alias {found.model}@{found.name}",
+                f"remove the object, then: raypipe promote {self._model}@VERSION --alias {alias}",
+            )
+        return found, etag
 
     def _write(self, alias: str, target: Alias, etag: str) -> None:
         key = layout.alias(self._model, alias)
+        data = seal(key, target)
         if etag:
-            self._store.write_if_unchanged(key, target.to_json(), etag)
+            self._store.write_if_unchanged(key, data, etag)
         else:
-            self._store.write_if_absent(key, target.to_json())
+            self._store.write_if_absent(key, data)
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")

@@ -1,7 +1,7 @@
 """register(): a trained and judged model becomes an immutable numbered version.
 
-Order of writes: the artifact's files, the version record, the alias.  A crash between two of them leaves a registry
-that is whole; running it again finds what was done and goes on from there.
+Order of writes: the artifact's files, the number, the version record, the alias.  A crash between two of them leaves a
+registry that is whole; running it again finds what was done and goes on from there.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from raypipe.errors import (
     StoreError,
 )
 from raypipe.records import ArtifactRef, DatasetVersion, EvaluationReport, ModelVersion, TrainResult
-from raypipe.registry.aliases import Aliases
-from raypipe.registry.versions import get, version_numbers
+from raypipe.registry.aliases import Alias, Aliases
+from raypipe.registry.versions import TakenNumber, get, taken_by, taken_numbers, version_numbers
 from raypipe.runtime.context import RunContext
 from raypipe.spec.registry import RegistrySpec
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import seal
 from raypipe.storage.publish import MANIFEST, copy_published
 
 MAX_LOST_ANSWERS = 3
@@ -40,7 +41,7 @@ def register(
 ) -> ModelVersion:
     """Give the model the next version number, if its gates hold, and point the alias at it.
 
-    Repeating it in the same run answers the same version.
+    Repeating it in the same run answers the same version; `registry.known_version` says what the alias does then.
 
     Args:
         model: name in the registry.
@@ -54,11 +55,11 @@ def register(
     _check_report(model, trained, dataset, report)
     numbers = version_numbers(ctx.store, model)  # first: a version of ours that is missing here is met when claiming
     target = layout.model_artifact(model, trained.artifact.digest)
-    known = ctx.store.exists(f"{target}/{MANIFEST}")
+    known_artifact = ctx.store.exists(f"{target}/{MANIFEST}")
     copy_published(ctx.store, trained.artifact.key, target, digest=trained.artifact.digest)
     draft = ModelVersion(
         model=model,
-        version=(numbers[-1] if numbers else 0) + 1,
+        version=_first_to_try(numbers, taken_numbers(ctx.store, model)),
         artifact=ArtifactRef(key=target, digest=trained.artifact.digest),
         signature=dataset.signature,
         run_id=ctx.run_id,
@@ -69,10 +70,16 @@ def register(
         alias=spec.alias,
     )
     # Only an artifact that was here before can have a version of this run.
-    version = (_registered_before(ctx.store, draft, numbers) if known else None) or _claim(ctx.store, draft)
-    ctx.progress.say("register", f"{model}@{version.version} registered", model=model, version=version.version)
+    known = _registered_before(ctx, draft, numbers) if known_artifact else None
+    version = known or _claim(ctx.store, draft)
+    if known is not None:
+        said = f"{model}@{known.version} is this model, registered on {known.created_at[:10]} by run {known.run_id}: "
+        ctx.progress.say("register", f"{said}no new version", model=model, version=known.version, known=True)
+    else:
+        ctx.progress.say("register", f"{model}@{version.version} registered", model=model, version=version.version)
     if spec.alias is not None:
-        _move_alias(spec.alias, version, ctx)
+        moves_back = known is not None and spec.known_version == "move_alias"
+        _move_alias(spec.alias, version, ctx, moves_back=moves_back)
     return version
 
 
@@ -92,47 +99,94 @@ def _check_report(model: str, trained: TrainResult, dataset: DatasetVersion, rep
         )
 
 
-def _is_ours(found: ModelVersion, draft: ModelVersion) -> bool:
-    return found.run_id == draft.run_id and found.artifact.digest == draft.artifact.digest
+def _is_ours(other: ModelVersion, draft: ModelVersion) -> bool:
+    return other.run_id == draft.run_id and other.artifact.digest == draft.artifact.digest
 
 
-def _registered_before(store: Store, draft: ModelVersion, numbers: list[int]) -> ModelVersion | None:
+def _registered_before(ctx: RunContext, draft: ModelVersion, numbers: list[int]) -> ModelVersion | None:
     for number in reversed(numbers):
-        found = get(store, draft.model, number)
+        try:
+            found = get(ctx.store, draft.model, number)
+        except RegistryError as error:  # one damaged version must not stop all registrations
+            ctx.progress.say("register", f"version {number} is passed over: {error.message}")
+            continue
         if _is_ours(found, draft):
             return found
     return None
 
 
+def _first_to_try(numbers: list[int], taken: list[int]) -> int:
+    """The last number given out where it has no version: its registration may be ours, broken off. Else the next."""
+    last = max([0, *numbers, *taken])
+    return last if last and last not in numbers else last + 1
+
+
 def _claim(store: Store, draft: ModelVersion) -> ModelVersion:
-    """Write the record under the first free number from the draft's on; one that is ours already is answered."""
-    lost_answers = 0
+    """Take a number from the draft's on and write the record under it; one that is ours already is answered."""
+    number = _take_number(store, draft, draft.version)
+    draft = draft.model_copy(update={"version": number})
+    key = layout.version(draft.model, number)
+    try:
+        _write_new(store, key, seal(key, draft))
+    except ObjectExists:  # the same run registers twice at once, or an earlier write landed
+        return get(store, draft.model, number)
+    return draft
+
+
+def _take_number(store: Store, draft: ModelVersion, number: int) -> int:
+    """The first free number from `number` on, or one that this registration took before."""
     while True:
-        key = layout.version(draft.model, draft.version)
+        ours = TakenNumber(model=draft.model, version=number, run_id=draft.run_id, artifact=draft.artifact.digest)
+        key = layout.number(draft.model, number)
         try:
-            store.write_if_absent(key, draft.to_json())
-            return draft
+            _write_new(store, key, seal(key, ours))
+            return number
         except ObjectExists:
-            found = get(store, draft.model, draft.version)
-            if _is_ours(found, draft):
-                return found
-            draft = draft.model_copy(update={"version": draft.version + 1})
+            if _taken(store, draft.model, number) == ours:
+                return number
+            number += 1
+
+
+def _taken(store: Store, model: str, number: int) -> TakenNumber | None:
+    try:
+        return taken_by(store, model, number)
+    except RegistryError:  # damaged: whoever took it, the number is gone
+        return None
+
+
+def _write_new(store: Store, key: str, data: bytes) -> None:
+    """Write a new object; after a lost answer again, and what exists then may be our own.
+
+    Raises:
+        ObjectExists: somebody was first, perhaps we.
+    """
+    for tries_left in reversed(range(MAX_LOST_ANSWERS)):
+        try:
+            return store.write_if_absent(key, data)
         except StoreError as error:
-            # The write may have landed: claiming the same number again finds out, another number would make two.
-            lost_answers += 1
-            if not error.transient or lost_answers == MAX_LOST_ANSWERS:
+            if not error.transient or tries_left == 0:
                 raise
 
 
-def _move_alias(alias: str, version: ModelVersion, ctx: RunContext) -> None:
-    """Point the alias at the version, unless it did before or a later version took it meanwhile."""
+def _move_alias(alias: str, version: ModelVersion, ctx: RunContext, *, moves_back: bool) -> None:
+    """Point the alias at the version, unless it did before or a later version took it meanwhile.
+
+    Args:
+        moves_back: do it in these cases too.
+    """
     aliases = Aliases(ctx.store, version.model, ctx.clock)
     for tries_left in reversed(range(MAX_ALIAS_TRIES)):
         now = aliases.get(alias)
-        if now is not None and any(move.version == version.version for move in now.history):
+        if now is not None and now.version == version.version:
             return
-        if now is not None and now.version > version.version:
-            ctx.progress.say("register", f"{alias} stays at version {now.version}, which was registered later")
+        if now is not None and not moves_back and (stays := _why_it_stays(now, version)):
+            ctx.progress.say(
+                "register",
+                f"{alias} stays at version {now.version}: {stays}; to move it to version {version.version}: "
+                f"raypipe promote {version.model}@{version.version} --alias {alias}",
+                alias=alias,
+                alias_version=now.version,
+            )
             return
         try:
             aliases.move(alias, to=version.version, expect=now)
@@ -141,5 +195,15 @@ def _move_alias(alias: str, version: ModelVersion, ctx: RunContext) -> None:
                 raise
             continue
         was = "" if now is None else f" (was version {now.version})"
-        ctx.progress.say("register", f"{alias} -> version {version.version}{was}", alias=alias)
+        said = f"{alias} -> version {version.version}{was}"
+        ctx.progress.say("register", said, alias=alias, alias_version=version.version)
         return
+
+
+def _why_it_stays(now: Alias, version: ModelVersion) -> str:
+    """Why an alias that points elsewhere is not moved to this version; empty where it is."""
+    if any(move.version == version.version for move in now.history):
+        return f"it pointed at version {version.version} before and was moved on"
+    if now.version > version.version:
+        return "that version was registered later"
+    return ""

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from raypipe.errors import ObjectMissing, RegistryError
-from raypipe.records import ModelVersion
+from raypipe.errors import DocumentError, ObjectMissing, RegistryError, StoreError
+from raypipe.records import ArtifactRef, ModelVersion, Record
 from raypipe.registry.aliases import Alias, Aliases
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import is_sealed, parse, read_document
+from raypipe.storage.publish import read_published
 
 DEFAULT_ALIAS = "champion"
+
+_NUMBER = re.compile(r"[1-9][0-9]*")
+"""How a version number is written, and not `01` or digits of other scripts: one version has one name."""
+
+
+class TakenNumber(Record):
+    """Who took a version number: written first, never changed, and left when the version is deleted."""
+
+    model: str
+    version: int
+    run_id: str
+    artifact: str
+    """Digest."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One version in a list.
+
+    Attributes:
+        version: None where it cannot be read.
+        problem: why it cannot be read.
+    """
+
+    number: int
+    version: ModelVersion | None
+    problem: str = ""
 
 
 def list_models(store: Store) -> list[str]:
@@ -27,19 +56,32 @@ def version_numbers(store: Store, model: str) -> list[int]:
     """Numbers of all versions of a model, ascending; empty when there are none."""
     prefix = f"{layout.versions(model)}/"
     names = [info.key.removeprefix(prefix).split("/") for info in store.list(layout.versions(model))]
-    return sorted(int(name[0]) for name in names if name[0].isdigit() and name[1:] == ["version.json"])
+    return sorted(int(name[0]) for name in names if _NUMBER.fullmatch(name[0]) and name[1:] == ["version.json"])
 
 
-def list_versions(store: Store, model: str) -> list[ModelVersion]:
-    """All versions of a model, ascending; empty when there are none."""
-    return [get(store, model, number) for number in version_numbers(store, model)]
+def taken_numbers(store: Store, model: str) -> list[int]:
+    """Numbers that were given out, ascending, whether or not their versions are still there."""
+    prefix = f"{layout.numbers(model)}/"
+    names = [info.key.removeprefix(prefix).removesuffix(".json") for info in store.list(layout.numbers(model))]
+    return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+
+
+def list_versions(store: Store, model: str) -> list[Listed]:
+    """All versions of a model, ascending, damaged ones with the reason; empty when there are none."""
+    listed: list[Listed] = []
+    for number in version_numbers(store, model):
+        try:
+            listed.append(Listed(number, get(store, model, number)))
+        except RegistryError as error:
+            listed.append(Listed(number, None, error.message))
+    return listed
 
 
 def get(store: Store, model: str, number: int) -> ModelVersion:
     """One version.
 
     Raises:
-        RegistryError: there is no such model or version, or its record is damaged.
+        RegistryError: there is no such model or version, or its record is damaged or not the one that was registered.
     """
     key = layout.version(model, number)
     try:
@@ -47,15 +89,41 @@ def get(store: Store, model: str, number: int) -> ModelVersion:
     except ObjectMissing:
         raise _unknown(store, model, f"version {number}") from None
     try:
-        found = ModelVersion.model_validate_json(data)
-    except ValidationError as error:
+        version = parse(store, key, data, ModelVersion)
+    except DocumentError as error:
+        raise RegistryError(error.message, error.hint) from None
+    _check_identity(store, version, model, number, is_sealed(data))
+    return version
+
+
+def taken_by(store: Store, model: str, number: int) -> TakenNumber | None:
+    """Who took a number; None when nobody did, or an older raypipe gave it out.
+
+    Raises:
+        RegistryError: its record is damaged.
+    """
+    try:
+        return read_document(store, layout.number(model, number), TakenNumber)
+    except ObjectMissing:
+        return None
+    except DocumentError as error:
+        raise RegistryError(error.message, error.hint) from None
+
+
+def check_artifact(store: Store, version: ModelVersion) -> None:
+    """Read every byte of a version's artifact.
+
+    Raises:
+        RegistryError: bytes are missing or changed: the version can serve nobody.
+    """
+    try:
+        read_published(store, version.artifact.key, digest=version.artifact.digest)
+    except StoreError as error:
+        if error.transient:
+            raise
         raise RegistryError(
-            f"{store.uri}/{key} is damaged: not a readable model version ({error.error_count()} problems)",
-            "restore the object from a backup or an older bucket version",
+            f"{version.model}@{version.version} cannot be served: {error.message}", error.hint
         ) from None
-    if (found.model, found.version) != (model, number):
-        raise RegistryError(f"{store.uri}/{key} is damaged: it describes {found.model}@{found.version}")
-    return found
 
 
 def resolve(store: Store, ref: str) -> ModelVersion:
@@ -70,26 +138,31 @@ def resolve(store: Store, ref: str) -> ModelVersion:
     model, at, wanted = ref.partition("@")
     if at and not wanted:
         raise RegistryError(f"'{ref}' ends in '@'; write MODEL, MODEL@ALIAS or MODEL@VERSION")
-    if wanted.isdecimal():
+    if _NUMBER.fullmatch(wanted):
         return get(store, model, int(wanted))
+    if wanted.isdecimal():
+        raise RegistryError(
+            f"'{ref}' names no version: numbers are written 1, 2, 3, ...", f"raypipe versions {layout.name(model)}"
+        )
     alias = Aliases(store, model).get(wanted or DEFAULT_ALIAS)
     if alias is None:
         raise _unknown(store, model, f"alias '{wanted or DEFAULT_ALIAS}'")
-    return get(store, model, alias.version)
+    return _pointed_at(store, alias)
 
 
 def promote(
     store: Store, ref: str, alias: str = DEFAULT_ALIAS, *, clock: Callable[[], float] = time.time
 ) -> tuple[Alias | None, Alias]:
-    """Point an alias at the version `ref` means.
+    """Point an alias at the version `ref` means, once every byte of its artifact was checked.
 
     Returns:
         The alias before (None: it is new) and after. Already there: the same twice, and nothing is written.
     Raises:
-        RegistryError: there is no such model or version.
+        RegistryError: there is no such model or version, or it is damaged; nothing was changed.
         AliasMoved: somebody else moved the alias at the same time; nothing was changed.
     """
     version = resolve(store, ref)
+    check_artifact(store, version)
     aliases = Aliases(store, version.model, clock)
     before = aliases.get(alias)
     if before is not None and before.version == version.version:
@@ -97,10 +170,75 @@ def promote(
     return before, aliases.move(alias, to=version.version, expect=before)
 
 
+def rollback(
+    store: Store, model: str, alias: str = DEFAULT_ALIAS, *, clock: Callable[[], float] = time.time
+) -> tuple[Alias, Alias]:
+    """Point an alias back at the version it pointed at before this one, if that is still there and whole.
+
+    Returns:
+        The alias before and after.
+    Raises:
+        RegistryError: there is no such alias, nothing to go back to, or that version is gone or damaged; nothing was
+            changed.
+        AliasMoved: somebody else moved the alias at the same time; nothing was changed.
+    """
+    aliases = Aliases(store, model, clock)
+    now, target = aliases.before(alias)
+    try:
+        check_artifact(store, get(store, model, target))
+    except RegistryError as error:
+        whole = [number for number in reversed(now.previous[:-1]) if number in version_numbers(store, model)]
+        other = f"{model}@{whole[0]}" if whole else f"{model}@VERSION"
+        raise RegistryError(
+            f"{model}@{alias} pointed at version {target} before, and cannot go back to it: {error.message}; "
+            f"nothing was changed, it points at version {now.version}",
+            f"raypipe promote {other} --alias {alias}; raypipe versions {model} shows what there is",
+        ) from None
+    return now, aliases.rollback(now)
+
+
+def _check_identity(store: Store, version: ModelVersion, model: str, number: int, sealed: bool) -> None:
+    """Refuse a record that is not the one this number was given to, although it may be whole."""
+    where = f"{store.uri}/{layout.version(model, number)} is damaged"
+    if (version.model, version.version) != (model, number):
+        raise RegistryError(f"{where}: it describes {version.model}@{version.version}")
+    taken = taken_by(store, model, number)
+    if taken is None and not sealed:
+        return  # both began at the same time: an older raypipe registered it
+    digest = version.artifact.digest
+    if version.artifact != ArtifactRef(key=layout.model_artifact(model, digest), digest=digest):
+        raise RegistryError(f"{where}: its artifact is {version.artifact.key}, not that of its digest {digest[:12]}")
+    if (version.evaluation.artifact.digest, version.evaluation.dataset) != (digest, version.dataset):
+        raise RegistryError(f"{where}: its evaluation is that of another model or dataset")
+    if taken is None:
+        raise RegistryError(
+            f"{where}: nobody took number {number} ({layout.number(model, number)} is missing)",
+            "restore that object from a backup, or register the model again",
+        )
+    given = TakenNumber(model=model, version=number, run_id=version.run_id, artifact=digest)
+    if not sealed or taken != given:
+        raise RegistryError(
+            f"{where}: it is not the version that was registered: number {number} was given to artifact "
+            f"{taken.artifact[:12]} of run {taken.run_id}; the record says artifact {digest[:12]} of run "
+            f"{version.run_id}{'' if sealed else ', without a digest'}",
+            "restore the object from a backup or an older bucket version, and find out who wrote it",
+        )
+
+
+def _pointed_at(store: Store, alias: Alias) -> ModelVersion:
+    try:
+        return get(store, alias.model, alias.version)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{alias.model}@{alias.name} points at version {alias.version}: {error.message}",
+            f"raypipe rollback {alias.model} --alias {alias.name}, or raypipe promote {alias.model}@VERSION",
+        ) from None
+
+
 def _unknown(store: Store, model: str, what: str) -> RegistryError:
     numbers = version_numbers(store, model)
     if numbers:
-        aliases = sorted(Aliases(store, model).all())
+        aliases = sorted(Aliases(store, model).names())
         there = f"versions {_ranges(numbers)}" + (f"; aliases {', '.join(aliases)}" if aliases else "; no aliases")
         return RegistryError(f"{model} has no {what} in {store.uri}; it has {there}", f"raypipe versions {model}")
     models = list_models(store)

@@ -114,39 +114,39 @@ def test_move_alias_by_many_at_once_lets_one_through(memory_store: MemoryStore):
 
 def test_rollback_goes_to_the_version_before(memory_store: MemoryStore):
     aliases = moved(memory_store, 1, 2, 3)
-    assert aliases.rollback("champion").version == 2
+    assert aliases.rollback(aliases.before("champion")[0]).version == 2
     assert version_of(aliases) == 2
 
 
 def test_rollback_again_goes_one_further_back(memory_store: MemoryStore):
     aliases = moved(memory_store, 1, 2, 3)
-    aliases.rollback("champion")
-    assert aliases.rollback("champion").version == 1
+    aliases.rollback(aliases.before("champion")[0])
+    assert aliases.rollback(aliases.before("champion")[0]).version == 1
     with pytest.raises(RegistryError, match="nothing to roll back to"):
-        aliases.rollback("champion")
+        aliases.rollback(aliases.before("champion")[0])
 
 
 def test_rollback_then_promotion_then_rollback_returns_to_the_rolled_back_version(memory_store: MemoryStore):
     aliases = moved(memory_store, 1, 2, 3)
-    aliases.rollback("champion")
+    aliases.rollback(aliases.before("champion")[0])
     aliases.move("champion", to=4, expect=aliases.get("champion"))
-    assert aliases.rollback("champion").version == 2
+    assert aliases.rollback(aliases.before("champion")[0]).version == 2
 
 
 def test_rollback_after_the_same_version_twice_goes_to_another(memory_store: MemoryStore):
     aliases = moved(memory_store, 1, 2, 2)
-    assert aliases.rollback("champion").version == 1
+    assert aliases.rollback(aliases.before("champion")[0]).version == 1
 
 
 def test_rollback_of_a_missing_alias_is_refused(memory_store: MemoryStore):
     with pytest.raises(RegistryError, match="flowers has no alias 'champion'"):
-        Aliases(memory_store, "flowers").rollback("champion")
+        Aliases(memory_store, "flowers").before("champion")
 
 
 def test_all_names_every_alias(memory_store: MemoryStore):
     moved(memory_store, 1)
     aliases = moved(memory_store, 2, alias="canary")
-    assert {name: alias.version for name, alias in aliases.all().items()} == {"canary": 2, "champion": 1}
+    assert {each.name: each.alias and each.alias.version for each in aliases.listed()} == {"canary": 2, "champion": 1}
 
 
 @pytest.mark.parametrize("landed", [[True], [False], [False, True], [False, False, True]])
