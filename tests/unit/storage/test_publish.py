@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from raypipe.errors import DigestMismatch, ObjectMissing, StoreAccessError
+from raypipe.errors import DigestMismatch, ObjectMissing, StoreAccessError, StoreError
 from raypipe.storage.publish import MANIFEST, copy_published, publish, read_manifest, read_published
 from raypipe.testing.fakes import MemoryStore
 
@@ -105,3 +105,70 @@ def test_copy_published_of_a_damaged_file_leaves_no_manifest(store: MemoryStore)
     with pytest.raises(DigestMismatch):
         copy_published(store, "m/a", "m/b", digest=digest)
     assert not store.exists(f"m/b/{MANIFEST}")
+
+
+# --- over a set that is there --------------------------------------------------------------------------------------
+
+OTHER = {"weights.safetensors": b"other", "artifact.json": b'{"format": 1}', "extra": b"x"}
+
+
+class BreakingOff(MemoryStore):
+    """A store that takes a number of writes and then no more."""
+
+    def __init__(self, writes_left: int) -> None:
+        super().__init__()
+        self.writes_left = writes_left
+
+    def write(self, key: str, data: bytes | memoryview) -> None:
+        if self.writes_left == 0:
+            raise StoreError("storage went away")
+        self.writes_left -= 1
+        super().write(key, data)
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_publish_over_a_complete_set_that_breaks_off_leaves_the_old_one_whole(writes: int):
+    store = BreakingOff(len(FILES) + 1 + writes)
+    digest = publish(store, "m/a", FILES).digest
+    with pytest.raises(StoreError, match="went away"):
+        publish(store, "m/a", OTHER)
+    assert read_published(store, "m/a", digest=digest) == FILES
+    store.writes_left = 10
+    publish(store, "m/a", OTHER)
+    assert read_published(store, "m/a") == OTHER
+
+
+def test_publish_over_another_set_leaves_the_new_one_alone(store: MemoryStore):
+    for files in (OTHER, FILES, OTHER):
+        publish(store, "m/a", files)
+        assert read_published(store, "m/a") == files
+        assert len(list(store.list("m/a"))) == len(files) + 1
+
+
+def test_publish_of_the_same_set_again_writes_its_manifest_alone_and_mends_what_is_damaged():
+    store = BreakingOff(100)
+    publish(store, "m/a", FILES)
+    store.writes_left = 1
+    publish(store, "m/a", FILES)
+    store.writes_left = 100
+    store.write("m/a/empty", b"damaged")
+    store.delete("m/a/artifact.json")
+    publish(store, "m/a", FILES)
+    assert read_published(store, "m/a") == FILES
+
+
+def test_publish_over_a_damaged_manifest_makes_the_set_whole(store: MemoryStore):
+    store.write(f"m/a/{MANIFEST}", b"{")
+    publish(store, "m/a", OTHER)
+    assert read_published(store, "m/a") == OTHER
+
+
+def test_any_bit_of_a_manifest_changed_is_refused(store: MemoryStore):
+    data = store.read(f"m/a/{MANIFEST}")
+    digest = read_manifest(store, "m/a").digest
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        store.write(f"m/a/{MANIFEST}", bytes(changed))
+        with pytest.raises((DigestMismatch, ObjectMissing, StoreAccessError)):
+            read_published(store, "m/a", digest=digest)
