@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from raypipe.cli.summary import document, show_run
@@ -15,6 +13,7 @@ from raypipe.pipeline.state import Records
 from raypipe.records import ModelVersion
 from raypipe.registry.aliases import Aliases
 from raypipe.registry.versions import promote, version_numbers
+from raypipe.runtime.progress import read_events
 from raypipe.spec.load import parse_pipeline
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import layout
@@ -51,8 +50,7 @@ def register(spec: PipelineSpec, store: MemoryStore, records: Records, run_id: s
     version = STAGES["register"](spec, records, ctx)
     assert isinstance(version, ModelVersion)
     ctx.progress.save(store)
-    events = [json.loads(line) for line in store.read(layout.events(run_id)).splitlines()]
-    return version, "\n".join(event["text"] for event in events)
+    return version, "\n".join(event["text"] for event in read_events(store, run_id))
 
 
 def champion(store: MemoryStore) -> int:
