@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from raypipe.data import columns
 from raypipe.errors import DataError
 from raypipe.records import Column, Signature
+from raypipe.spec.data import INDEX_NAME
 
 
 def raw_columns(table: pa.Table, signature: Signature) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def raw_columns(table: pa.Table, signature: Signature) -> dict[str, Any]:
         DataError: a column is not there, of another kind, out of range, lacks a value it must have, or is one too many.
     """
     known = [column.name for column in signature.inputs]
-    extra = [name for name in table.column_names if name not in set(known)]
+    extra = [name for name in table.column_names if name not in known and not INDEX_NAME.fullmatch(name)]
     if extra and signature.extra_columns == "error":
         close = difflib.get_close_matches(extra[0], known, n=1)
         raise DataError(

@@ -26,6 +26,7 @@ from raypipe.data.leaks import Leaks
 from raypipe.data.ranges import Apart
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.storing import Stored, fit_stored, store_all
+from raypipe.data.suspects import left_out, suspects
 from raypipe.data.validate import Schema
 from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
@@ -51,6 +52,8 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     started = time.monotonic()
     cut, schema = cut_rows(spec, ctx)
     _tell_rows(ctx, cut, time.monotonic() - started)
+    for line in left_out(spec.index_columns(cut.kinds())):
+        ctx.progress.say("data", line)
     found = _watch(cut, spec)
     results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), found.duplicates)
     refuse_too_many(cut.bad(), cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
@@ -76,7 +79,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         _say_leaks(stored, found, spec, ctx)
         _check_splits(stored, spec)
         signature = signature.model_copy(update={"classes": _classes(stored, schema)})
-        described = _profile(stored, (*results, *counted), spec, version, ctx)
+        described = _profile(stored, (*results, *counted), spec, schema.features, version, ctx)
         transforms = fit_stored(spec.transforms, stored, signature, ctx)
     except DataError:
         if not ctx.store.exists(key):  # another run may have made this version meanwhile
@@ -178,9 +181,14 @@ def _say_leaks(stored: Stored, found: Watch, spec: DataSpec, ctx: RunContext) ->
 
 
 def _profile(
-    stored: Stored, results: Sequence[ExpectationResult], spec: DataSpec, version: str, ctx: RunContext
+    stored: Stored,
+    results: Sequence[ExpectationResult],
+    spec: DataSpec,
+    features: tuple[str, ...],
+    version: str,
+    ctx: RunContext,
 ) -> DataProfile:
-    """What the version holds, and every expectation judged, those on drift too.
+    """What the version holds, and every expectation judged, those on drift too; says which features look like none.
 
     Raises:
         DataError: an expectation with `on_fail: fail` on drift does not hold.
@@ -190,6 +198,8 @@ def _profile(
         groups = [parts[i : i + MERGED_PROFILES] for i in range(0, len(parts), MERGED_PROFILES)]
         parts = [ranges.merge_task.remote(*group) for group in groups]
     (whole,) = collect(parts, "describing columns")
+    for line in suspects(whole, spec, features):
+        ctx.progress.say("data", line)
     described = DataProfile(name=ctx.name, version=version, num_rows=whole.num_rows, columns=profile.finish(whole))
     drifted = judging.judge_drift(spec.expectations, described, partial(_baseline, ctx=ctx))
     judging.refuse_broken(drifted)

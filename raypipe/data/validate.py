@@ -88,6 +88,9 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
         DataError: a column is missing, has no value at all, changes its type, or cannot be what the spec says it is.
     """
     kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
+    # With the number of each row no two rows are copies, and a model learns the order of the file.
+    for name in spec.index_columns(kinds):
+        del kinds[name]
     there, file = list(kinds), profiles[0].file
     reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
     key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
@@ -110,8 +113,8 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
     shapes: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in kinds}
     for p in profiles:
-        for name, counts in p.shapes.items():
-            shapes[name].update(counts)
+        for name in shapes.keys() & p.shapes.keys():
+            shapes[name].update(p.shapes[name])
     found: dict[str, Column] = {}
     for name in dict.fromkeys([*features, spec.target, *reads]):
         column = _column(name, kinds[name], shapes[name], name in imputed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, cast
 
@@ -16,6 +17,10 @@ from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, Ha
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
 Task = Literal["classification", "regression"]
+
+INDEX_NAME = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
+"""Names of columns that hold no data but the number or name of a row, as tools write their index beside the data: a
+CSV header cell that is empty, what pandas makes of one when it reads it again, and its index in Parquet and Arrow."""
 
 
 class BadRowsSpec(Spec):
@@ -66,9 +71,9 @@ class DataSpec(Spec):
     """The column to predict."""
     task: Task = "classification"
     features: list[str] | None = Field(default=None, min_length=1)
-    """Columns the model sees, in this order; unset: all but the target, masked columns, and those by which the split
-    knows a row (key, group, time or word), in the order of the first file (as `source` lists them), then what later
-    files add."""
+    """Columns the model sees, in this order; unset: all but the target, masked columns, those by which the split
+    knows a row (key, group, time or word), and those of row numbers (without a name, or `__index_level_0__`), in the
+    order of the first file (as `source` lists them), then what later files add."""
 
     masking: list[MaskSpec] = []
     """Columns with personal data: replaced or removed before anything else sees the rows."""
@@ -120,6 +125,14 @@ class DataSpec(Spec):
         together, unless val or test come from files of their own."""
         together = self.split.kind in ("hash", "grouped") and self.val_source is None and self.test_source is None
         return () if together else self.split.groups
+
+    def index_columns(self, there: Iterable[str]) -> list[str]:
+        """Columns that by their name only number the rows, and that nothing in this spec names."""
+        named = {self.target, self.stratify_by, *(self.features or ()), *self.split.reads, *self.split.sets_aside}
+        named.update(name for transform in self.transforms for name in transform.columns)
+        named.update(name for e in self.expectations for name in getattr(e, "columns", None) or ())
+        named.update(name for part in self.parts() for name in part.source.columns or ())
+        return [name for name in there if INDEX_NAME.fullmatch(name) and name not in named and name not in self.masked]
 
     def feature_names(self, there: Iterable[str]) -> list[str]:
         """The columns the model sees, of those there are after masking."""

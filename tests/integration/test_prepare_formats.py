@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 from raypipe.data.formats import FORMATS
 from raypipe.data.shards import load_rows
 from raypipe.data.stage import prepare
+from raypipe.runtime.progress import Progress
 from raypipe.storage import open_store
 from raypipe.testing.contracts import FormatContract
 from raypipe.testing.fakes import run_context
@@ -97,3 +100,15 @@ def test_prepare_of_a_target_of_text_or_truth_with_a_file_without_rows_gives_its
         assert made.signature.classes == tuple(values) and made.num_bad_rows == 150
         rows = load_rows(store, made, "train")
         assert set(rows.target) == set(values) and set(rows.columns) == {"age", "pay"}
+
+
+def test_prepare_of_rows_written_with_their_index_leaves_it_out_and_says_so(ray_cluster, tmp_path):
+    rows = [{"": i, "id": i + 1, "pay": row["pay"], "label": row["label"]} for i, row in enumerate(ADULTS)]
+    write_csv(tmp_path / "in" / "a.csv", rows)
+    stream = io.StringIO()
+    context = replace(run_context(open_store(str(tmp_path / "store"))), progress=Progress("rindex", stream))
+    dataset = prepare(spec(tmp_path / "in", split={}, transforms=[]), context)
+    assert [column.name for column in dataset.signature.inputs] == ["id", "pay"]
+    lines = stream.getvalue()
+    assert "a column without a name holds the number or name of each row and no data: left out" in lines
+    assert "column 'id' counts the rows (1 to 600, each once)" in lines and "'pay' " not in lines

@@ -102,3 +102,10 @@ def test_an_extra_column_is_left_out_unless_the_policy_refuses_it():
     assert list(raw_columns(table, signature)) == ["width"]
     with pytest.raises(DataError, match=r"a column 'widht', which the model does not read.*\ntry: is 'width' meant"):
         raw_columns(table, signature.model_copy(update={"extra_columns": "error"}))
+
+
+def test_row_numbers_that_training_left_out_are_no_extra_column():
+    column = Column(name="width", dtype="float64")
+    signature = Signature(inputs=(column,), task="regression", target="y", extra_columns="error")
+    table = pa.table({"": [0], "Unnamed: 0": [0], "__index_level_0__": [0], "width": [1.0]})
+    assert list(raw_columns(table, signature)) == ["width"]
