@@ -26,7 +26,7 @@ from raypipe.data.leaks import Leaks
 from raypipe.data.ranges import Apart
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.storing import Stored, fit_stored, store_all
-from raypipe.data.suspects import left_out, suspects
+from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
 from raypipe.data.validate import Schema
 from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
@@ -191,13 +191,14 @@ def _profile(
     """What the version holds, and every expectation judged, those on drift too; says which features look like none.
 
     Raises:
-        DataError: an expectation with `on_fail: fail` on drift does not hold.
+        DataError: an expectation with `on_fail: fail` on drift does not hold, or dates may be seconds.
     """
     parts = stored.profiles
     while len(parts) > 1:
         groups = [parts[i : i + MERGED_PROFILES] for i in range(0, len(parts), MERGED_PROFILES)]
         parts = [ranges.merge_task.remote(*group) for group in groups]
     (whole,) = collect(parts, "describing columns")
+    refuse_unclear_dates(whole, spec)
     for line in suspects(whole, spec, features):
         ctx.progress.say("data", line)
     described = DataProfile(name=ctx.name, version=version, num_rows=whole.num_rows, columns=profile.finish(whole))

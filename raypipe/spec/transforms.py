@@ -16,6 +16,19 @@ Frac = Annotated[float, Field(ge=0, le=1)]
 
 DatePart = Literal["year", "quarter", "month", "day", "day_of_year", "weekday", "hour", "minute", "second"]
 
+DateUnit = Literal[
+    "seconds",
+    "milliseconds",
+    "microseconds",
+    "nanoseconds",
+    "days",
+    "yyyymm",
+    "yyyymmdd",
+    "yyyymmddhh",
+    "yyyymmddhhmm",
+    "yyyymmddhhmmss",
+]
+
 _Spec = TypeVar("_Spec", bound="TransformSpec")
 
 
@@ -166,10 +179,14 @@ class HashingTransform(TransformSpec):
 class DatePartsTransform(TransformSpec):
     """A date or time in UTC -> one column a part.
 
-    Reads ISO 8601 text (`2024-03-01`, `2024-03-01T12:30:00+02:00`; without a zone it is UTC) or seconds since 1970.
+    Reads ISO 8601 text (`2024-03-01`, `2024-03-01T12:30:00+02:00`; without a zone it is UTC) or numbers.
     """
 
     kind: Literal["date_parts"]
+    unit: DateUnit | None = None
+    """What a number is: a count since 1970, or a date spelled as digits (20240517 is yyyymmdd; text of digits is read
+    too). Unset: seconds since 1970, and a number that may well be something else is refused: one within a year of 1970,
+    or of a year before 1900 or after 2100."""
     parts: list[DatePart] = Field(default=["year", "month", "day", "weekday"], min_length=1)
     """Weekday 0 is Monday; the others count as a calendar does."""
     cyclical: bool = False

@@ -20,6 +20,7 @@ from raypipe.data.transforms.base import (
     pc,
     refuse_missing,
 )
+from raypipe.data.transforms.units import EPOCH, SPELLED, likely_unit, seconds_of, unclear
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import DatePartsTransform
@@ -44,9 +45,6 @@ FRACTION = r"\.[0-9]+"
 
 SECONDS = pa.timestamp("s")
 
-FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799
-"""Years 1 to 9999, in seconds since 1970."""
-
 
 class DateParts(Kind):
     """One column a part, two for a cyclical one."""
@@ -63,12 +61,21 @@ class DateParts(Kind):
     def check(spec: DatePartsTransform, column: Column) -> Column:
         need_single(spec, column)
         need_filled(spec, column)
+        if column.dtype == "string" and spec.unit in EPOCH:
+            raise DataError(
+                f"data.transforms: date_parts with unit: {spec.unit} reads numbers, but '{column.name}' holds text",
+                "leave `unit` out to read ISO 8601, correct the values that are no numbers, or name another `unit`",
+            )
         num_cyclical = len([part for part in spec.parts if PARTS[part][2]]) if spec.cyclical else 0
         return numbers(column, (len(spec.parts) + num_cyclical,))
 
     def apply(self, values: Values) -> np.ndarray:
         refuse_missing(values, self.name)
-        when_B = _of_text(values, self.name) if isinstance(values, pa.Array) else _of_seconds(values, self.name)
+        unit = self.state.get("unit", "seconds")  # states of versions without the field took all numbers for seconds
+        if not isinstance(values, pa.Array):
+            when_B = _of_numbers(values, unit, self.name)
+        else:
+            when_B = _of_digits(values, unit, self.name) if unit in SPELLED else _of_text(values, self.name)
         found: list[np.ndarray] = []
         for part in self.state["parts"]:
             function, start, cycle = PARTS[part]
@@ -81,14 +88,62 @@ class DateParts(Kind):
         return np.stack(found, axis=1)
 
 
-def _of_seconds(values: np.ndarray, name: str) -> pa.Array:
-    beyond = (values < FIRST_S) | (values >= LAST_S + 1)
-    if beyond.any():
+def _of_numbers(values: np.ndarray, unit: str | None, name: str) -> pa.Array:
+    """Seconds in UTC.
+
+    Args:
+        unit: None takes what can hardly be anything else for seconds since 1970.
+    """
+    if unit is None:
+        refuse_unclear(values, unclear(values), name)
+    seconds, wrong = seconds_of(values, unit or "seconds")
+    if wrong.any():
+        how = f"dates written as {unit}" if unit in SPELLED else f"{unit or 'seconds'} since 1970"
         raise DataError(
-            f"column '{name}' holds {first(values, beyond):.0f}; seconds since 1970 lie within the years 1 to 9999",
-            "if these are milliseconds, put a `scale` transform with factor 0.001 before date_parts",
+            f"column '{name}' holds {_shown(first(values, wrong))}; {how} lie within the years 1 to 9999",
+            "correct the value, or the `unit` of date_parts",
         )
-    return pa.array(np.floor(values).astype(np.int64)).cast(SECONDS)
+    return pa.array(seconds).cast(SECONDS)
+
+
+def refuse_unclear(values: np.ndarray, is_unclear: np.ndarray, name: str) -> None:
+    """Raise DataError where a number may be another date than the one it is as seconds since 1970."""
+    if is_unclear.any():
+        value = float(first(values, is_unclear))
+        unit = likely_unit(value)
+        meant = f"; is `unit: {unit}` meant?" if unit else f", one of {', '.join((*EPOCH, *SPELLED))}"
+        raise DataError(
+            f"column '{name}' holds {_shown(value)}; {_dated(value, unit)}",
+            f"say in the date_parts transform of '{name}' what its numbers are{meant}",
+        )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.0f}" if value == math.floor(value) else repr(value)
+
+
+def _dated(value: float, unit: str | None) -> str:
+    """What a number is as seconds since 1970, and in the unit that is more likely meant."""
+    shown: list[str] = []
+    for each in ("seconds", unit):
+        (seconds,), (wrong,) = seconds_of(np.array([value]), each) if each else ((0,), (True,))
+        date = None if wrong else str(pa.scalar(int(seconds), SECONDS).as_py().date())
+        shown.append(
+            f"as {each} {'since 1970 ' if each in EPOCH else ''}it is {date or 'no date of the years 1 to 9999'}"
+        )
+    return ", ".join(shown if unit else shown[:1])
+
+
+def _of_digits(text: pa.Array, unit: str, name: str) -> pa.Array:
+    spelled = pc.match_substring_regex(text, f"^[0-9]{{{len(unit)}}}$").to_numpy(zero_copy_only=False)
+    numbers = pc.if_else(pa.array(spelled), text, "0").cast(pa.int64()).to_numpy().astype(np.float64)
+    seconds, wrong = seconds_of(numbers, unit)
+    if wrong.any():
+        raise DataError(
+            f"column '{name}' holds {first(text, wrong)!r}, which is no date written as {unit}",
+            "correct the value, or the `unit` of date_parts",
+        )
+    return pa.array(seconds).cast(SECONDS)
 
 
 def _of_text(text: pa.Array, name: str) -> pa.Array:
@@ -97,7 +152,8 @@ def _of_text(text: pa.Array, name: str) -> pa.Array:
     except pa.ArrowInvalid:
         raise DataError(
             f"column '{name}' holds {_misfit(text)!r}, which is no date or time in ISO 8601",
-            "write it like 2024-03-01, 2024-03-01T12:30:00 or 2024-03-01T12:30:00+02:00",
+            "write it like 2024-03-01, 2024-03-01T12:30:00 or 2024-03-01T12:30:00+02:00; of dates like 20240301 say "
+            "`unit: yyyymmdd` in the date_parts transform",
         ) from None
 
 

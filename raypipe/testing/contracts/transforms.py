@@ -74,7 +74,8 @@ class TransformContract:
         "ordinal": [{"columns": ["city", "count"]}, {"columns": ["city"], "categories": sorted(set(_CITY))[::-1]}],
         "hashing": [{"columns": ["city", "count"], "num_buckets": 5}],
         "date_parts": [
-            {"columns": ["day", "seconds"], "parts": ["year", "quarter", "day_of_year", "hour", "second"]},
+            {"columns": ["day"], "parts": ["year", "quarter", "day_of_year", "hour", "second"]},
+            {"columns": ["seconds"], "parts": ["year", "quarter", "day_of_year", "hour", "second"], "unit": "seconds"},
             {"columns": ["day"], "cyclical": True},
         ],
         "tokens": [

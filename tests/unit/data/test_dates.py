@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.records import Column
 from tests.unit.data.transforms import exact, fit_one
@@ -28,9 +29,25 @@ def test_date_parts_equal_those_of_the_standard_library(when, offset_min):
     written = when.replace(tzinfo=zone).isoformat()
     for text in (written, written.replace("T", " ")):
         assert exact(fitted, column, np.array([text], object)).tolist() == [expected]
-    seconds = Column(name="t", dtype="int64")
-    since_1970 = (utc - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(seconds=1)
-    assert exact(fitted, seconds, np.array([since_1970])).tolist() == [expected]
+    since_1970 = utc - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    assert parts_of(since_1970 // timedelta(seconds=1), "seconds", parts) == expected
+    assert parts_of(since_1970 // timedelta(milliseconds=1), "milliseconds", parts) == expected
+    assert parts_of(since_1970 // timedelta(days=1), "days", parts) == [*expected[:6], 0, 0, 0]
+    if utc.year >= 1000:
+        digits = f"{utc:%Y%m%d%H%M%S}"
+        for length, spelled in ((14, expected), (12, [*expected[:8], 0]), (10, [*expected[:7], 0, 0])):
+            assert parts_of(int(digits[:length]), "yyyymmddhhmmss"[:length], parts) == spelled
+            assert parts_of(digits[:length], "yyyymmddhhmmss"[:length], parts) == spelled
+        assert parts_of(int(digits[:8]), "yyyymmdd", parts) == [*expected[:6], 0, 0, 0]
+        assert parts_of(int(digits[:6]), "yyyymm", parts)[:4] == [utc.year, quarter, utc.month, 1]
+
+
+def parts_of(value, unit, parts=("year", "month", "day", "hour")):
+    """The parts of one date that is a number, or text of digits."""
+    column = Column(name="t", dtype="string" if isinstance(value, str) else "int64")
+    values = np.array([value], object if isinstance(value, str) else np.int64)
+    spec = {"kind": "date_parts", "columns": ["t"], "parts": list(parts), "unit": unit}
+    return exact(fit_one(column, values, spec, cuts=()), column, values)[0].tolist()
 
 
 def test_cyclical_date_parts_lie_on_a_circle():
@@ -50,7 +67,88 @@ def test_text_that_is_no_date_is_refused_by_value(text):
         fit_one(column, days, {"kind": "date_parts", "columns": ["t"]}, cuts=())
 
 
-def test_milliseconds_taken_for_seconds_are_refused():
+NOW = 1_715_904_000
+"""2024-05-17 in seconds since 1970."""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"),
+    [
+        (20240517, "yyyymmdd"),
+        (20241231, "yyyymmdd"),
+        (202405, "yyyymm"),
+        (202405171230, "yyyymmddhhmm"),
+        (20240517123045, "yyyymmddhhmmss"),
+        (NOW * 1000, "milliseconds"),
+        (100_000_000_000, "milliseconds"),
+        (NOW * 10**6, "microseconds"),
+        (NOW * 10**9, "nanoseconds"),
+        (NOW // 86_400, "days"),
+        (2024, None),
+        (240517, None),
+        (17052024, None),
+        (-5_000_000_000, None),
+    ],
+)
+def test_number_that_is_hardly_seconds_since_1970_is_refused_with_the_unit_it_may_be(value, unit):
     column = Column(name="t", dtype="int64")
-    with pytest.raises(DataError, match=r"(?s)'t' holds 1700000000000;.*milliseconds"):
-        fit_one(column, np.array([1_700_000_000_000]), {"kind": "date_parts", "columns": ["t"]}, cuts=())
+    values = np.array([NOW] * 3 + [value])
+    spec = {"kind": "date_parts", "columns": ["t"]}
+    with pytest.raises(DataError) as caught:
+        fit_one(column, values, spec, cuts=())
+    message = str(caught.value)
+    assert f"'t' holds {value}; as seconds since 1970 it is " in message and "date_parts" in message
+    assert f"is `unit: {unit}` meant?" in message if unit else "one of seconds, milliseconds" in message
+    assert parts_of(value, unit)[0] in (1973, 2024) if unit else True
+    if abs(value) < 1e9:
+        assert parts_of(value, "seconds")[0] in (1969, 1970)
+
+
+def test_date_of_eight_digits_taken_for_seconds_tells_both_dates():
+    with pytest.raises(DataError, match="as seconds since 1970 it is 1970-08-23, as yyyymmdd it is 2024-05-17"):
+        fit_one(
+            Column(name="t", dtype="int64"), np.array([20240517]), {"kind": "date_parts", "columns": ["t"]}, cuts=()
+        )
+
+
+def test_seconds_that_can_be_nothing_else_need_no_unit():
+    column = Column(name="t", dtype="float64")
+    values = np.array([0, NOW + 0.5, -1e9, 4e9])
+    done = exact(fit_one(column, values, {"kind": "date_parts", "columns": ["t"]}, cuts=()), column, values)
+    assert done[:, 0].tolist() == [1970, 2024, 1938, 2096]
+
+
+@pytest.mark.parametrize("value", [20241301, 20240230, 20240517.5, 240517, 202405171, -20240517, 10**17])
+def test_number_that_is_no_date_of_its_unit_is_refused_by_value(value):
+    column = Column(name="t", dtype="float64")
+    spec = {"kind": "date_parts", "columns": ["t"], "unit": "yyyymmdd"}
+    fitted = fit_one(column, np.array([20240517.0]), spec, cuts=())
+    with pytest.raises(DataError, match=f"'t' holds {re.escape(str(value))}; dates written as yyyymmdd"):
+        exact(fitted, column, np.array([20240517.0, value]))
+
+
+@pytest.mark.parametrize("text", ["2024-05-17", "20241301", "2024051", "202405170", " 20240517", ""])
+def test_text_that_is_no_date_of_its_unit_is_refused_by_value(text):
+    with pytest.raises(DataError, match=f"'t' holds {re.escape(repr(text))}, which is no date written as yyyymmdd"):
+        parts_of(text, "yyyymmdd")
+
+
+def test_digits_as_text_without_a_unit_are_refused_with_what_to_write():
+    column = Column(name="t", dtype="string")
+    with pytest.raises(DataError, match=r"(?s)'t' holds '20240517'.*unit: yyyymmdd"):
+        fit_one(column, np.array(["20240517"], object), {"kind": "date_parts", "columns": ["t"]}, cuts=())
+
+
+def test_unit_that_counts_does_not_fit_text():
+    with pytest.raises(DataError, match="unit: seconds reads numbers, but 't' holds text"):
+        parts_of("1715904000", "seconds")
+
+
+def test_state_that_was_kept_before_units_takes_numbers_for_seconds():
+    fitted = fit_one(
+        Column(name="t", dtype="int64"), np.array([NOW]), {"kind": "date_parts", "columns": ["t"]}, cuts=()
+    )
+    (state,) = fitted.state()
+    assert state.pop("unit") is None
+    kept = FittedTransforms.from_state([state])
+    assert exact(kept, Column(name="t", dtype="int64"), np.array([20240517]))[0].tolist() == [1970, 8, 23, 6]

@@ -10,9 +10,10 @@ from sklearn.datasets import load_iris
 from raypipe.data import profile
 from raypipe.data.hashing import row_ids
 from raypipe.data.reading import FILE_KEY
-from raypipe.data.suspects import left_out, suspects
+from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
 from raypipe.data.validate import profile as block_profile
 from raypipe.data.validate import schema_of
+from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file
 
@@ -171,3 +172,32 @@ def test_few_different_rows_with_many_copies_tell_nothing_unless_the_class_follo
     labels = RANDOM.integers(0, 2, NUM_ROWS)
     (line,) = lines({"a": RANDOM.integers(0, 2, NUM_ROWS), "leak": 1 - labels, "y": labels})
     assert "'leak' alone tells" in line
+
+
+def refuse(columns, **fields):
+    values = {name: np.asarray(v) for name, v in columns.items()}
+    refuse_unclear_dates(profile.part(values, row_ids(values)), spec(**fields))
+
+
+HOURS = [
+    2020010100 + 1000000 * year + 10000 * month + hour for year in range(4) for month in range(12) for hour in (3, 9)
+]
+
+
+@pytest.mark.parametrize("values", [HOURS, [number % 10**8 * 100 + 30 for number in HOURS]])
+def test_dates_of_ten_digits_are_not_taken_for_seconds(values):
+    dates = {"transforms": [{"kind": "date_parts", "columns": ["t"]}]}
+    with pytest.raises(DataError, match=r"'t' holds .*as seconds since 1970 it is"):
+        refuse({"t": values, "y": [0, 1] * 48}, **dates)
+    for fields in ({"unit": "seconds"}, {"unit": "yyyymmddhh"}):
+        refuse({"t": values, "y": [0, 1] * 48}, transforms=[{**dates["transforms"][0], **fields}])
+
+
+def test_seconds_are_not_taken_for_dates_of_ten_digits():
+    seconds = RANDOM.integers(19 * 10**8, 21 * 10**8, 96)
+    refuse({"t": seconds, "y": [0, 1] * 48}, transforms=[{"kind": "date_parts", "columns": ["t"]}])
+
+
+def test_numbers_that_a_transform_changes_before_they_are_dates_are_not_judged():
+    scale = {"kind": "scale", "columns": ["t"], "factor": 0.5}
+    refuse({"t": HOURS, "y": [0, 1] * 48}, transforms=[scale, {"kind": "date_parts", "columns": ["t"]}])
