@@ -33,12 +33,26 @@ across a Ray process.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+_USERINFO = re.compile(
+    r"(\b[A-Za-z][\w+.-]*:/{1,3})"
+    r"(?:[^/\s'\"<>]*@"  # user:password@host
+    r"|[^/\s:@]+:(?!\d+(?:[/?#\s'\"]|$))[^\s'\"<>]*@)"  # a password that holds a slash; after a host comes a port
+)
+_QUERY = re.compile(r"(\bhttps?://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+
+
+def masked(text: str, *, queries: bool = True) -> str:
+    """`text` with what may be secret left out of every address in it: user names, passwords, queries of http(s)."""
+    text = _USERINFO.sub(r"\1", text)
+    return _QUERY.sub(r"\1", text) if queries else text
+
 
 class RaypipeError(Exception):
-    """Base of all errors raised on purpose.
+    """Base of all errors raised on purpose. Addresses in its texts are masked, whatever they were made from.
 
     Args:
         message: where, what was found, what must hold; never a secret.
@@ -50,9 +64,9 @@ class RaypipeError(Exception):
     """Whether the same call may succeed later with nothing changed."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = masked(message)
+        self.hint = masked(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\ntry: {self.hint}" if self.hint else self.message
@@ -165,7 +179,7 @@ class RequestError(RaypipeError):
 
     def __init__(self, message: str, hint: str = "", status: int = 400) -> None:
         super().__init__(message, hint)
-        self.args = (message, hint, status)
+        self.args = (self.message, self.hint, status)
         self.status = status
 
 

@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import raypipe
 from raypipe.cli import jobs, models, project, serving
 from raypipe.cli.options import AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
+from raypipe.errors import masked
 
 if TYPE_CHECKING:
     from raypipe.pipeline.plan import Step
 
+
+class _Words(TyperGroup):
+    """The commands; what is wrong with their words is told without repeating a password out of an address."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _masking():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _masking():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _masking() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = masked(message)  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+
+
 app = typer.Typer(
     name="raypipe",
+    cls=_Words,
     help="One file takes a dataset to an autoscaling endpoint, on a laptop or on a Ray cluster.",
     no_args_is_help=True,
     add_completion=False,

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from raypipe.errors import RaypipeError, find_known
+from raypipe.errors import RaypipeError, find_known, masked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,7 +76,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
 def _report(error: Exception, *, as_json: bool) -> int:
     known = find_known(error)
     if os.environ.get("RAYPIPE_DEBUG"):
-        traceback.print_exception(error)
+        print(_traceback(error), file=sys.stderr, flush=True)
     if known is None:
         known = _unexpected(error)
     say(f"error: {known.message}" + (f"\n  try: {known.hint}" if known.hint else ""))
@@ -89,11 +89,16 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 def _unexpected(error: Exception) -> RaypipeError:
     with tempfile.NamedTemporaryFile("w", prefix="raypipe-", suffix=".log", delete=False, encoding="utf-8") as log:
-        traceback.print_exception(error, file=log)
-    text = (str(error).strip().splitlines() or [""])[0][:300]
+        log.write(_traceback(error))
+    text = (masked(str(error)).strip().splitlines() or [""])[0][:300]
     return RaypipeError(
         f"raypipe failed: {type(error).__name__}: {text}", f"the traceback is in {log.name}; RAYPIPE_DEBUG=1 shows it"
     )
+
+
+def _traceback(error: Exception) -> str:
+    """Where an error came from, with the errors behind it; what others wrote into their texts is masked too."""
+    return masked("".join(traceback.format_exception(error)))
 
 
 def say(text: str) -> None:

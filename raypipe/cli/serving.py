@@ -175,14 +175,15 @@ def predict_files(
     from raypipe.runtime.connect import connect, in_job
     from raypipe.runtime.reach import check_shared, lasting, open_reachable
     from raypipe.runtime.resources import Bundle, Demand
+    from raypipe.spec.addresses import check_address
     from raypipe.spec.resources import ResourceSpec
-    from raypipe.spec.sources import refuse_secrets
     from raypipe.storage import open_store
 
-    try:
-        refuse_secrets(source)  # before any other message, which would show it
-    except ValueError as error:
-        raise SpecError(f"--input: {error}") from None
+    for option, address in (("--input", source), ("--output", output)):
+        try:
+            check_address(address)  # before any other message, which would show it
+        except ValueError as error:
+            raise SpecError(f"{option}: {error}") from None
     if in_job():
         lasting(output, "--output")
     wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from raypipe.data.disk import changed
-from raypipe.errors import DataError, StoreAccessError, StoreError
+from raypipe.errors import DataError, StoreAccessError, StoreError, masked
 from raypipe.retry import Retry
 
 SCHEMES = ("http://", "https://")
@@ -50,7 +49,7 @@ def fetch(uri: str, tag: str) -> bytes:
 
 def shown(uri: str) -> str:
     """An address without what may be secret: name and password, and the query."""
-    return re.sub(r"\?\S*", "", re.sub(r"(\w+://)[^/\s]*@", r"\1", uri))
+    return masked(uri)
 
 
 def _size_tag(headers: Any) -> str:

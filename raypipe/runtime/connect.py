@@ -16,9 +16,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from raypipe.errors import ClusterError, ResourceError, SpecError, causes
+from raypipe.errors import ClusterError, ResourceError, SpecError, causes, masked
 from raypipe.runtime.local import announced
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
+from raypipe.spec.addresses import refuse_userinfo
 
 ANY_ENV = {
     # Train drains its report queue once per poll, and datasource V2 starts up to 32 actors to read one small file.
@@ -97,6 +98,7 @@ def connect(
         yield _joined(demand, started_here=False)
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    refuse_userinfo("the cluster's address (--address, RAY_ADDRESS)", address or "")
     started_here = not address or address == "local"
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with ExitStack() as leave:
@@ -205,8 +207,15 @@ def sending(folder: Path) -> Iterator[None]:
 
 
 def passed_on() -> dict[str, str]:
-    """What processes of a cluster that runs already must be told of this one's environment."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    """What processes of a cluster that runs already must be told of this one's environment.
+
+    Raises:
+        SpecError: an address holds a password, which everyone who sees the cluster's dashboard would see.
+    """
+    told = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    for name, value in told.items():
+        refuse_userinfo(name, value)
+    return told
 
 
 def in_job() -> bool:
@@ -236,7 +245,7 @@ def _ensure_token() -> None:
 
 def first_line(error: BaseException) -> str:
     """What went wrong, short enough for one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (masked(str(error)).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _joined(demand: Demand, *, started_here: bool) -> Cluster:

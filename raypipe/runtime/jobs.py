@@ -19,6 +19,7 @@ from raypipe.runtime.connect import (
     sending,
     use_token_if_any,
 )
+from raypipe.spec.addresses import refuse_userinfo
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -71,6 +72,7 @@ def submit(
     """
     from ray.job_submission import JobSubmissionClient
 
+    refuse_userinfo("--address", address)
     use_token_if_any()
     runtime_env: dict[str, Any] = {
         "working_dir": str(code_dir),

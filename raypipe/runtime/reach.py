@@ -8,6 +8,7 @@ from typing import Any
 
 from raypipe.errors import ClusterError, ObjectMissing, SpecError, StoreAccessError
 from raypipe.runtime.connect import first_line, in_job
+from raypipe.spec.addresses import check_address
 from raypipe.storage import Store, layout, open_store
 
 ANSWER_TIMEOUT_S = 60.0
@@ -35,6 +36,10 @@ def lasting(uri: str | None, option: str = "--store") -> str:
         SpecError: none is named, or it is relative to a folder that ends with the job.
     """
     uri = uri or os.environ.get("RAYPIPE_STORE")
+    try:
+        check_address(uri or "")
+    except ValueError as error:  # it becomes part of the job's command, which everyone sees
+        raise SpecError(f"{option}: {error}", f"{option} {REACHABLE}") from None
     if uri and ("://" in uri or os.path.isabs(uri)):
         return uri
     found = f"'{uri}' is relative to the job's own folder, which ends with it" if uri else "no store is named"

@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Spec
 from raypipe.spec.expectations import Expectation
 from raypipe.spec.masking import KEYED, MaskSpec
-from raypipe.spec.sources import CsvSource, Source, refuse_secrets
+from raypipe.spec.sources import CsvSource, Source
 from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
@@ -171,10 +172,10 @@ class DataSpec(Spec):
     @model_validator(mode="after")
     def no_secret_in_an_address(self) -> Self:
         if self.root is not None:
-            refuse_secrets(self.root)
+            check_address(self.root)
             for part in self.parts():
                 for place in part.source.places():
-                    refuse_secrets(place if "://" in place else f"{self.root}/{place}")
+                    check_address(place if "://" in place else f"{self.root}/{place}")
         return self
 
     @model_validator(mode="after")

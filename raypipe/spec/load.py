@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, cast
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.errors import SpecError, did_you_mean
+from raypipe.errors import SpecError, did_you_mean, masked
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
 
@@ -79,8 +79,8 @@ def _parse(text: str, name: str, overrides: Iterable[str]) -> tuple[PipelineSpec
     raw, lines = _parse_yaml(text, name)
     for override in overrides:
         path, value = _parse_override(override)
-        _set(raw, path, value, f"--set {override}")
-        lines[path] = f"--set {override}"
+        lines[path] = _shown_override(override)
+        _set(raw, path, value, lines[path])
     try:
         spec = PipelineSpec.model_validate(raw)
     except ValidationError as error:
@@ -149,12 +149,18 @@ def _collect_lines(node: Any, path: FieldPath, lines: dict[FieldPath, str], name
 def _parse_override(override: str) -> tuple[FieldPath, Any]:
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise SpecError(f"--set {override}: must be field=value", "for example --set train.epochs=3")
+        raise SpecError(f"{_shown_override(override)}: must be field=value", "for example --set train.epochs=3")
     try:
         value = yaml.safe_load(text) if text else None
     except (yaml.YAMLError, ValueError):
-        raise SpecError(f"--set {override}: the value is not valid YAML") from None
+        raise SpecError(f"{_shown_override(override)}: the value is not valid YAML") from None
     return tuple(int(part) if part.isdecimal() else part for part in key.split(".")), value
+
+
+def _shown_override(override: str) -> str:
+    """How a message names an override: in full, but for an address, which may hold a password."""
+    key, _, value = override.partition("=")
+    return f"--set {key}=..." if ":/" in value else f"--set {override}"
 
 
 def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
@@ -258,7 +264,7 @@ def _rule(problem: Any, path: FieldPath) -> str:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = masked(json.dumps(value, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

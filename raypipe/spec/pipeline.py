@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Name, Spec
 from raypipe.spec.data import DataSpec
 from raypipe.spec.evaluate import EvaluateSpec
@@ -57,6 +58,13 @@ class PipelineSpec(Spec):
                 more = train.resources.model_copy(update={name.partition(".")[2]: values.largest})
                 train = train.model_copy(update={"resources": more})
         return train
+
+    @field_validator("store")
+    @classmethod
+    def no_secret_in_the_store(cls, store: str | None) -> str | None:
+        if store is not None:
+            check_address(store)
+        return store
 
     @model_validator(mode="after")
     def metrics_fit_the_task(self) -> Self:

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Spec
-
-
-def refuse_secrets(address: str) -> None:
-    """Raise ValueError when an address could give a secret away: whoever may read a run's records reads its spec."""
-    if "://" not in address:
-        return
-    parts = urlsplit(address)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc:
-        raise ValueError(
-            f"{shown} is written with a user name or password, which would be stored with the run; leave them out "
-            "and use an open address, s3:// with credentials from the environment, or a local copy"
-        )
-    if parts.scheme in ("http", "https") and parts.query:
-        raise ValueError(
-            f"{shown} is written with a query (`?...`), which may hold a token and would be stored with the run; "
-            "use an address without one, s3:// with credentials from the environment, or a local copy"
-        )
 
 
 def _in_split(path: str, word: str) -> str:
@@ -89,7 +71,7 @@ class SourceSpec(Spec):
     @model_validator(mode="after")
     def no_secret_in_an_address(self) -> Self:
         for place in self.places():
-            refuse_secrets(place)
+            check_address(place)
         return self
 
 

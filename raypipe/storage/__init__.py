@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from raypipe.errors import StoreAccessError
+from raypipe.spec.addresses import check_address
 from raypipe.storage.store import ObjectInfo, Store
 
 DEFAULT_STORE = ".raypipe"
@@ -33,6 +34,10 @@ def open_store(uri: str | None = None) -> Store:
         StoreAccessError: no such kind of store, or it cannot be opened.
     """
     uri = uri or os.environ.get("RAYPIPE_STORE") or DEFAULT_STORE
+    try:
+        check_address(uri)
+    except ValueError as error:
+        raise StoreAccessError(f"store: {error}", "a folder, or s3://bucket/prefix") from None
     scheme = uri.partition("://")[0] if "://" in uri else ""
     if scheme not in STORES:
         raise StoreAccessError(f"store {uri}: '{scheme}://' is not supported", "a folder, or s3://bucket/prefix")

@@ -17,6 +17,7 @@ from raypipe.errors import (
     RaypipeError,
     StoreAccessError,
     StoreError,
+    masked,
 )
 from raypipe.retry import Retry
 from raypipe.storage import layout
@@ -115,7 +116,7 @@ class ObjectStore(Store):
 
     def _translated(self, error: Exception, key: str) -> RaypipeError:
         where = f"{self.uri}/{key}"
-        reason = str(error).split("\n", 1)[0][:300]
+        reason = masked(str(error)).split("\n", 1)[0][:300]
         if isinstance(error, failed.AlreadyExistsError):
             return ObjectExists(f"{where} exists already")
         if isinstance(error, failed.PreconditionError | failed.NotModifiedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,10 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from raypipe.errors import ObjectMissing, RaypipeError, StoreAccessError, StoreError
+from raypipe.spec.addresses import check_address, refuse_userinfo
 from raypipe.storage.objects import ObjectStore
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 FEW_RETRIES: Any = {
     "max_retries": 3,
@@ -49,17 +53,21 @@ class S3Bucket(ObjectStore):
         if not parsed.netloc:
             raise StoreAccessError(f"store {uri}: names no bucket", "s3://bucket/prefix")
         self._bucket = parsed.netloc
+        for name in ENDPOINT_VARIABLES:
+            refuse_userinfo(name, os.environ.get(name, ""))  # before boto3, whose message would repeat it
         session: Any = boto3.Session()  # its typed overloads know only services whose stubs are installed
         try:
             client: Any = session.client("s3", region_name=session.region_name or "us-east-1")
             endpoint = str(client.meta.endpoint_url)
             client.close()
+            check_address(endpoint)
             is_anonymous = session.get_credentials() is None
             if is_anonymous and not is_public:
                 raise StoreAccessError(f"store {uri}: no AWS credentials found", self.access_hint)
             credentials = None if is_anonymous else Boto3CredentialProvider(session)
         except (BotoCoreError, ValueError) as error:
-            raise StoreAccessError(f"store {uri}: {error}", self.access_hint) from None
+            hint = "check AWS_ENDPOINT_URL" if isinstance(error, ValueError) else self.access_hint
+            raise StoreAccessError(f"store {uri}: {error}", hint) from None
         is_aws = (urlparse(endpoint).hostname or "").endswith(".amazonaws.com")
         region = find_region(self._bucket) if is_aws and find_region else None
         backend = S3Store(
