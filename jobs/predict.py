@@ -4,6 +4,7 @@ ray job submit --address URL --working-dir . -- python jobs/predict.py --model d
 """
 
 import argparse
+from pathlib import Path
 
 from raypipe.cli.output import exit_codes, show
 from raypipe.cli.serving import BY_PATH, predict_files
@@ -15,8 +16,11 @@ parser.add_argument("--format", help=f"{BY_PATH}; unset: by the input's ending")
 parser.add_argument("--output", required=True, help="folder or s3:// prefix")
 parser.add_argument("--workers", type=int, default=1, help="scoring processes")
 parser.add_argument("--store", help="folder or s3://bucket/prefix")
+parser.add_argument("--code", type=Path, help="folder that holds the model's own module (model.kind: import)")
 args = parser.parse_args()
 
 with exit_codes():
-    written = predict_files(args.model, args.input, args.output, args.format, args.workers, store=args.store)
+    written = predict_files(
+        args.model, args.input, args.output, args.format, args.workers, store=args.store, code_dir=args.code
+    )
     show(written.model_dump_json())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raypipe.cli.options import AsJson, File, Fresh, Sets, StoreUri
+from raypipe.cli.options import Allow, AsJson, File, Fresh, Sets, StoreUri
 from raypipe.cli.output import reported, say, show_json
 from raypipe.errors import SpecError
 
@@ -34,6 +34,7 @@ def submit(
             metavar="NAME", help="Pass this variable of yours on; everyone who sees the cluster's dashboard sees it."
         ),
     ] = None,
+    allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline as a Ray job: streams its log, ends with its exit code. An endpoint stays on the cluster."""

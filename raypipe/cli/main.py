@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import raypipe
 from raypipe.cli import jobs, models, project, serving
-from raypipe.cli.options import AsJson, File, Fresh, RunId, Sets, StoreUri
+from raypipe.cli.options import Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked
 
@@ -74,7 +74,7 @@ project.add_to(app)
 
 @app.command()
 @reported
-def validate(file: File, sets: Sets = None, as_json: AsJson = False) -> None:
+def validate(file: File, sets: Sets = None, allow: Allow = None, as_json: AsJson = False) -> None:
     """Check a pipeline file; starts nothing."""
     from raypipe.spec.files import check_files
     from raypipe.spec.load import load_pipeline
@@ -95,6 +95,7 @@ def plan(
     store: StoreUri = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Plan the rest of this run.")] = None,
     fresh: Fresh = False,
+    allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which stages would run or be reused, with the reason for each."""
@@ -125,6 +126,7 @@ def run(
     ] = False,
     fresh: Fresh = False,
     run_id: RunId = None,
+    allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline from its dataset to its endpoint, using what earlier runs left from the same inputs."""
@@ -159,6 +161,7 @@ def _add_stage(name: str, what: str) -> None:
         store: StoreUri = None,
         run_id: RunId = None,
         fresh: Fresh = False,
+        allow: Allow = None,
         as_json: AsJson = False,
     ) -> None:
         from raypipe.pipeline.api import Pipeline

@@ -24,5 +24,31 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Use nothing that earlier r
 Reference = Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL@VERSION.", show_default=False)]
 Code = Annotated[
     Path | None,
-    typer.Option("--code", metavar="DIR", help="Folder that holds the model's own module (model.kind: import)."),
+    typer.Option(
+        "--code",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Folder that holds the model's own module (model.kind: import).",
+    ),
 ]
+
+
+def _allowed(names: list[str] | None) -> list[str] | None:
+    from raypipe.spec.code import allow_modules
+
+    if names:
+        allow_modules(names)
+    return names
+
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-module",
+        metavar="NAME",
+        callback=_allowed,
+        help="Installed module that model.path may name; repeatable, or $RAYPIPE_ALLOW_MODULES.",
+    ),
+]
+"""Takes effect as it is read: in this process and those it starts. Never taken from a store."""

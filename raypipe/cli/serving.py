@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raypipe.cli.options import AsJson, Code, Reference, StoreUri
+from raypipe.cli.options import Allow, AsJson, Code, Reference, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table
 from raypipe.errors import ClusterError, ServeError, SpecError
 
@@ -55,6 +55,7 @@ def serve(
     min_replicas: Annotated[int, typer.Option(help="Replicas kept without load.")] = 1,
     max_replicas: Annotated[int, typer.Option(help="Replicas under load at most.")] = 2,
     code: Code = None,
+    allow: Allow = None,
     address: Address = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Deploy, ask it once, end.")] = False,
     store: StoreUri = None,
@@ -139,6 +140,7 @@ def predict(
     file_format: Annotated[str | None, typer.Option("--format", help=f"{BY_PATH}; unset: by its ending.")] = None,
     num_workers: Annotated[int, typer.Option("--workers", help="Scoring processes.")] = 1,
     code: Code = None,
+    allow: Allow = None,
     address: Address = None,
     store: StoreUri = None,
     as_json: AsJson = False,

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from raypipe.errors import ArtifactError, NonFiniteLossError
+from raypipe.errors import ArtifactError, ModelError, NonFiniteLossError
+from raypipe.model import own_code
 from raypipe.model.build import build_model
-from raypipe.model.zoo import imported
 from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature
+from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
 from raypipe.storage import Store
 from raypipe.storage.publish import publish, read_published
@@ -59,7 +60,7 @@ def write_artifact(
         transforms=dataset.transforms,
         feature_shape=dataset.feature_shape,
         dataset=dataset.version,
-        code=imported.source_digests(spec.path, code_dir) if isinstance(spec, ImportModel) else {},
+        code=own_code.source_digests(spec.path, code_dir) if isinstance(spec, ImportModel) else {},
         versions={"torch": torch.__version__, "python": platform.python_version()},
     )
     files = {DESCRIPTION: artifact.to_json(), WEIGHTS: safetensors.torch.save(tensors)}
@@ -79,9 +80,8 @@ def read_artifact(store: Store, ref: ArtifactRef, *, code_dir: Path | None = Non
         spec = _MODEL.validate_python(artifact.model)
     except (ValidationError, KeyError) as error:
         raise ArtifactError(f"{store.uri}/{ref.key} is not an artifact this raypipe reads: {error}") from None
-    if isinstance(spec, ImportModel):
-        _check_code(artifact, spec, code_dir)
-    module = build_model(spec, artifact.signature, artifact.feature_shape, code_dir)
+    own = _checked_code(artifact, spec, code_dir) if isinstance(spec, ImportModel) else None
+    module = build_model(spec, artifact.signature, artifact.feature_shape, code_dir, own=own)
     try:
         module.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
     except (RuntimeError, SafetensorError, KeyError) as error:
@@ -99,10 +99,15 @@ def _stored(name: str, tensor: Any) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()  # tied weights share memory, which safetensors refuses
 
 
-def _check_code(artifact: Artifact, spec: ImportModel, code_dir: Path | None) -> None:
-    found = imported.source_digests(spec.path, code_dir)
-    # A file that only this machine has was not imported by the training either.
-    other = [name for name, digest in artifact.code.items() if found.get(name) != digest]
+def _checked_code(artifact: Artifact, spec: ImportModel, code_dir: Path | None) -> OwnModule:
+    """The caller's module, if it is the one of the training; nothing of it has run yet."""
+    try:
+        own = own_code.read_module(spec.path, code_dir)
+    except ModelError as error:
+        raise ArtifactError(error.message, error.hint) from None
+    # Of what the module imports, a file that only this machine has was not imported by the training either.
+    names = sorted({*artifact.code, *own.needed})
+    other = [name for name in names if name not in artifact.code or own.digests.get(name) != artifact.code[name]]
     if other:
         more = f" and {len(other) - MAX_FILES_TOLD} more" if len(other) > MAX_FILES_TOLD else ""
         raise ArtifactError(
@@ -110,3 +115,4 @@ def _check_code(artifact: Artifact, spec: ImportModel, code_dir: Path | None) ->
             f"{', '.join(other[:MAX_FILES_TOLD])}{more} changed or missing",
             "check out the whole folder of that training, or train again",
         )
+    return own

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from raypipe.errors import ModelError
-from raypipe.model.zoo import ZOO, imported
+from raypipe.model import own_code
+from raypipe.model.zoo import ZOO
 from raypipe.records import Signature
+from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
 
 
@@ -18,19 +20,27 @@ def num_outputs(signature: Signature) -> int:
     return len(signature.classes) if signature.classes is not None else 1
 
 
-def build_model(spec: Model, signature: Signature, feature_shape: tuple[int, ...], code_dir: Path | None) -> nn.Module:
+def build_model(
+    spec: Model,
+    signature: Signature,
+    feature_shape: tuple[int, ...],
+    code_dir: Path | None,
+    *,
+    own: OwnModule | None = None,
+) -> nn.Module:
     """Build the network and run two rows of zeros through it.
 
     Args:
         feature_shape: shape of one row after the transforms.
         code_dir: folder that `kind: import` paths start from.
+        own: the module of `kind: import`, where it was read already.
     Returns:
         A module reading float32 [B, *feature_shape] and giving [B, num_outputs].
     Raises:
         ModelError: it cannot be built, or its output does not fit the target.
     """
     if isinstance(spec, ImportModel):
-        imported.import_module(spec.path, code_dir)
+        own_code.run_module(own or own_code.read_module(spec.path, code_dir))
     width = num_outputs(signature)
     module = ZOO[spec.kind](spec, feature_shape, width)
     _check_output(module, spec, feature_shape, width, signature)

@@ -17,7 +17,7 @@ from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
 from raypipe.pipeline.unfinished import GOES_ON, UnfinishedRun, kept
 from raypipe.pipeline.unfinished import find as find_unfinished
 from raypipe.records import DatasetVersion, TrainResult, TuneResult
-from raypipe.spec.files import code_digests, module_file
+from raypipe.spec.code import find_module
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
@@ -278,7 +278,4 @@ def _code_digests(planner: Planner) -> dict[str, str] | None:
     model = planner.spec.model
     if not isinstance(model, ImportModel):
         return None
-    file = module_file(model.path, planner.code_dir)
-    if file is None:
-        raise SpecError(f"model.path: {model.path} names no module that can be found from {planner.code_dir}")
-    return code_digests(model.path, file)
+    return find_module(model.path, planner.code_dir).digests

@@ -20,6 +20,7 @@ from raypipe.errors import ClusterError, ResourceError, SpecError, causes, maske
 from raypipe.runtime.local import announced
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
 from raypipe.spec.addresses import refuse_userinfo
+from raypipe.spec.code import ALLOW_MODULES
 
 ANY_ENV = {
     # Train drains its report queue once per poll, and datasource V2 starts up to 32 actors to read one small file.
@@ -29,8 +30,9 @@ ANY_ENV = {
 }
 """Set in this process and in those of any cluster, unless the user set them."""
 
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
-"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard."""
+PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", ALLOW_MODULES)
+"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard.
+And which installed modules the caller lets a model name."""
 
 LOCAL_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -65,7 +65,7 @@ class ModelApp:
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
-            open_store(store_uri), self.model.artifact, code_dir=_here(code_dir), device=device
+            open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
         )
         self.signature = self.predictor.signature
         self._batcher = Batcher(self.predictor.predict, self.spec.batching, self.spec.request_timeout_s)
@@ -221,11 +221,3 @@ def _below(scope: Any) -> str:
     """The path below the application's route prefix."""
     path, prefix = scope["path"], scope.get("root_path", "")
     return path[len(prefix) :] or "/" if prefix and path.startswith(prefix) else path
-
-
-def _here(code_dir: str | None) -> Path | None:
-    """The driver's folder where this machine has it, else the folder that Ray shipped it to."""
-    if code_dir is None:
-        return None
-    path = Path(code_dir)
-    return path if path.is_dir() else Path.cwd()

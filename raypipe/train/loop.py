@@ -22,11 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.data.shards import share
 from raypipe.errors import NonFiniteLossError, RaypipeError
+from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
-from raypipe.model.zoo import imported
 from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TrainResult
 from raypipe.runtime import seeds
 from raypipe.spec.base import fingerprint
@@ -79,7 +79,7 @@ class TrainOrder:
                 "rows": {"resident_bytes"},
             },
         )
-        code = imported.source_digests(model.path, self.code_dir) if isinstance(model, ImportModel) else None
+        code = own_code.source_digests(model.path, self.code_dir) if isinstance(model, ImportModel) else None
         return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
 
 

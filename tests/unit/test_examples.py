@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from raypipe.errors import ModelError
+from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.predictor import Predictor
-from raypipe.model.zoo import imported
 from raypipe.records import Column, DatasetVersion, Signature, Split
 from raypipe.spec.load import load_pipeline
 from raypipe.spec.model import ImportModel
@@ -339,5 +339,5 @@ def test_network_function_that_fails_is_told_with_its_own_words(tmp_path: Path):
 
 
 def test_import_of_a_network_chooses_keras_torch_backend():
-    imported.import_module(KERAS.path, YOUR_MODEL)
+    own_code.run_module(own_code.read_module(KERAS.path, YOUR_MODEL))
     assert sys.modules["keras"].backend.backend() == "torch"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,19 +15,19 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from raypipe.errors import ModelError
-from raypipe.spec.files import code_digests
+from raypipe.model import own_code
 from raypipe.spec.model import ImportModel
 
 
 def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    """Call the function; it may name `input_shape` and `num_outputs`, which come from the data.
+    """Call the function of the module that runs; it may name `input_shape` and `num_outputs`, which come from the data.
 
     First weights follow torch's seed, also where the function draws them from Python's or numpy's generator.
 
     Raises:
         ModelError: there is no such function, or it returns no network.
     """
-    function = getattr(import_module(spec.path), spec.path.partition(":")[2], None)
+    function = getattr(own_code.running(spec.path), spec.path.partition(":")[2], None)
     if not callable(function):
         raise ModelError(f"model.path: {spec.path} names no function of that module")
     offered = {"input_shape": input_shape, "num_outputs": num_outputs}
@@ -121,52 +117,3 @@ def _one_seed() -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
-
-
-def import_module(path: str, code_dir: Path | None = None) -> ModuleType:
-    """Import the module of `model.py:build` or `package.module:build`.
-
-    Args:
-        code_dir: searched first, where it exists; a worker's PYTHONPATH or working_dir may hold its files instead.
-    Raises:
-        ModelError: it cannot be imported; the module's own error is told.
-    """
-    os.environ.setdefault("KERAS_BACKEND", "torch")  # the one backend whose models are torch modules
-    name = module_name(path)
-    if code_dir is not None:
-        _look_first_in(code_dir, name)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"model.path: {path}: no module '{error.name}' here",
-            "run from the pipeline file's folder, give --code DIR, or install what the module imports",
-        ) from None
-    except Exception as error:  # the user's module may raise anything while it is imported
-        raise ModelError(f"model.path: {path} failed while being imported: {type(error).__name__}: {error}") from error
-
-
-def _look_first_in(code_dir: Path, name: str) -> None:
-    """Every pipeline may have its `model.py`: one from another folder, or what that imports, must not stand in."""
-    folder = str(code_dir.absolute())
-    if sys.path[:1] != [folder]:
-        sys.path.insert(0, folder)
-    source = code_dir.absolute() / f"{name.replace('.', '/')}.py"
-    known: Any = sys.modules.get(name)
-    if known is not None and source.is_file() and not source.samefile(known.__file__):
-        for file in code_digests(name, Path(known.__file__)):
-            sys.modules.pop(file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
-        for package in [m for m in sys.modules if name.startswith(f"{m}.")]:
-            del sys.modules[package]
-
-
-def module_name(path: str) -> str:
-    """`nets/model.py:build` -> `nets.model`."""
-    source = path.partition(":")[0]
-    return source.removesuffix(".py").removeprefix("./").replace("/", ".") if source.endswith(".py") else source
-
-
-def source_digests(path: str, code_dir: Path | None = None) -> dict[str, str]:
-    """SHA-256 of the module's file and of those it imports from beside it: another source is another model."""
-    file: Any = import_module(path, code_dir).__file__
-    return code_digests(path, Path(file))

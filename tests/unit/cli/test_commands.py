@@ -57,6 +57,28 @@ def test_validate_bad_file_json_is_an_error_document(file: Path):
     assert (answer.exit_code, error["kind"], error["exit_code"]) == (2, "SpecError", 2)
 
 
+def test_validate_names_the_function_that_is_meant_without_importing_the_module(file: Path):
+    (file.parent / "model.py").write_text("raise RuntimeError('imported')\ndef build(): ...\n")
+    answer = runner.invoke(app, ["validate", str(file), "--set", "model={kind: import, path: 'model.py:biuld'}"])
+    assert answer.exit_code == 2
+    assert (
+        "model.path: model.py:biuld: model.py has no function or class 'biuld', did you mean 'build'?" in answer.stderr
+    )
+
+
+def test_validate_takes_an_installed_module_only_where_it_is_allowed(file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAYPIPE_ALLOW_MODULES", "")
+    words = ["validate", str(file), "--set", "model={kind: import, path: 'yaml.loader:Loader'}"]
+    refused = runner.invoke(app, words)
+    assert refused.exit_code == 2 and "give --allow-module yaml.loader" in refused.stderr
+    assert runner.invoke(app, [*words, "--allow-module", "yaml.loader"]).exit_code == 0
+
+
+def test_code_that_is_no_folder_is_refused(file: Path):
+    answer = runner.invoke(app, ["serve", "flowers", "--code", "nowhere"])
+    assert answer.exit_code == 2 and "nowhere" in answer.stderr
+
+
 def test_validate_imports_neither_ray_nor_torch(file: Path):
     code = (
         "import sys; from raypipe.cli.main import app; app(['validate', sys.argv[1]], standalone_mode=False); "

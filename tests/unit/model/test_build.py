@@ -97,15 +97,16 @@ def test_build_model_two_folders_with_a_helper_of_one_name_each_gets_its_own(
 @pytest.mark.parametrize(
     ("source", "path", "message"),
     [
-        ("import nothing_of_that_name", "model.py:build", "no module 'nothing_of_that_name' here"),
-        ("1 / 0", "model.py:build", "failed while being imported: ZeroDivisionError"),
-        ("def other(): ...", "model.py:build", "names no function of that module"),
+        ("import nothing_of_that_name\ndef build(): ...", "model.py:build", "no module 'nothing_of_that_name' here"),
+        ("1 / 0\ndef build(): ...", "model.py:build", "failed while being imported: ZeroDivisionError"),
+        ("def other(): ...", "model.py:build", "no function or class 'build'"),
         ("build = 3", "model.py:build", "names no function of that module"),
         ("def build(hidden): ...", "model.py:build", r"cannot be called with \[\]: missing a required argument"),
         ("def build(): return 'text'", "model.py:build", "returned str; it must return a torch.nn.Module"),
         ("def build(): raise KeyError('boom')", "model.py:build", "failed with .*KeyError: 'boom'"),
         ("def build(): return len(3)", "model.py:build", "failed with .*TypeError: object of type 'int'"),
-        ("", "absent.py:build", "no module 'absent' here"),
+        ("raise SystemExit(3)\ndef build(): ...", "model.py:build", "failed while being imported: SystemExit: 3"),
+        ("", "absent.py:build", r"absent\.py does not exist"),
     ],
 )
 def test_build_model_own_code_that_does_not_work_says_why(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from raypipe.errors import SpecError
-from raypipe.spec.files import check_files, code_digests, module_file
+from raypipe.spec.files import check_files
 from raypipe.spec.load import load_pipeline, parse_pipeline, with_values
 
 GOOD = """\
@@ -208,52 +205,3 @@ def test_check_files_everything_there_or_remote_says_nothing(tmp_path: Path):
         (tmp_path / "p.yaml").write_text(text)
         check_files(load_pipeline(tmp_path / "p.yaml"))
     check_files(load_pipeline(tmp_path / "p.yaml", ["data.root=s3://bucket", "data.source.path=rows.csv"]))
-
-
-def test_module_file_finds_packages_without_importing_them(tmp_path: Path):
-    (tmp_path / "nets").mkdir()
-    (tmp_path / "nets" / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    (tmp_path / "nets" / "small.py").write_text("raise RuntimeError('imported')\n")
-    assert module_file("nets.small:build", tmp_path) == tmp_path / "nets" / "small.py"
-    assert module_file("nets/small.py:build", tmp_path) == tmp_path / "nets" / "small.py"
-    assert module_file("nets.large:build", tmp_path) is None
-    assert "nets" not in sys.modules
-
-
-def write_sources(folder: Path, **sources: str) -> None:
-    for name, text in sources.items():
-        file = folder / f"{name.replace('__', '/')}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-
-def test_code_digests_follow_imports_below_the_folder_and_nothing_else(tmp_path: Path):
-    write_sources(
-        tmp_path,
-        model="import torch, helpers\ndef build():\n    from nets.deep import layers, other\n",
-        helpers="import model  # a circle\n",
-        nets__deep__layers="from . import sizes\nfrom ..top import thing\n",
-        nets__deep__sizes="",
-        nets__top="not python (\n",
-        unrelated="",
-        nets__unrelated="",
-    )
-    (tmp_path / "nets" / "__init__.py").write_text("")
-    digests = code_digests("model.py:build", tmp_path / "model.py")
-    files = ["helpers.py", "model.py", "nets/__init__.py", "nets/deep/layers.py", "nets/deep/sizes.py", "nets/top.py"]
-    assert list(digests) == files
-    assert digests["nets/top.py"] == hashlib.sha256(b"not python (\n").hexdigest()
-
-
-@pytest.mark.parametrize("path", ["nets.small:build", "nets/small.py:build", "./nets/small.py:build"])
-def test_code_digests_of_a_module_in_a_package_start_where_its_name_does(tmp_path: Path, path: str):
-    write_sources(tmp_path, nets__small="import helpers\n", helpers="")
-    assert list(code_digests(path, tmp_path / "nets" / "small.py")) == ["helpers.py", "nets/small.py"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_code_digests_of_an_unreadable_import_name_it(tmp_path: Path):
-    write_sources(tmp_path, model="import secret\n", secret="")
-    (tmp_path / "secret.py").chmod(0)
-    with pytest.raises(SpecError, match=r"imports .*secret\.py, which cannot be read"):
-        code_digests("model.py:build", tmp_path / "model.py")
