@@ -6,9 +6,9 @@ DatasetVersion -> TrainResult (or TuneResult) -> EvaluationReport -> ModelVersio
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FailFast
 
 Value = str | int | float | bool
 """A class label or a category."""
@@ -41,7 +41,7 @@ class Column(Record):
 class Signature(Record):
     """What a model reads and answers."""
 
-    inputs: tuple[Column, ...]
+    inputs: Annotated[tuple[Column, ...], FailFast()]
     """Raw feature columns, in order."""
     task: Literal["classification", "regression"]
     target: str

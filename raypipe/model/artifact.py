@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from raypipe.errors import ArtifactError, ModelError, NonFiniteLossError
-from raypipe.model import own_code
-from raypipe.model.build import build_model
+from raypipe.model import own_code, untrusted
+from raypipe.model.build import build_model, outline
 from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature
 from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
 from raypipe.storage import Store
-from raypipe.storage.publish import publish, read_published
+from raypipe.storage.publish import publish, read_manifest, read_published
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "artifact.json"
@@ -36,8 +36,8 @@ class Artifact(Record):
     model: dict[str, Any]
     """The model's part of the pipeline file."""
     signature: Signature
-    transforms: tuple[dict[str, Any], ...]
-    feature_shape: tuple[int, ...]
+    transforms: Annotated[tuple[dict[str, Any], ...], FailFast()]
+    feature_shape: Annotated[tuple[int, ...], FailFast()]
     dataset: str
     code: dict[str, str] = {}
     """`kind: import`: SHA-256 of the module's file and those below its folder, by path from there; the code itself is
@@ -72,21 +72,42 @@ def read_artifact(store: Store, ref: ArtifactRef, *, code_dir: Path | None = Non
 
     Raises:
         DigestMismatch: bytes changed since they were written.
-        ArtifactError: written by another format, or the user's code changed since.
+        ArtifactError: written by another format, forged, or the user's code is not here or changed since.
     """
-    files = read_published(store, ref.key, digest=ref.digest)
+    where = f"{store.uri}/{ref.key}"
     try:
-        artifact = Artifact.model_validate_json(files[DESCRIPTION])
-        spec = _MODEL.validate_python(artifact.model)
-    except (ValidationError, KeyError) as error:
-        raise ArtifactError(f"{store.uri}/{ref.key} is not an artifact this raypipe reads: {error}") from None
+        size = read_manifest(store, ref.key).size_of(DESCRIPTION)
+        if size > untrusted.MAX_DESCRIPTION_BYTES:
+            untrusted.refuse(f"{DESCRIPTION} has {size} bytes; at most {untrusted.MAX_DESCRIPTION_BYTES} are read")
+        files = read_published(store, ref.key, (DESCRIPTION, WEIGHTS), digest=ref.digest)
+        artifact, spec = _described(files[DESCRIPTION])
+        shapes = untrusted.tensor_shapes(files[WEIGHTS])
+        if not isinstance(spec, ImportModel):  # a network without memory: a layer may be as wide as was forged
+            untrusted.check_weights(shapes, outline(spec, artifact.signature, artifact.feature_shape).state_dict())
+    except ArtifactError as error:
+        raise ArtifactError(f"{where} is not an artifact this raypipe reads: {error.message}", error.hint) from None
     own = _checked_code(artifact, spec, code_dir) if isinstance(spec, ImportModel) else None
     module = build_model(spec, artifact.signature, artifact.feature_shape, code_dir, own=own)
     try:
+        untrusted.check_weights(shapes, module.state_dict())
         module.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
-    except (RuntimeError, SafetensorError, KeyError) as error:
-        raise ArtifactError(f"{store.uri}/{ref.key}: the weights do not fit the model: {error}") from None
+    except (RuntimeError, SafetensorError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{where}: the weights do not fit the model: {str(error)[:300]}") from None
+    except ArtifactError as error:
+        raise ArtifactError(f"{where}: {error.message}", error.hint) from None
     return artifact, module.eval()
+
+
+def _described(data: bytes) -> tuple[Artifact, Model]:
+    """The description and its model, every field judged; nothing was allocated or run by it."""
+    try:
+        artifact = Artifact.model_validate_json(data)
+        spec = _MODEL.validate_python(artifact.model)
+    except ValidationError as error:
+        untrusted.refuse(untrusted.first_problem(error))
+    untrusted.check_signature(artifact.signature)
+    untrusted.check_transforms(artifact.transforms, artifact.signature, artifact.feature_shape)
+    return artifact, spec
 
 
 def _stored(name: str, tensor: Any) -> Tensor:

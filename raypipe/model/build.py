@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from raypipe.errors import ModelError
+from raypipe.errors import ArtifactError, ModelError
 from raypipe.model import own_code
 from raypipe.model.zoo import ZOO
 from raypipe.records import Signature
@@ -45,6 +45,21 @@ def build_model(
     module = ZOO[spec.kind](spec, feature_shape, width)
     _check_output(module, spec, feature_shape, width, signature)
     return module
+
+
+def outline(spec: Model, signature: Signature, feature_shape: tuple[int, ...]) -> nn.Module:
+    """One of our own networks without memory: its tensors have names and shapes, but no values.
+
+    Raises:
+        ArtifactError: it cannot be built for such rows.
+    """
+    try:
+        with torch.device("meta"):
+            return ZOO[spec.kind](spec, feature_shape, num_outputs(signature))
+    except ModelError as error:
+        raise ArtifactError(error.message, error.hint) from None
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # a size beyond what torch counts
+        raise ArtifactError(f"model: it cannot be built: {type(error).__name__}: {str(error)[:200]}") from None
 
 
 def _check_output(

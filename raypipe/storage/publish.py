@@ -33,6 +33,10 @@ class Manifest(Record):
 
     files: dict[str, FileDigest]
 
+    def size_of(self, name: str) -> int:
+        """Bytes of a file; 0 where there is none."""
+        return self.files[name].size_bytes if name in self.files else 0
+
     @property
     def digest(self) -> str:
         """One digest for all files."""
