@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from raypipe.data import columns
+from raypipe.data.losses import Losses, Targets
 from raypipe.errors import DataError
 
 MAX_KEPT = 1000
@@ -29,24 +31,48 @@ SHOWN_VALUES = 16
 
 @dataclass
 class BadRows:
-    """Rows that break the schema, or an expectation that sets them aside."""
+    """Rows that break the schema, or an expectation that sets them aside.
+
+    Attributes:
+        kept: the first MAX_KEPT: `reason`, `row`, and where it is: `position` in the block, `row_number` or `row_id`.
+        reasons: for what -> how many rows; a row may have several.
+        targets: what the model would have learned of them.
+    """
 
     num_rows: int = 0
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """The first MAX_KEPT: `reason`, `row`, and where it is: `position` in the block, `row_number` or `row_id`."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    targets: Targets = field(default_factory=Targets)
 
 
-def refuse_too_many(bad: BadRows, num_rows: int, max_frac: float, notes: Sequence[str] = ()) -> None:
-    """Raise DataError when more than `max_frac` of all rows are bad; shows the first of them, and the notes."""
+def refuse_too_many(
+    bad: BadRows,
+    num_rows: int,
+    max_frac: float,
+    notes: Sequence[str] = (),
+    losses: Losses | None = None,
+    remedies: Sequence[str] = (),
+) -> None:
+    """Raise DataError when more than `max_frac` of all rows are bad.
+
+    Args:
+        notes: lines to show after the first bad rows.
+        losses: what goes with the bad rows; allowing more of them is only advised where that is known.
+        remedies: what helps against the reasons.
+    """
     allowed = int(Fraction(str(max_frac)) * num_rows)
     if bad.num_rows <= allowed:
         return
     lines = "".join(f"\n  {_place(k)}: {k['reason']}: {_short(k['row'])}" for k in bad.kept[:NUM_TOLD])
-    lines += "".join(f"\n  {note}" for note in notes)
+    lost = losses.lines() if losses else []
+    lines += "".join(f"\n  {note}" for note in [*notes, *lost])
+    advice = [*(remedies or ["mend the rows"])]
+    if losses and lost and not losses.aside.num_unknown:
+        advice.append("or, if the model may do without them as told above, raise data.bad_rows.max_frac")
     raise DataError(
         f"{bad.num_rows} of {num_rows} rows break the schema or an expectation; data.bad_rows.max_frac={max_frac:g} "
         f"allows {allowed}{lines}",
-        "mend the rows, add an `impute` transform for missing values, or raise data.bad_rows.max_frac",
+        "; ".join(advice),
     )
 
 

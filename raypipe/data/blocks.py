@@ -76,6 +76,7 @@ class BlockSummary:
         content: summary of the good rows, see content.py.
         num_bytes: of the pieces.
         raw_bytes: of the values that are stored; a function of the rows alone, however a block keeps them.
+        target_sum: regression: of the targets of good rows.
     """
 
     profile: Profile
@@ -87,6 +88,7 @@ class BlockSummary:
     content: np.ndarray | None = None
     num_bytes: int = 0
     raw_bytes: int = 0
+    target_sum: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,17 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     table = packing.packed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
     labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
     validate.refuse_no_classes(labels, schema.target)
-    raw_bytes = sum(columns.raw_bytes(values[name]) for name in wanted)
     summary = BlockSummary(
-        profile, True, len(row_id), bad, counted, labels, content_sums(row_id), table.nbytes, raw_bytes
+        profile,
+        True,
+        len(row_id),
+        bad,
+        counted,
+        labels,
+        content_sums(row_id),
+        table.nbytes,
+        raw_bytes=sum(columns.raw_bytes(values[name]) for name in wanted),
+        target_sum=0.0 if schema.task == "classification" else float(np.sum(values[schema.target])),
     )
     watched: list[Watched] = []
     if order.num_watched:

@@ -17,7 +17,7 @@ import ray.data
 from ray.data import ExecutionResources
 from ray.exceptions import RayError, RayTaskError
 
-from raypipe.data import content
+from raypipe.data import content, stray
 from raypipe.data.agreement import MixedTypes, as_text, common_kinds, read_as_mixed
 from raypipe.data.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.blocks import BlockOrder, BlockSummary, cut_task, profile_task
@@ -25,7 +25,9 @@ from raypipe.data.columns import Kind
 from raypipe.data.expectations import check_columns, columns_of, refuse_undescribed
 from raypipe.data.fitting import check_types
 from raypipe.data.formats import FORMATS
+from raypipe.data.losses import Targets
 from raypipe.data.masking import Masking, read_keys, withheld
+from raypipe.data.problems import Problems
 from raypipe.data.ranges import num_parts
 from raypipe.data.reading import require
 from raypipe.data.split import SPLITS
@@ -75,6 +77,7 @@ class Cut:
     pieces: list[list[ray.ObjectRef]] = field(default_factory=list)
     watched: list[list[ray.ObjectRef]] = field(default_factory=list)
     labels: Counter[Any] = field(default_factory=Counter)
+    _aside: Targets = field(default_factory=Targets)
     _room: int = MAX_KEPT
 
     def add(self, blocks: Iterable[BlockSummary]) -> None:
@@ -86,6 +89,8 @@ class Cut:
         for block in blocks:
             self.labels.update(block.labels)
             block.labels.clear()
+            self._aside.add(block.bad.targets)
+            block.bad.targets.classes.clear()
             refuse_no_classes(self.labels, self.order.spec.target)
             del block.bad.kept[self._room :]
             self._room -= len(block.bad.kept)
@@ -107,9 +112,14 @@ class Cut:
     def raw_bytes(self) -> int:
         return sum(block.raw_bytes for block in self.blocks)
 
+    def kept(self) -> Targets:
+        """The targets of good rows."""
+        return Targets(Counter(self.labels), sum(block.target_sum for block in self.blocks), self.num_good)
+
     def bad(self) -> BadRows:
         """Bad rows of all blocks, numbered from 1 as in the files; each source counts by itself."""
         total = BadRows()
+        total.targets.add(self._aside)
         before: Counter[str] = Counter()
         for block, part in zip(self.blocks, self.parts, strict=True):
             source = {} if part.field == "source" else {"source": part.field}
@@ -117,6 +127,7 @@ class Cut:
                 numbered = {"row_number": before[part.field] + row["position"] + 1, **source}
                 total.kept.append({**numbered, "reason": row["reason"], "row": row["row"]})
             total.num_rows += block.bad.num_rows
+            total.reasons += block.bad.reasons
             before[part.field] += block.profile.num_rows
         return total
 
@@ -172,15 +183,45 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
         refuse_absent(found, source, spec)
     if not cut.num_rows:
         raise DataError("data.source holds no rows", "name files that hold data")
-    schema = schema_of(spec, profiles)
-    check_types(spec.transforms, schema.inputs)
-    check_columns(spec.expectations, cut.kinds(), schema.columns)
-    refuse_undescribed(spec.expectations, [*schema.features, schema.target])
+    try:
+        schema = _schema(spec, profiles)
+    except DataError as error:
+        raise stray.explained(error, _looked_at(stray.wanted(error), sources), spec) from None
     if schema != guessed or not all(block.is_checked for block in cut.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
         del cut  # and the pieces that were cut in vain
         cut, _ = _cut_once(replace(order, schema=schema, others=None), sources, ctx)
     return cut, schema
+
+
+def _schema(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
+    """One schema for all blocks, which transforms and expectations fit. Raises DataError, for all columns at once."""
+    schema = schema_of(spec, profiles)
+    kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
+    problems = Problems()
+    with problems.collected():
+        check_types(spec.transforms, schema.inputs)
+    with problems.collected():
+        check_columns(spec.expectations, kinds, schema.columns)
+    with problems.collected():
+        refuse_undescribed(spec.expectations, [*schema.features, schema.target])
+    problems.refuse()
+    return schema
+
+
+def _looked_at(names: Sequence[str], sources: Sequence[Part]) -> dict[str, stray.TextTally]:
+    """What text the columns hold; of one that turns out to hold hardly any number, as much as shows that."""
+    tallies = {name: stray.TextTally() for name in names}
+    before: Counter[str] = Counter()
+    for block, part in _blocks(sources) if names else ():
+        (some, num_rows) = collect([stray.look_task.remote(block, names)], "looking for text among numbers")[0]
+        for name, tally in some.items():
+            tallies[name].add(tally, before[part.field])
+        before[part.field] += num_rows
+        names = [name for name in names if tallies[name].is_of_numbers or not tallies[name].num_values]
+        if not names:
+            break
+    return tallies
 
 
 def _cut_once(order: BlockOrder, sources: Sequence[Part], ctx: RunContext) -> tuple[Cut, Schema | None]:

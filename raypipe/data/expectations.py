@@ -16,6 +16,7 @@ import pyarrow.compute
 
 from raypipe.data.columns import NUMBERS, Kind
 from raypipe.data.hashing import Values
+from raypipe.data.problems import NeedsNumbers, Problems
 from raypipe.errors import DataError, did_you_mean
 from raypipe.spec.expectations import (
     DriftExpectation,
@@ -82,15 +83,19 @@ def columns_of(expectations: Iterable[Expectation]) -> tuple[str, ...]:
 
 
 def refuse_unknown(expectations: Sequence[Expectation], there: Sequence[str]) -> None:
-    """Raise DataError when an expectation names a column that is not there."""
+    """Raise DataError when expectations name columns that are not there; tells all."""
+    problems = Problems()
     for index, expectation in enumerate(expectations):
         for name in getattr(expectation, "columns", None) or []:
             if name not in there:
-                raise DataError(
-                    f"data.expectations[{index}] ({expectation.kind}): column '{name}' is not there"
-                    f"{did_you_mean(name, there)}; the columns are {list(there)[:50]}",
-                    "correct the name, or add it to data.source.columns",
+                problems.add(
+                    DataError(
+                        f"data.expectations[{index}] ({expectation.kind}): column '{name}' is not there"
+                        f"{did_you_mean(name, there)}; the columns are {list(there)[:50]}",
+                        "correct the name, or add it to data.source.columns",
+                    )
                 )
+    problems.refuse()
 
 
 def refuse_undescribed(expectations: Sequence[Expectation], described: Sequence[str]) -> None:
@@ -113,14 +118,18 @@ def check_columns(expectations: Sequence[Expectation], kinds: Mapping[str, Kind]
         kinds: column -> what the files hold; all columns are there (refuse_unknown).
         required: columns whose arrays the schema checks (features, target, split key).
     Raises:
-        DataError: a column is of a type the expectation cannot look at, or a pattern is not RE2.
+        DataError: a column is of a type the expectation cannot look at, or a pattern is not RE2; tells all.
     """
     required = set(required)
+    problems = Problems()
     for index, expectation in enumerate(expectations):
         for name in getattr(expectation, "columns", None) or []:
-            _check_kind(index, expectation, name, kinds[name], name in required)
+            with problems.collected():
+                _check_kind(index, expectation, name, kinds[name], name in required)
         if isinstance(expectation, MatchesExpectation):
-            _check_regex(index, expectation)
+            with problems.collected():
+                _check_regex(index, expectation)
+    problems.refuse()
 
 
 def violations(
@@ -297,10 +306,10 @@ def _check_kind(index: int, expectation: Expectation, name: str, kind: Kind, is_
     elif isinstance(expectation, DriftExpectation) and expectation.metric == "ks" and not is_number:
         wanted = "numbers for metric: ks"
     if wanted is not None:
-        raise DataError(
-            f"data.expectations[{index}]: {expectation.kind} needs {wanted}, but column '{name}' holds {kind}",
-            "correct the expectation, or the values that give the column this type",
-        )
+        message = f"data.expectations[{index}]: {expectation.kind} needs {wanted}, but column '{name}' holds {kind}"
+        hint = "correct the expectation, or the values that give the column this type"
+        is_stray = is_text and not kind.form and wanted.startswith("numbers")
+        raise NeedsNumbers(message, hint, name) if is_stray else DataError(message, hint)
     if kind.form and not is_required:
         raise DataError(
             f"data.expectations[{index}]: {expectation.kind} on '{name}', which holds {kind} and is no feature; only "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raypipe.data.problems import Problems
 from raypipe.data.transforms import KINDS, FittedTransforms, State, base
 from raypipe.data.transforms.base import Kind, Values
 from raypipe.data.transforms.fitted import ready
@@ -117,19 +118,27 @@ def partials(
 
 
 def check_types(transforms: Sequence[Transform], inputs: Sequence[Column]) -> None:
-    """Raise DataError unless every transform fits its columns and all text becomes numbers; reads no rows."""
+    """Raise DataError unless every transform fits its columns and all text becomes numbers; reads no rows.
+
+    All columns that do not fit are told together; of each, the first transform that refuses it.
+    """
     now = {column.name: column for column in inputs}
     left_out: set[str] = set()
+    problems = Problems()
     for transform in transforms:
         kind = KINDS[transform.kind]
-        after = {name: kind.check(transform, now[name]) for name in transform.columns}
-        if not kind.joint:
-            now.update(after)
-        elif not getattr(transform, "keep", True):
+        for name in transform.columns:
+            column = now.pop(name, None)
+            if column is not None:
+                with problems.collected():
+                    after = kind.check(transform, column)
+                    now[name] = column if kind.joint else after
+        if kind.joint and not getattr(transform, "keep", True):
             left_out.update(transform.columns)
     for column in now.values():
         if column.dtype == "string" and column.name not in left_out:
-            raise base.still_text(column)
+            problems.add(base.still_text(column))
+    problems.refuse()
 
 
 def passes(transforms: Sequence[Transform]) -> list[list[Transform]]:

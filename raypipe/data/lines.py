@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from raypipe.data.files import HTTP, SourceFile, open_file, open_text
 from raypipe.data.reading import FileRange
+from raypipe.data.remedies import NOT_UTF8
 from raypipe.errors import DataError
 
 CHUNK_BYTES = 64 * 2**20
@@ -27,6 +28,9 @@ MAX_BLANK_ROWS = 100_000
 NEWLINE = ord("\n")
 
 BOM = b"\xef\xbb\xbf"
+
+_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
+"""What `surrogateescape` makes of a byte that is no UTF-8 -> the character that Latin-1 has for it."""
 
 RowEnds = Callable[[bytes, bool], tuple[np.ndarray, bool]]
 """(bytes, whether they begin inside quotes) -> offsets after each row's end [n], and whether they end inside quotes."""
@@ -52,6 +56,11 @@ class Chunk:
     def row(self, number: int) -> bytes:
         start = int(self.ends[number - 1]) if number else 0
         return self.data[start : int(self.ends[number])]
+
+    def guessed(self) -> dict[int, str]:
+        """The rows that are no UTF-8, with each byte that does not fit read as Latin-1: a guess for people to see."""
+        rows = [row for row, why in self.unread.items() if why == NOT_UTF8]
+        return {row: self.row(row).decode(errors="surrogateescape").translate(_LATIN_1) for row in sorted(rows)}
 
     def after_blank(self, num_rows: int) -> Chunk:
         """The chunk with so many blank lines before it."""
@@ -240,7 +249,7 @@ class RowReader:
         if not _is_utf8(chunk.data):
             for row in range(len(chunk)):
                 if not _is_utf8(chunk.row(row)):
-                    chunk.unread[row] = "is no UTF-8 text"
+                    chunk.unread[row] = NOT_UTF8
         return chunk
 
     def _settled(self, chunk: Chunk) -> Chunk | None:

@@ -24,6 +24,7 @@ from raypipe.data.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.duplicates import Duplicates, find_duplicates
 from raypipe.data.fitting import Partial, partials
 from raypipe.data.leaks import Leaks, SharedGroups
+from raypipe.data.losses import Targets
 from raypipe.data.memory import keep_freed
 from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
@@ -246,7 +247,7 @@ def _kept(
 
     def set_aside(wrong: np.ndarray, reasons: Sequence[str]) -> None:
         kept[wrong] = False
-        _set_aside(table, rows[wrong], reasons, summary)
+        _set_aside(table, rows[wrong], reasons, spec, summary)
 
     drops = spec.split.leaks == "drop"
     if (row_id[1:] == row_id[:-1]).any():
@@ -265,8 +266,18 @@ def _kept(
     return kept
 
 
-def _set_aside(table: pa.Table, rows: np.ndarray, reasons: Sequence[str], summary: RangeSummary) -> None:
+def _set_aside(
+    table: pa.Table, rows: np.ndarray, reasons: Sequence[str], spec: DataSpec, summary: RangeSummary
+) -> None:
+    if not len(rows):
+        return
     summary.bad.num_rows += len(rows)
+    summary.bad.reasons.update(reasons)
+    target = packing.unpacked(table.select([spec.target]).take(pa.array(rows)))[spec.target]
+    if spec.task == "classification":
+        summary.bad.targets.add(Targets(columns.counts(target)))
+    else:
+        summary.bad.targets.add(Targets(sum=float(np.sum(target.to_numpy())), num=len(target)))
     for position, reason in zip(rows[: MAX_KEPT - len(summary.bad.kept)].tolist(), reasons, strict=False):
         row = shown(packing.unpacked(table.slice(position, 1)), 0)
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})

@@ -44,7 +44,8 @@ ABSENT_KEY = b"raypipe.absent"
 """Schema metadata, JSON: columns asked for by name that no row of a block has; they hold nulls where they are kept."""
 
 BAD = "__bad"
-"""Column of text that formats add for rows they could not read: why, or null; other columns are null or 0 there."""
+"""Column of text that formats add for rows they could not read: why, or null; other columns hold there what could be
+read of the row, which may be a guess, or null or 0."""
 
 
 class Part(Protocol):
@@ -159,17 +160,19 @@ def needed(source: SourceSpec) -> list[str] | None:
 
 
 def require(names: Sequence[str], there: Sequence[str], file: str) -> None:
-    """Raise MissingColumn unless all `names` are `there`."""
-    for name in names:
-        if name not in there:
-            others = [column for column in there if column != BAD]
-            what = f"{file}: column '{name}' is not there"
-            raise MissingColumn(
-                f"{what}{did_you_mean(name, others)}; the columns are {others[:50]}",
-                "correct the name in data.features, data.target, data.split.key, data.masking, or the columns, where "
-                "or dtypes of data.source",
-                f"{what}; it has {len(others)} columns",
-            )
+    """Raise MissingColumn unless all `names` are `there`; tells all that are not."""
+    missing = [name for name in dict.fromkeys(names) if name not in there]
+    if not missing:
+        return
+    others = [column for column in there if column != BAD]
+    bare = "; ".join(f"column '{name}' is not there" for name in missing)
+    what = "; ".join(f"column '{name}' is not there{did_you_mean(name, others)}" for name in missing)
+    raise MissingColumn(
+        f"{file}: {what}; the columns are {others[:50]}",
+        "correct the name in data.features, data.target, data.split.key, data.masking, or the columns, where or dtypes "
+        "of data.source",
+        f"{file}: {bare}; it has {len(others)} columns",
+    )
 
 
 def absent(schema: pa.Schema) -> frozenset[str]:

@@ -23,11 +23,13 @@ from raypipe.data.cutting import Cut, collect, cut_rows
 from raypipe.data.duplicates import Duplicates, all_repeats
 from raypipe.data.formats import FORMATS
 from raypipe.data.leaks import Leaks
+from raypipe.data.losses import Losses, Targets
 from raypipe.data.ranges import Apart
+from raypipe.data.remedies import remedies
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.storing import Stored, fit_stored, store_all
 from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
-from raypipe.data.validate import Schema
+from raypipe.data.validate import Schema, quantity_note
 from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
 from raypipe.runtime.context import RunContext
@@ -54,9 +56,11 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     _tell_rows(ctx, cut, time.monotonic() - started)
     for line in left_out(spec.index_columns(cut.kinds())):
         ctx.progress.say("data", line)
+    if note := quantity_note(cut.labels, spec.target):
+        ctx.progress.say("data", note)
     found = _watch(cut, spec)
     results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), found.duplicates)
-    refuse_too_many(cut.bad(), cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
+    _refuse_bad(cut.bad(), cut.kept(), cut, spec, judging.notes(results))
     judging.refuse_broken(results)
     _check_classes(cut, schema)
     content = cut.content_fingerprint(schema)
@@ -73,9 +77,11 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     try:
         stored = store_all(cut, found.state, found.apart, spec, signature, version, ctx)
         bad = _all_bad(cut, stored)
-        refuse_too_many(bad, cut.num_rows, spec.bad_rows.max_frac, judging.notes(results))
+        losses = _refuse_bad(bad, _kept(cut, stored), cut, spec, judging.notes(results))
         counted = judging.judge_count(spec.expectations, sum(stored.sizes().values()))
         judging.refuse_broken(counted)
+        if losses.is_uneven:
+            ctx.progress.say("data", f"{bad.num_rows} bad rows are set aside; {'; '.join(losses.lines())}")
         _say_leaks(stored, found, spec, ctx)
         _check_splits(stored, spec)
         signature = signature.model_copy(update={"classes": _classes(stored, schema)})
@@ -273,12 +279,13 @@ def _classes(stored: Stored, schema: Schema) -> tuple[Value, ...] | None:
     for item in stored.shards:
         labels[item.split].update(item.labels)
     classes = tuple(sorted(labels["train"]))
+    note = quantity_note(sum(labels.values(), Counter()), schema.target)
     for name in ("val", "test"):
         for label in sorted(set(labels[name]) - set(classes)):
             raise DataError(
                 f"label {label!r} of target '{schema.target}' is in {labels[name][label]} row(s) of {name} but in "
                 f"none of train; train has {list(classes)[:20]}",
-                "give more rows of it, remove them, or set another data.split.salt",
+                note or "give more rows of it, remove them, or set another data.split.salt",
             )
     if len(classes) < 2:
         raise _one_class(schema, " in train", classes)
@@ -294,8 +301,25 @@ def _all_bad(cut: Cut, stored: Stored) -> BadRows:
     total = cut.bad()
     for summary in stored.ranges:
         total.num_rows += summary.bad.num_rows
+        total.reasons += summary.bad.reasons
+        total.targets.add(summary.bad.targets)
         total.kept += summary.bad.kept[: MAX_KEPT - len(total.kept)]
     return total
+
+
+def _kept(cut: Cut, stored: Stored) -> Targets:
+    """The targets of the rows that are stored."""
+    kept = cut.kept()
+    for summary in stored.ranges:
+        kept.take_away(summary.bad.targets)
+    return kept
+
+
+def _refuse_bad(bad: BadRows, kept: Targets, cut: Cut, spec: DataSpec, notes: Sequence[str]) -> Losses:
+    """What goes with the bad rows. Raises DataError where they are more than the spec allows."""
+    losses = Losses(spec.target, bad.targets, kept)
+    refuse_too_many(bad, cut.num_rows, spec.bad_rows.max_frac, notes, losses, remedies(bad, spec))
+    return losses
 
 
 def _keep_bad_rows(bad: BadRows, version: str, ctx: RunContext) -> str | None:

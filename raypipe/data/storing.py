@@ -19,6 +19,7 @@ from raypipe.data.fitting import fit, has_enough, may_refuse, passes, try_partia
 from raypipe.data.ranges import RangeSummary, ShardOrder, StoredShard
 from raypipe.data.shards import share
 from raypipe.data.split import SPLITS, SplitState
+from raypipe.data.stray import encoded_numbers
 from raypipe.data.transforms import FittedTransforms
 from raypipe.records import Shard, Signature
 from raypipe.runtime.context import RunContext
@@ -131,6 +132,8 @@ def fit_stored(
         return [shard for found in collect(tasks, "fitting transforms") for shard in found]
 
     fitted = fit(transforms, signature.inputs, run)
+    for line in encoded_numbers(fitted.state()):
+        ctx.progress.say("data", line)
     if may_refuse(transforms) and not try_partials(transforms, fitted, [item.partials or [] for item in others]):
         groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
         tries = [ranges.try_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]

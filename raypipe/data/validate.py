@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from raypipe.data import bad_rows, columns
+from raypipe.data import bad_rows, columns, remedies
 from raypipe.data.agreement import common_kinds
 from raypipe.data.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.columns import NUMBERS, Kind
 from raypipe.data.expectations import columns_of, refuse_unknown
 from raypipe.data.hashing import Values
+from raypipe.data.losses import Targets
+from raypipe.data.problems import NeedsNumbers, Problems
 from raypipe.data.reading import BAD, FILE_KEY, absent, require
+from raypipe.data.remedies import UNREAD
 from raypipe.data.shards import ROW_ID
 from raypipe.data.split import KEY_COLUMNS
 from raypipe.errors import DataError
@@ -28,7 +32,12 @@ from raypipe.records import Column
 from raypipe.spec.data import DataSpec
 from raypipe.spec.splits import HashSplit
 
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
+
 MAX_CLASSES = 100_000
+
+MANY_CLASSES = 30
+"""So many whole numbers with gaps between them are more often a quantity than names of classes."""
 
 Reasons = list[tuple[Any, str]]
 """Which rows (bool [B]) are bad, and why."""
@@ -85,7 +94,8 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     """One schema for all blocks.
 
     Raises:
-        DataError: a column is missing, has no value at all, changes its type, or cannot be what the spec says it is.
+        DataError: a column is missing, has no value at all, changes its type, or cannot be what the spec says it is;
+            tells all such columns.
     """
     kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
     # With the number of each row no two rows are copies, and a model learns the order of the file.
@@ -94,8 +104,11 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     there, file = list(kinds), profiles[0].file
     reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
     key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
-    require([*(spec.features or ()), spec.target, *reads], there, file)
-    refuse_unknown(spec.expectations, there)
+    problems = Problems()
+    with problems.collected():
+        require([*(spec.features or ()), spec.target, *reads], there, file)
+    with problems.collected():
+        refuse_unknown(spec.expectations, there)
     features = tuple(spec.feature_names(there))
     if not features:
         aside = [*spec.split.sets_aside, *spec.masked]
@@ -109,7 +122,9 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
                 "leave it out: name the columns you need in data.features or data.source.columns",
             )
     for transform in spec.transforms:
-        require(transform.columns, features, f"data.transforms ({transform.kind})")
+        with problems.collected():
+            require(transform.columns, features, f"data.transforms ({transform.kind})")
+    problems.refuse()
     imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
     shapes: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in kinds}
     for p in profiles:
@@ -117,8 +132,10 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
             shapes[name].update(p.shapes[name])
     found: dict[str, Column] = {}
     for name in dict.fromkeys([*features, spec.target, *reads]):
-        column = _column(name, kinds[name], shapes[name], name in imputed)
-        found[name] = _target_column(column, spec) if name == spec.target else column
+        with problems.collected():
+            column = _column(name, kinds[name], shapes[name], name in imputed)
+            found[name] = _target_column(column, spec) if name == spec.target else column
+    problems.refuse()
     expected = columns_of(spec.expectations)
     wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
     rest = [name for name in wanted if name not in found]
@@ -136,7 +153,7 @@ def examine(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], Reasons
     """
     reasons: Reasons = []
     if BAD in block.column_names:
-        reasons.append((block[BAD].is_valid().to_numpy(), "it could not be read"))
+        reasons.append((block[BAD].is_valid().to_numpy(), UNREAD))
     values: dict[str, Values] = {}
     for name, column in schema.columns.items():
         found = _column_of(block, name)
@@ -184,6 +201,21 @@ def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
         )
 
 
+def quantity_note(labels: Mapping[Any, int], target: str) -> str:
+    """What to say of class labels that look like a quantity; empty where they do not.
+
+    Args:
+        labels: class -> rows, of all rows.
+    """
+    is_whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+    if not is_whole or len(labels) < MANY_CLASSES or max(labels) - min(labels) + 1 == len(labels):
+        return ""
+    return (
+        f"'{target}' holds {len(labels)} different whole numbers from {min(labels)} to {max(labels)}, each of which is "
+        "a class: if it is a quantity, set data.task: regression"
+    )
+
+
 def _column(name: str, kind: Kind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:
     if kind.dtype == "null":
         raise DataError(f"column '{name}' has no value in any row", "leave it out, or correct the source")
@@ -204,10 +236,9 @@ def _target_column(column: Column, spec: DataSpec) -> Column:
     numeric = column.dtype in NUMBERS
     if spec.task == "regression":
         if not numeric:
-            raise DataError(
-                f"the target '{column.name}' holds {column.dtype}; data.task: regression needs numbers",
-                "set data.task: classification, or correct data.target",
-            )
+            message = f"the target '{column.name}' holds {column.dtype}; data.task: regression needs numbers"
+            hint = "set data.task: classification, or correct data.target"
+            raise NeedsNumbers(message, hint, column.name) if column.dtype == "string" else DataError(message, hint)
         return column.model_copy(update={"dtype": "float64"})
     return column.model_copy(update={"dtype": "int64" if column.dtype.startswith(("int", "uint")) else column.dtype})
 
@@ -217,7 +248,7 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
     if column.dtype == "string":
         text, missing = columns.strings(arrow)
         if not column.nullable:
-            reasons.append((missing, f"'{column.name}' is missing"))
+            reasons.append((missing, remedies.missing(column.name)))
         return text
     if column.shape:
         values, misfit = columns.tensors(arrow, column.dtype, column.shape)
@@ -225,7 +256,7 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
     else:
         values, missing = columns.scalars(arrow, "float64" if column.nullable else column.dtype)
         if not column.nullable:
-            reasons.append((missing, f"'{column.name}' is missing"))
+            reasons.append((missing, remedies.missing(column.name)))
     if values.dtype.kind == "f":
         if column.shape:
             per_row = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
@@ -280,4 +311,34 @@ def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema
         if unread:  # its arrays hold nothing but zeros
             row |= {field.name: None for field in rows.schema if isinstance(field.type, pa.BaseExtensionType)}
         kept.append({"position": int(position), "reason": why, "row": row})
-    return BadRows(len(positions), kept)
+    return BadRows(len(positions), kept, _counted(block, reasons), _targets(block, positions, schema))
+
+
+def _counted(block: pa.Table, reasons: Reasons) -> Counter[str]:
+    """For what -> how many rows; a row that could not be read is bad for that alone."""
+    is_read = np.ones(block.num_rows, bool)
+    found: Counter[str] = Counter()
+    if BAD in block.column_names:
+        is_read = block[BAD].is_null().to_numpy()
+        found += remedies.unread_reasons(block[BAD].drop_null())
+    for mask, reason in reasons:
+        found[reason] += int(np.count_nonzero(mask & is_read))
+    return +found
+
+
+def _targets(block: pa.Table, positions: np.ndarray, schema: Schema) -> Targets:
+    """The targets of bad rows, as far as they are known."""
+    rows = block.take(pa.array(positions))
+    column = _column_of(rows, schema.target)
+    there = column.drop_null()
+    found = Targets()
+    if BAD in block.column_names:
+        is_unknown = pc.and_(rows[BAD].is_valid(), column.is_null(nan_is_null=True))
+        found.num_unknown = is_unknown.filter(is_unknown).length()
+    if schema.task == "classification":
+        found.classes = Counter({label: count for label, count in columns.counts(there).items() if label == label})
+    else:
+        values, _ = columns.scalars(there, "float64")
+        values = values[np.isfinite(values)]
+        found.sum, found.num = float(values.sum()), len(values)
+    return found

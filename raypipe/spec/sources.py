@@ -104,6 +104,8 @@ class CsvSource(TextRowsSource):
     newlines_in_values: bool = True
     """false: no quoted value holds a line break, so one large file can be read by several tasks."""
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    decimal_point: Literal[".", ","] = "."
+    """What stands before the fraction of a number; with `,` a file is usually divided by `;`."""
     null_values: list[str] = ["", "NA", "NaN", "nan", "null", "?"]
     """Texts that mean 'no value'."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pytest
 from raypipe.data.shards import load_rows
 from raypipe.data.stage import prepare
 from raypipe.errors import DataError
+from raypipe.runtime.progress import Progress
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
 from raypipe.testing.fakes import run_context
@@ -118,6 +121,23 @@ def test_prepare_keeps_bad_rows_aside_with_reason_and_number(ray_cluster, ctx, t
     kept = [json.loads(line) for line in ctx.store.read(dataset.bad_rows_key).splitlines()]
     assert [row["row_number"] for row in kept] == [8, 10]
     assert kept[1]["reason"] == "'city' is missing; 'label' is missing" and kept[1]["row"]["key"] == 9
+
+
+def test_latin_1_in_utf8_tells_which_classes_lose_what_share_and_goes_on_telling_once_it_is_allowed(
+    ray_cluster, ctx, tmp_path
+):
+    text = [b"f\xfcr" if i % 20 == 0 or (i % 2 and i % 3 == 0) else b"for" for i in range(600)]
+    rows = [b"%d,%s,%s" % (i, text[i], b"yes" if i % 2 else b"no") for i in range(600)]
+    (tmp_path / "f.csv").write_bytes(b"\n".join([b"a,t,y", *rows, b""]))
+    fields = {"features": ["a"], "target": "y", "split": {}, "transforms": []}
+    with pytest.raises(DataError) as caught:
+        prepare(spec(tmp_path, **fields), ctx)
+    lost = "each 'y' that is lost with them: 'yes' 33.3% (100 of 300), 'no' 10.0% (30 of 300)"
+    assert lost in caught.value.message and "save the file as UTF-8" in caught.value.hint
+    lines = io.StringIO()
+    ctx = replace(ctx, progress=Progress("r", stream=lines))
+    assert prepare(spec(tmp_path, bad_rows={"max_frac": 0.3}, **fields), ctx).num_bad_rows == 130
+    assert f"130 bad rows are set aside; share of the rows of {lost}" in lines.getvalue()
 
 
 @pytest.mark.parametrize(

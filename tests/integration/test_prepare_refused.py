@@ -25,6 +25,11 @@ def one_label(rows):
         row["label"] = 1
 
 
+def prices(rows):
+    for row in rows:
+        row["label"] = 1000 + 7 * row["key"]
+
+
 def word_among_numbers(rows):
     rows[3]["pay"] = "much"
 
@@ -38,7 +43,13 @@ def word_among_numbers(rows):
             "but in none of train|is empty",
         ),
         (one_label, {}, r"has one class, \[1\]; there is nothing"),
-        (word_among_numbers, {}, "standardize needs numbers, but column 'pay' holds text"),
+        (
+            word_among_numbers,
+            {},
+            "(?s)standardize needs numbers, but column 'pay' holds text; 599 of its 600 values are numbers, the others "
+            "are 'much' in 1 row.s., first row 4\n.*null_values: .*\"much\"",
+        ),
+        (prices, {}, "label [0-9]+ of target 'label' .*\n.*set data.task: regression"),
         (None, {"target": "lable"}, "'lable' is not there, did you mean 'label'"),
         (None, {"path": "b.csv"}, "'b.csv' matches no file"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -20,6 +21,7 @@ from raypipe.data.reading import (
     NO_MASKING,
     FileRange,
     Masking,
+    MissingColumn,
     as_range,
     needed,
     read_files,
@@ -40,6 +42,8 @@ NEWLINE, RETURN, QUOTE = b'\n\r"'
 HINT = "check data.source.delimiter, and that the file is whole"
 SHOWN = 80
 """Characters of a value that a message shows."""
+DELIMITERS = ",;\t|"
+"""What divides the values of text tables."""
 
 
 def files(source: CsvSource, root: str) -> list[SourceFile]:
@@ -146,7 +150,24 @@ def _names(header: bytes, file: str, source: CsvSource) -> list[str]:
     line = pa.BufferReader(header.rstrip(BLANK) + b"\n")
     names = pacsv.read_csv(line, pacsv.ReadOptions(use_threads=False), options).column_names
     refuse_names(names, file)
+    _refuse_other_delimiter(names, file, source)
     return names
+
+
+def _refuse_other_delimiter(names: list[str], file: str, source: CsvSource) -> None:
+    """Raise MissingColumn when the header is one name that another delimiter divides, unless it is asked for."""
+    if len(names) > 1 or names[0] in (needed(source) or ()):
+        return
+    counts = {sign: names[0].count(sign) for sign in DELIMITERS if sign != source.delimiter}
+    sign = max(counts, key=lambda sign: counts[sign])
+    if counts[sign]:
+        what = f"{file}: the header holds no {source.delimiter!r} but {sign!r} {counts[sign]} time(s)"
+        raise MissingColumn(
+            f"{what}, so it is a single name: {names[0][:SHOWN]!r}",
+            f"set data.source.delimiter: {json.dumps(sign)}; a column that has this name is read when "
+            "data.source.columns names it",
+            what,
+        )
 
 
 class _Parser:
@@ -179,9 +200,30 @@ class _Parser:
             rows = np.cumsum(~is_skipped) - 1
             table = table.take(pa.array(rows, mask=is_skipped))
         kept = np.flatnonzero(~is_skipped)
+        if guessed := chunk.guessed():
+            table = self._filled(table, guessed)
         unread = {int(kept[row]): why for row, why in reasons.items()}
         unread.update({row: f"{self._file}: {why}" for row, why in skipped.items() if why is not None})
         return with_bad(table, unread)
+
+    def _filled(self, table: pa.Table, guessed: dict[int, str]) -> pa.Table:
+        """The table with the values of rows that were skipped, where these fit the types that the others have."""
+        lines = [text if text.endswith("\n") else f"{text}\n" for text in guessed.values()]
+        ends = np.cumsum([len(line.encode()) for line in lines])
+        types = dict.fromkeys(self.wanted, pa.string())
+        guess, skipped = self._read(Chunk("".join(lines).encode(), ends), types)
+        rows = [row for place, row in enumerate(guessed) if place not in skipped]
+        if guess.num_rows != len(rows):
+            return table
+        is_guessed = np.zeros(table.num_rows, bool)
+        is_guessed[rows] = True
+        for place, name in enumerate(table.column_names):
+            column = table[name]
+            if not pa.types.is_null(column.type):
+                values = _as_type(guess[name].combine_chunks(), column.type, self._source.decimal_point)[0]
+                filled = pc.replace_with_mask(column.combine_chunks(), pa.array(is_guessed), values)
+                table = table.set_column(place, name, filled)
+        return table
 
     def _read(self, chunk: Chunk, types: dict[str, pa.DataType]) -> tuple[pa.Table, dict[int, str | None]]:
         """The rows that can be read, and the others: place among all rows -> why."""
@@ -205,6 +247,7 @@ class _Parser:
                 pacsv.ConvertOptions(
                     null_values=self._source.null_values,
                     strings_can_be_null=True,
+                    decimal_point=self._source.decimal_point,
                     include_columns=self.wanted,
                     column_types={**self._dates, **types},
                 ),
@@ -223,16 +266,26 @@ class _Parser:
         for name, wanted in self._declared.items():
             if name not in table.column_names or pa.types.is_string(wanted):
                 continue
-            text = pc.utf8_trim_whitespace(table[name].combine_chunks())
-            misfits = _misfits(text, wanted)
+            written = table[name].combine_chunks()
+            values, misfits = _as_type(written, wanted, self._source.decimal_point)
             for row in misfits:
-                why = f"'{name}' is '{str(text[row])[:SHOWN]}', which is no {self._source.dtypes[name]}"
+                text = str(pc.utf8_trim_whitespace(written[row]))
+                why = f"'{name}' is '{text[:SHOWN]}', which is no {self._source.dtypes[name]}"
                 reasons[row] = f"{reasons[row]}; {why}" if row in reasons else f"{self._file}: {why}"
-            is_misfit = np.zeros(len(text), bool)
-            is_misfit[misfits] = True
-            values = pc.if_else(pa.array(is_misfit), pa.scalar(None, pa.string()), text).cast(wanted)
             table = table.set_column(table.column_names.index(name), name, values)
         return table, reasons
+
+
+def _as_type(written: pa.Array, wanted: pa.DataType, decimal_point: str) -> tuple[pa.Array, list[int]]:
+    """Text as values of a type, and the rows where that cannot be; they are null."""
+    if pa.types.is_string(wanted):
+        return written, []
+    text = pc.utf8_trim_whitespace(written)
+    text = text if decimal_point == "." else pc.replace_substring(text, decimal_point, ".")
+    misfits = _misfits(text, wanted)
+    is_misfit = np.zeros(len(text), bool)
+    is_misfit[misfits] = True
+    return pc.if_else(pa.array(is_misfit), pa.scalar(None, pa.string()), text).cast(wanted), misfits
 
 
 def _misfits(text: pa.Array, wanted: pa.DataType, offset: int = 0) -> list[int]:

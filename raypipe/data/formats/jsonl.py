@@ -7,15 +7,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.json as pajson
 import ray.data
 
+from raypipe.data import columns
 from raypipe.data.files import SourceFile, find
 from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
 from raypipe.data.reading import (
@@ -30,7 +32,10 @@ from raypipe.data.reading import (
     refuse_names,
     with_bad,
 )
+from raypipe.errors import DataError
 from raypipe.spec.sources import JsonlSource
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
 
@@ -77,9 +82,25 @@ def read_file(
     with readable(part.name, "JSON lines", hint), closing(_rows(part, source)) as rows:
         parser = _Parser(part.name, source)
         for number, chunk in enumerate(rows.chunks()):
-            is_whole = part.start == 0 and number == 0 and rows.is_at_end
+            is_first = part.start == 0 and number == 0
+            is_whole = is_first and rows.is_at_end
             table = parser.parse(chunk)
+            if is_first:
+                _refuse_document(chunk, part.name)
             yield table if is_whole and not is_judged else _with_columns(table, named)
+
+
+def _refuse_document(chunk: Chunk, file: str) -> None:
+    """Raise DataError when the file begins with an array, or half an object, and hardly a line is an object."""
+    num_bad = sum(why is not None for why in chunk.unread.values())
+    begins = chunk.row(0).strip(BLANK)
+    if num_bad > len(chunk) / 2 and (begins.startswith(b"[") or begins == b"{"):
+        what, each = ("a JSON array", ".[]") if begins.startswith(b"[") else ("JSON written over several lines", ".")
+        raise DataError(
+            f"{file} is {what}, not JSON lines: {num_bad} of its first {len(chunk)} lines are no JSON object",
+            f"write each object on a line of its own, e.g. with jq -c '{each}' or pandas' "
+            "to_json(orient='records', lines=True)",
+        )
 
 
 def _with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -110,8 +131,10 @@ class _Parser:
         except pa.ArrowInvalid:  # some rows are bad; `_judge` finds which
             table = None
         if table is None or table.num_rows != len(chunk):
-            self._judge(chunk)
-            table = self._read(chunk)
+            misfits = self._judge(chunk)
+            table = _filled(self._read(chunk), misfits)
+        if guessed := chunk.guessed():
+            table = _filled(table, _objects(guessed))
         refuse_names(table.column_names, self._file)
         return with_bad(table, {row: f"{self._file}: the row {why}" for row, why in chunk.unread.items() if why})
 
@@ -131,8 +154,12 @@ class _Parser:
             pajson.ParseOptions(explicit_schema=pa.schema(types.items()) if types else None),
         )
 
-    def _judge(self, chunk: Chunk) -> None:
-        """Find the rows that are no objects, or hold values of a type that few have."""
+    def _judge(self, chunk: Chunk) -> dict[int, dict[str, Any]]:
+        """Find the rows that are no objects, or hold values of a type that few have.
+
+        Returns:
+            What is right in the latter: row -> fields.
+        """
         parsed: dict[int, dict[str, Any]] = {}
         for row in range(len(chunk)):
             if row not in chunk.unread:
@@ -145,11 +172,14 @@ class _Parser:
             for name, value in fields.items():
                 seen.setdefault(name, Counter())[_family(value)] += 1
         usual = {name: _usual(counts) for name, counts in seen.items()}
+        right: dict[int, dict[str, Any]] = {}
         for row, fields in parsed.items():
-            for name, value in fields.items():
-                why = self._misfit(name, value, usual[name])
-                if why:
-                    chunk.unread[row] = f"holds a wrong value: '{name}' is {_shown(value)}, {why}"
+            wrong = {name: why for name, value in fields.items() if (why := self._misfit(name, value, usual[name]))}
+            for name, why in wrong.items():
+                chunk.unread[row] = f"holds a wrong value: '{name}' is {_shown(fields[name])}, {why}"
+            if wrong:
+                right[row] = {name: value for name, value in fields.items() if name not in wrong}
+        return right
 
     def _misfit(self, name: str, value: Any, usual: str) -> str | None:
         dtype = self._source.dtypes.get(name)
@@ -161,6 +191,43 @@ class _Parser:
         if family == usual or (family == "list" and usual.startswith("list")):
             return None
         return f"where most rows hold a {usual}" if family != "mixed list" else "a list of several types"
+
+
+def _objects(lines: dict[int, str]) -> dict[int, dict[str, Any]]:
+    """The lines that are JSON objects."""
+    found: dict[int, dict[str, Any]] = {}
+    for row, line in lines.items():
+        with suppress(ValueError, RecursionError):
+            found[row] = _object(line.encode())
+    return found
+
+
+def _filled(table: pa.Table, rows: dict[int, dict[str, Any]]) -> pa.Table:
+    """The table with the single values of rows that were left out, where they are of the types of the others."""
+    if not rows:
+        return table
+    is_row = np.zeros(table.num_rows, bool)
+    is_row[list(rows)] = True
+    for place, field in enumerate(table.schema):
+        dtype = str(columns.kind(field.type))
+        if dtype in ("bool", "string", *columns.NUMBERS):
+            values = [rows[row].get(field.name) for row in sorted(rows)]
+            fitting = [_single(value, dtype) for value in values]
+            filled = pc.replace_with_mask(
+                table[field.name].combine_chunks(), pa.array(is_row), pa.array(fitting, field.type)
+            )
+            table = table.set_column(place, field.name, filled)
+    return table
+
+
+def _single(value: Any, dtype: str) -> Any:
+    """The value as one of the type; None where it is none."""
+    if value is None or not _is_of(value, dtype):
+        return None
+    try:
+        return float(value) if dtype.startswith("float") else value
+    except OverflowError:
+        return None
 
 
 def _too_deep(chunk: Chunk) -> list[int]:

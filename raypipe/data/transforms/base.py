@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from raypipe.data.problems import NeedsNumbers
 from raypipe.errors import DataError
 from raypipe.records import Column
 
@@ -189,9 +190,10 @@ def refuse_missing(values: Values, name: str) -> None:
 
 def still_text(column: Column) -> DataError:
     """The error of a text column that no transform encodes."""
-    return DataError(
+    return NeedsNumbers(
         f"column '{column.name}' holds text, and no transform makes numbers of it",
         f"add a one_hot, ordinal, hashing or tokens transform for '{column.name}', or leave it out of data.features",
+        column.name,
     )
 
 
@@ -209,9 +211,10 @@ def nothing_to_fit(spec: Any, name: str) -> DataError:
 def need_numbers(spec: Any, column: Column) -> None:
     """Raise DataError unless the column holds numbers."""
     if column.dtype == "string":
-        raise DataError(
+        raise NeedsNumbers(
             f"data.transforms: {spec.kind} needs numbers, but column '{column.name}' holds text",
             f"use one_hot or ordinal for '{column.name}', or correct the values that are no numbers",
+            column.name,
         )
 
 

@@ -164,7 +164,7 @@ def test_file_of_blank_lines_is_refused_before_it_fills_the_memory(chunk_bytes, 
 def test_rows_that_are_no_utf8_are_bad_and_the_others_are_read(tmp_path):
     (tmp_path / "f.csv").write_bytes("a,b\n1,ä\n".encode() + b"2,\xe4\n\xff,3\n" + "4,ö\n".encode())
     found, reasons = rows_of([sized_file(tmp_path / "f.csv")], reader("csv"))
-    assert found == [(1, "ä"), (None, None), (None, None), (4, "ö")]
+    assert found == [(1, "ä"), (2, "ä"), (None, "3"), (4, "ö")]  # what could be read of them, by a guess
     assert reasons[1:3] == ["f.csv: the row is no UTF-8 text"] * 2
 
 
@@ -182,6 +182,47 @@ def test_header_that_cannot_be_used_is_refused_by_file(tmp_path, data, message):
     (tmp_path / "f.csv").write_bytes(data)
     with pytest.raises(DataError, match=rf"f\.csv.*{message}"):
         rows_of([sized_file(tmp_path / "f.csv")], reader("csv", max_row_bytes=1024))
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "wanted"),
+    [("a;b;y\n1,5;2;3\n", ",", '";"'), ("a\tb\n1\t2\n", ",", r'"\t"'), ("a,b,c|d\n1,2,3\n", ";", '","')],
+)
+def test_header_that_another_delimiter_divides_names_that_delimiter(tmp_path, text, delimiter, wanted):
+    (tmp_path / "f.csv").write_text(text)
+    name = text.splitlines()[0]
+    with pytest.raises(DataError) as caught:
+        rows_of([sized_file(tmp_path / "f.csv")], reader("csv", delimiter=delimiter))
+    assert repr(name) in caught.value.message and f"data.source.delimiter: {wanted};" in caught.value.hint
+
+
+def test_column_whose_name_holds_another_delimiter_is_read_when_it_is_named(tmp_path):
+    (tmp_path / "f.csv").write_text("a;b\n1\n2\n")
+    read = reader("csv", columns=["a;b"])
+    assert rows_of([sized_file(tmp_path / "f.csv")], read)[0] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('[{"a":1},{"a":2}]\n', "a JSON array"),
+        ('[\n{"a":1},\n{"a":2}\n]\n', "a JSON array"),
+        ('[{"a":1}\n,{"a":2}\n,{"a":3}]', "a JSON array"),
+        ('[\n  {\n    "a": 1\n  }\n]\n', "a JSON array"),
+        ('{\n"a": 1\n}\n{\n"a": 2\n}\n', "JSON written over several lines"),
+    ],
+)
+def test_json_that_is_no_json_lines_is_told_as_what_it_is(tmp_path, text, what):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(DataError, match=rf"f\.json is {what}, not JSON lines") as caught:
+        rows_of([sized_file(tmp_path / "f.json")], reader("jsonl"))
+    assert "jq -c" in caught.value.hint
+
+
+def test_line_that_begins_like_an_array_among_objects_is_a_bad_row(tmp_path):
+    (tmp_path / "f.json").write_text('[1, 2\n{"a":1}\n{"a":2}\n')
+    found, reasons = rows_of([sized_file(tmp_path / "f.json")], reader("jsonl"))
+    assert found == [(None,), (1,), (2,)] and "is no JSON" in reasons[0]
 
 
 def test_chunk_replaces_the_rows_that_cannot_be_read(tmp_path):

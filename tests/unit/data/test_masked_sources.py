@@ -93,7 +93,7 @@ def test_csv_without_a_header_does_not_show_the_person_in_it(tmp_path):
     (tmp_path / "a.csv").write_text("Ada Lovelace,1815-12-10,whom\nCharles Babbage,1791-12-26,x\n")
     options: list[dict[str, Any]] = [{}, {"columns": ["who", "y"]}, {"dtypes": {"y": "int64"}}]
     for source in options:
-        with pytest.raises(MissingColumn, match=r"a\.csv.*: column '(who|y)' is not there; it has 3 columns") as caught:
+        with pytest.raises(MissingColumn, match=r"a\.csv.*: column '(who|y)' is not there; .*it has 3") as caught:
             read(spec(tmp_path, source=source))
         assert "Ada" not in str(caught.value) and "whom" not in str(caught.value)
 

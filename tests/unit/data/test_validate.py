@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from raypipe.data.shards import ROW_ID, to_rows
 from raypipe.data.validate import (
     MAX_CLASSES,
     profile,
+    quantity_note,
     refuse_no_classes,
     schema_of,
 )
@@ -57,6 +59,39 @@ def reasons(bad):
 def test_column_that_is_misspelt_is_refused_with_the_near_name():
     with pytest.raises(DataError, match="column 'colour' is not there, did you mean 'color'"):
         checked({"color": ["a"], "y": [1]}, features=["colour"])
+
+
+def test_every_name_that_is_not_there_is_told_at_once():
+    transforms = [{"kind": "scale", "columns": ["z"]}]
+    with pytest.raises(DataError) as caught:
+        checked(
+            {"color": ["a"], "b": [1]}, transforms=transforms, expectations=[{"kind": "not_null", "columns": ["q"]}]
+        )
+    for text in ("column 'y' is not there", "(not_null): column 'q' is not there", "(scale): column 'z' is not there"):
+        assert text in caught.value.message
+    with pytest.raises(
+        DataError, match=r"column 'colour' is not there, did you mean 'color'\?; column 'y' is not there;"
+    ):
+        checked({"color": ["a"], "b": [1]}, features=["colour"])
+
+
+def test_every_column_that_cannot_be_used_is_told_at_once():
+    with pytest.raises(DataError, match=r"(?s)2 things are wrong.*'a' has no value in any row.*'b' has no value"):
+        checked({"a": pa.nulls(2), "b": pa.nulls(2), "y": [0, 1]})
+
+
+def test_whole_numbers_that_are_rather_a_quantity_than_classes_are_told():
+    prices = Counter({100 * price: 2 for price in range(1, 200)})
+    assert "199 different whole numbers from 100 to 19900" in quantity_note(prices, "y")
+    assert "set data.task: regression" in quantity_note(prices, "y")
+    for labels in (
+        dict.fromkeys(range(200), 3),
+        {1: 5, 9: 5},
+        dict.fromkeys(map(str, prices), 2),
+        {},
+        {True: 1, False: 1},
+    ):
+        assert not quantity_note(labels, "y")
 
 
 def test_target_that_is_not_there_is_refused():
