@@ -1,14 +1,15 @@
 """What is saved, how often, and how the newest complete checkpoint is found.
 
 A checkpoint is tensors in safetensors and the rest in JSON, published with digests: an interrupted write has no
-manifest and is never chosen, a damaged one is passed over. Nothing is pickled.
+manifest and is never chosen, a damaged one is passed over while an older one can be read. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from torch import Tensor
@@ -45,34 +46,72 @@ class TrainState:
     best_epoch: int = 0
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was read."""
+
+    state: TrainState
+    tensors: dict[str, Tensor]
+
+
 def save(store: Store, run_id: str, state: TrainState, tensors: dict[str, Tensor], *, num_to_keep: int) -> None:
-    """Publish a checkpoint at `state.step`, then delete what is older than the newest `num_to_keep`."""
+    """Publish a checkpoint at `state.step`, then delete what is older than the newest `num_to_keep` up to this one."""
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     files = {STATE: json.dumps(state.__dict__).encode(), TENSORS: safetensors.torch.save(stored)}
     publish(store, layout.checkpoint(run_id, state.step), files)
-    for step in _complete_steps(store, run_id)[num_to_keep:]:
+    # A later one is there only where it was damaged and passed over: it must not count for one that can be read.
+    for step in [step for step in _steps(store, run_id)[0] if step <= state.step][num_to_keep:]:
         _delete(store, layout.checkpoint(run_id, step))
 
 
-def newest(store: Store, run_id: str, fingerprint: str) -> tuple[TrainState, dict[str, Tensor]] | None:
-    """The newest complete checkpoint of a run, or None when there is none.
+def newest(store: Store, run_id: str, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run that can be read, or None when none was ever complete; and what was passed over.
 
     Raises:
+        CheckpointError: there are complete checkpoints and all of them are damaged; or the newest readable one belongs
+            to a training with other settings, or another version of raypipe wrote it.
+    """
+    complete, incomplete = _steps(store, run_id)
+    damaged: list[str] = []
+    for step in complete:
+        try:
+            found = read(store, run_id, step, fingerprint)
+        except (DigestMismatch, ObjectMissing) as error:  # ObjectMissing: a part was lost, or deleted while it was read
+            damaged.append(error.message)
+            continue
+        return found, [f"the checkpoint of a later step was passed over: {message}" for message in damaged]
+    if damaged:
+        raise CheckpointError(
+            f"{store.uri}/{layout.checkpoints(run_id)}: none of the {len(damaged)} checkpoint(s) can be read, so the "
+            f"training cannot go on: {'; '.join(damaged)[:1000]}",
+            f"restore one from a backup or an older bucket version, or begin the training anew: --run {run_id} --fresh",
+        )
+    steps = ", ".join(str(step) for step in incomplete)
+    return None, [f"no checkpoint is complete (of step {steps} parts are there), so nothing is kept"] if steps else []
+
+
+def read(store: Store, run_id: str, step: int, fingerprint: str) -> Checkpoint:
+    """One checkpoint, every byte checked.
+
+    Raises:
+        DigestMismatch, ObjectMissing: it is damaged, or not there.
         CheckpointError: it belongs to a training with other settings, or another version of raypipe wrote it.
     """
-    for step in _complete_steps(store, run_id):
-        try:
-            files = read_published(store, layout.checkpoint(run_id, step))
-        except (DigestMismatch, ObjectMissing):
-            continue  # damaged, or deleted while being read: the one before it is complete
-        state = _read_state(files, f"{store.uri}/{layout.checkpoint(run_id, step)}")
-        if state.fingerprint != fingerprint:
-            raise CheckpointError(
-                f"{store.uri}/{layout.checkpoint(run_id, step)} belongs to a training with other settings",
-                "start a new run (without --resume), or give back the settings of that run",
-            )
-        return state, safetensors.torch.load(files[TENSORS])
-    return None
+    where = f"{store.uri}/{layout.checkpoint(run_id, step)}"
+    files = read_published(store, layout.checkpoint(run_id, step))
+    state = _read_state(files, where)
+    if state.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"{where} belongs to a training with other settings",
+            "start a new run (without --resume), or give back the settings of that run",
+        )
+    return Checkpoint(state, safetensors.torch.load(files[TENSORS]))
+
+
+def clear(store: Store, run_id: str) -> None:
+    """Delete every checkpoint of a run: its training begins anew."""
+    complete, incomplete = _steps(store, run_id)
+    for step in (*complete, *incomplete):
+        _delete(store, layout.checkpoint(run_id, step))
 
 
 def _read_state(files: dict[str, bytes], where: str) -> TrainState:
@@ -109,12 +148,16 @@ def unflatten_optimizer(tensors: dict[str, Tensor], groups: list[dict[str, Any]]
     return {"state": state, "param_groups": groups}
 
 
-def _complete_steps(store: Store, run_id: str) -> list[int]:
-    """Steps of complete checkpoints, newest first."""
-    keys = (info.key for info in store.list(layout.checkpoints(run_id)))
-    return sorted(
-        (int(key.split("/")[-2].removeprefix("step-")) for key in keys if key.endswith(MANIFEST)), reverse=True
-    )
+def _steps(store: Store, run_id: str) -> tuple[list[int], list[int]]:
+    """Steps of complete checkpoints, and of those without a manifest; newest first."""
+    complete: set[int] = set()
+    begun: set[int] = set()
+    for info in store.list(layout.checkpoints(run_id)):
+        folder, _, file = info.key.rpartition("/")
+        found = re.fullmatch(r"step-(\d+)", folder.rpartition("/")[2])
+        if found:
+            (complete if file == MANIFEST else begun).add(int(found[1]))
+    return sorted(complete, reverse=True), sorted(begun - complete, reverse=True)
 
 
 def _delete(store: Store, prefix: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.data.shards import share
-from raypipe.errors import NonFiniteLossError, RaypipeError
+from raypipe.errors import CheckpointError, DigestMismatch, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
@@ -34,11 +34,11 @@ from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.storage import open_store
 from raypipe.train import augment, checkpoint, optim
-from raypipe.train.checkpoint import TrainState
+from raypipe.train.checkpoint import Checkpoint, TrainState
+from raypipe.train.draws import Draws
 from raypipe.train.rows import Batch, Share, World
 from raypipe.train.shares import open_shares
-
-T = TypeVar("T")
+from raypipe.train.together import agreed, from_rank_0
 
 VALIDATION_ROWS = 4096
 """Rows of one validation call."""
@@ -97,9 +97,10 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
     """
     torch.manual_seed(seeds.derive(order.spec.seed, "weights"))  # the same first weights on every rank
     trainer = agreed(lambda: Trainer(order, world, report), world)
+    notes = trainer.restore()
     trainer.connect()
     report(trainer.shares.told)
-    report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps})
+    report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps, "notes": notes})
     while trainer.state.epoch <= order.spec.train.epochs and not trainer.stops_early():
         try:
             trainer.train_epoch()
@@ -108,23 +109,6 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
             agreed(trainer.raise_failure, world)  # on every rank at the same step, so none waits
             raise
     return trainer.package()
-
-
-def agreed(action: Callable[[], T], world: World) -> T:
-    """Act on every rank, or fail with the same error on every rank: none may wait for one that gave up."""
-    outcome: list[T] = []
-    failure = None
-    try:
-        outcome.append(action())
-    except RaypipeError as error:
-        failure = error
-    failures = [failure] * world.size
-    if world.size > 1:
-        dist.all_gather_object(failures, failure)
-    first = next((f for f in failures if f is not None), None)
-    if first is not None:
-        raise first
-    return outcome[0]
 
 
 class Trainer:
@@ -155,7 +139,7 @@ class Trainer:
         self.failure: RaypipeError | None = None
         """Why this rank could not read its rows, until all ranks have stopped."""
         self.first_bad_step = torch.zeros((), dtype=torch.int64, device=world.device)
-        self.restore()
+        self.draws = Draws(order.spec.seed, world)
 
     def connect(self) -> None:
         """Join the other ranks: from here on gradients are averaged over all."""
@@ -169,7 +153,6 @@ class Trainer:
     def train_epoch(self) -> None:
         """Every row of the share once, in an order given by (seed, epoch, rank)."""
         self.parallel.train()
-        self._reseed()
         start = said = time.perf_counter()
         first_step = self.state.epoch_step
         loss_sum = torch.tensor(self.state.loss_sum, dtype=torch.float64, device=self.world.device)
@@ -186,7 +169,6 @@ class Trainer:
                     self.state.loss_sum = float(loss_sum)
                     self.save()
                     loss_sum.fill_(self.state.loss_sum)
-                    self._reseed()
                 if time.perf_counter() - said > SAY_EVERY_S:
                     said = time.perf_counter()
                     self._say_step(float(loss), (said - start) / (self.state.epoch_step - first_step))
@@ -200,6 +182,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.draws.begin(self.state.step)
         loss = self.loss(self.parallel(self._augmented(batch.rows.features)), batch.rows.target, reduction="mean")
         self._forget_gradients()
         (loss if batch.weight == 1.0 else loss * batch.weight).backward()
@@ -254,13 +237,40 @@ class Trainer:
 
     # ---- where it stands
 
-    def restore(self) -> None:
-        """Continue from the run's newest complete checkpoint, if there is one."""
-        found = (
-            checkpoint.newest(self.store, self.order.run_id, self.state.fingerprint) if self.order.checkpoints else None
-        )
-        if found is None:
-            return
+    def restore(self) -> list[str]:
+        """Continue from the run's newest complete checkpoint, if there is one: rank 0 chooses, all read the same.
+
+        Returns:
+            What rank 0 passed over, in words.
+        Raises:
+            CheckpointError: none of several can be read, a rank cannot read the chosen one, or it belongs to others.
+        """
+        if not self.order.checkpoints:
+            return []
+        chosen, notes = agreed(self._choose, self.world)
+        step = from_rank_0(None if chosen is None else chosen.state.step, self.world)
+        if step is not None:
+            agreed(lambda: self._continue_from(chosen or self._read(step)), self.world)
+        return notes
+
+    def _choose(self) -> tuple[Checkpoint | None, list[str]]:
+        # Each rank choosing for itself would follow its own listing of the store, and one may lag behind.
+        if self.world.rank != 0:
+            return None, []
+        return checkpoint.newest(self.store, self.order.run_id, self.state.fingerprint)
+
+    def _read(self, step: int) -> Checkpoint:
+        try:
+            return checkpoint.read(self.store, self.order.run_id, step, self.state.fingerprint)
+        except (DigestMismatch, ObjectMissing) as error:
+            raise CheckpointError(
+                f"worker {self.world.rank} of {self.world.size} cannot read the checkpoint of step {step}, from which "
+                f"worker 0 goes on: {error.message}",
+                "look whether all nodes reach the same store; raypipe run FILE --resume "
+                f"{self.order.run_id} tries again",
+            ) from None
+
+    def _continue_from(self, found: Checkpoint) -> None:
         self.state, tensors = found
         if self.world.rank != 0:
             self.state.loss_sum, self.state.rows = 0.0, 0  # rank 0 goes on with the sums of all
@@ -365,10 +375,6 @@ class Trainer:
         if self.world.size > 1:
             dist.all_reduce(totals)
         return float(totals[0]), int(totals[1])
-
-    def _reseed(self) -> None:
-        # Dropout after a checkpoint depends on the step alone, so a resumed run draws what the lost one would have.
-        torch.manual_seed(seeds.derive(self.order.spec.seed, "dropout", self.state.step, self.world.rank))
 
     def _augmented(self, features: Tensor) -> Tensor:
         if self.spec.augment is None:

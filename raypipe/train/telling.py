@@ -40,6 +40,8 @@ class Teller:
             text = f"continues from step {step}/{self._total_steps}"
         else:
             text = f"{self._spec.num_workers} worker(s) ready, {self._total_steps} steps"
+        for note in event.get("notes", ()):
+            self._progress.say(self._stage, note)
         self._progress.say(self._stage, text, **event)
 
     def _rows(self, event: dict[str, Any]) -> None:

@@ -166,6 +166,8 @@ ORDERS = {
     "whole": _checkpointed,
     "resumed": _checkpointed,
     "streamed_resumed": _streamed,
+    "stale_resumed": _checkpointed,
+    "unreadable_resumed": _checkpointed,
     "nan": _nan_for_one_row,
     "damaged": _damaged_shard,
     "damaged_while_training": _damaged_while_training,

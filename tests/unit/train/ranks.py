@@ -12,20 +12,46 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import ObjectMissing, RaypipeError
+from raypipe.storage.local import LocalFolder
+from raypipe.storage.store import ObjectInfo
 from raypipe.train import loop
+from raypipe.train.checkpoint import TENSORS
 from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
 
 SIZES = (3, 2)
 STOP_AT_STEP = 9
 """After the checkpoints at steps 2, 4, 6 (an epoch's end) and 8, within the second epoch."""
+
+
+class StaleListing(LocalFolder):
+    """A store whose listings show nothing of the newest checkpoint, as after a copy that lags behind."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        listed = list(super().list(prefix))
+        newest = max((info.key.split("/")[3] for info in listed if "/checkpoints/step-" in info.key), default="none")
+        return (info for info in listed if f"/{newest}/" not in info.key)
+
+
+class Unreadable(LocalFolder):
+    """A store that has lost the checkpoints' tensors."""
+
+    def read(self, key: str) -> bytes:
+        if key.endswith(TENSORS):
+            raise ObjectMissing(f"{self.uri}/{key} is not there")
+        return super().read(key)
+
+
+STORES_OF_OTHER_RANKS = {"stale_resumed": StaleListing, "unreadable_resumed": Unreadable}
+"""By order: what every rank but the first sees of the store."""
 
 
 class Interrupted(Exception):
@@ -53,7 +79,10 @@ def answer_after_interruption(order: TrainOrder, world: World) -> dict[str, Any]
     try:
         loop.run(order, world, stop)
     except Interrupted:
-        return {**loop.run(order, world, stop).model_dump(mode="json"), "started_at": started_at}
+        try:
+            return {**loop.run(order, world, stop).model_dump(mode="json"), "started_at": started_at}
+        except RaypipeError as error:
+            return {"error": type(error).__name__, "message": error.message, "started_at": started_at}
     raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
 
 
@@ -66,6 +95,7 @@ def main(folder: Path, rank: int) -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{size}", world_size=size, rank=rank)
         for name, order in pickle.loads((folder / f"orders-{size}.pickle").read_bytes()).items():
             run = answer_after_interruption if name.endswith("resumed") else answer
+            loop.open_store = STORES_OF_OTHER_RANKS.get(name, LocalFolder) if rank else LocalFolder
             (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(order, World(rank, size))))
         dist.destroy_process_group()
 

@@ -30,16 +30,16 @@ def test_checkpoint_saved_and_read_is_the_same_to_the_bit() -> None:
     store = MemoryStore()
     _save(store, 12)
 
-    found = checkpoint.newest(store, "r1", "f")
+    found, notes = checkpoint.newest(store, "r1", "f")
 
-    assert found is not None
+    assert found is not None and notes == []
     state, tensors = found
     assert state == TrainState(fingerprint="f", epoch=2, epoch_step=1, step=12, loss_sum=0.1 + 0.2, rows=5)
     assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
 
 
 def test_checkpoint_none_there_gives_none() -> None:
-    assert checkpoint.newest(MemoryStore(), "r1", "f") is None
+    assert checkpoint.newest(MemoryStore(), "r1", "f") == (None, [])
 
 
 def test_checkpoint_interrupted_write_is_passed_over() -> None:
@@ -48,9 +48,21 @@ def test_checkpoint_interrupted_write_is_passed_over() -> None:
     _save(store, 20)
     store.delete(f"{layout.checkpoint('r1', 20)}/{MANIFEST}")
 
-    found = checkpoint.newest(store, "r1", "f")
+    found, notes = checkpoint.newest(store, "r1", "f")
 
-    assert found is not None and found[0].step == 10
+    assert found is not None and found.state.step == 10
+    assert notes == [], "an interrupted write was never a checkpoint"
+
+
+def test_checkpoint_only_interrupted_writes_are_told() -> None:
+    store = MemoryStore()
+    _save(store, 10)
+    store.delete(f"{layout.checkpoint('r1', 10)}/{MANIFEST}")
+
+    found, notes = checkpoint.newest(store, "r1", "f")
+
+    assert found is None
+    assert notes == ["no checkpoint is complete (of step 10 parts are there), so nothing is kept"]
 
 
 @pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.STATE, MANIFEST])
@@ -63,9 +75,49 @@ def test_checkpoint_damaged_byte_is_passed_over(file: str) -> None:
     data[len(data) // 2] ^= 0x80
     store.write(key, bytes(data))
 
-    found = checkpoint.newest(store, "r1", "f")
+    found, notes = checkpoint.newest(store, "r1", "f")
 
-    assert found is not None and found[0].step == 10
+    assert found is not None and found.state.step == 10
+    assert len(notes) == 1 and f"step-00000020/{file} is damaged" in notes[0]
+
+
+def test_checkpoint_all_damaged_is_refused_with_each_reason() -> None:
+    store = MemoryStore()
+    _save(store, 10)
+    _save(store, 20)
+    store.write(f"{layout.checkpoint('r1', 20)}/{checkpoint.TENSORS}", b"short")
+    store.delete(f"{layout.checkpoint('r1', 10)}/{checkpoint.STATE}")
+
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoint\(s\) can be read") as caught:
+        checkpoint.newest(store, "r1", "f")
+    assert "step-00000020/tensors.safetensors is damaged" in caught.value.message
+    assert "step-00000010/state.json" in caught.value.message
+    assert "--run r1 --fresh" in caught.value.hint
+
+
+def test_checkpoint_saved_below_a_damaged_one_is_kept() -> None:
+    store = MemoryStore()
+    _save(store, 20)
+    store.write(f"{layout.checkpoint('r1', 20)}/{checkpoint.STATE}", b"short")
+    _save(store, 10)
+
+    _save(store, 11, num_to_keep=1)
+
+    found, _ = checkpoint.newest(store, "r1", "f")
+    assert found is not None and found.state.step == 11
+
+
+def test_checkpoint_cleared_leaves_nothing_of_this_run_alone() -> None:
+    store = MemoryStore()
+    _save(store, 10)
+    _save(store, 20)
+    store.delete(f"{layout.checkpoint('r1', 20)}/{MANIFEST}")
+    checkpoint.save(store, "r2", TrainState(fingerprint="f", step=5), TENSORS, num_to_keep=1)
+
+    checkpoint.clear(store, "r1")
+
+    assert not list(store.list(layout.checkpoints("r1")))
+    assert len(list(store.list(layout.checkpoints("r2")))) == 3
 
 
 def test_checkpoint_of_other_settings_is_refused() -> None:
@@ -134,7 +186,7 @@ def test_optimizer_restored_from_a_checkpoint_goes_on_to_the_same_bits(spec: Opt
     tensors |= checkpoint.flatten_optimizer(optimizer.state_dict())
     checkpoint.save(store, "r1", TrainState(fingerprint="f", step=3), tensors, num_to_keep=1)
 
-    found = checkpoint.newest(store, "r1", "f")
+    found, _ = checkpoint.newest(store, "r1", "f")
     assert found is not None
     other = nn.Linear(5, 3)
     other.load_state_dict({k.removeprefix("model/"): v for k, v in found[1].items() if k.startswith("model/")})

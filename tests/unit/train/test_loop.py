@@ -151,13 +151,50 @@ def test_run_streamed_shard_damaged_while_training_stops_with_its_name(tmp_path:
     assert not list(store.list(training.artifact_key))
 
 
+@pytest.mark.parametrize("every_steps", [1, 2, 5])
+def test_run_number_of_checkpoints_changes_no_weight_where_there_is_dropout(every_steps: int, tmp_path: Path) -> None:
+    data = dataset(LocalFolder(str(tmp_path)))
+    rare = _run(order(tmp_path, "rare", {}, data=data))
+
+    often = _run(order(tmp_path, "often", {"checkpoint": {"every_steps": every_steps}}, data=data))
+
+    assert often.artifact.digest == rare.artifact.digest
+    assert often.history == rare.history
+
+
+def test_run_whose_checkpoints_are_all_damaged_stops_and_trains_nothing(tmp_path: Path) -> None:
+    training = order(tmp_path, "r1", {})
+    _run(training)
+    store = open_store(training.store_uri)
+    for info in list(store.list(layout.checkpoints("r1"))):
+        store.write(info.key, b"nothing")
+    events: list[dict[str, Any]] = []
+
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoint\(s\) can be read"):
+        loop.run(training, World(), events.append)
+    assert events == []
+
+
+def test_run_passing_over_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    training = order(tmp_path, "r1", {})
+    _run(training)
+    store = open_store(training.store_uri)
+    store.write(f"{layout.checkpoint('r1', 18)}/tensors.safetensors", b"nothing")
+    events: list[dict[str, Any]] = []
+
+    again = loop.run(training, World(), events.append)
+
+    assert (events[1]["step"], again.num_steps) == (12, 18)
+    assert "step-00000018/tensors.safetensors is damaged" in events[1]["notes"][0]
+
+
 def test_run_of_a_finished_training_repeats_nothing(tmp_path: Path) -> None:
     first = _run(order(tmp_path, "r1", {}))
     events: list[dict[str, Any]] = []
 
     again = loop.run(order(tmp_path, "r1", {}), World(), events.append)
 
-    assert events[1:] == [{"event": "start", "step": 18, "total_steps": 18}]
+    assert events[1:] == [{"event": "start", "step": 18, "total_steps": 18, "notes": []}]
     assert again.artifact == first.artifact
     assert again.history == first.history
 

@@ -100,7 +100,7 @@ def test_validate_on_many_ranks_gives_the_metrics_of_one(outcomes: Outcomes, siz
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resumed", "streamed_resumed"])
+@pytest.mark.parametrize("name", ["resumed", "streamed_resumed", "stale_resumed"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_run_stopped_within_an_epoch_ends_with_the_same_bits(outcomes: Outcomes, size: int, name: str) -> None:
     whole, resumed = outcomes.of("whole", size)[0], outcomes.of(name, size)[0]
@@ -108,6 +108,16 @@ def test_run_stopped_within_an_epoch_ends_with_the_same_bits(outcomes: Outcomes,
     assert resumed["started_at"] == [0, 8], "it must have lost a step and gone on from the checkpoint before"
     assert resumed["history"] == whole["history"]
     assert resumed["artifact"]["digest"] == whole["artifact"]["digest"]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_run_one_rank_that_cannot_read_the_chosen_checkpoint_fails_all(outcomes: Outcomes, size: int) -> None:
+    answers = outcomes.of("unreadable_resumed", size)
+
+    assert {answer["error"] for answer in answers} == {"CheckpointError"}
+    assert len({answer["message"] for answer in answers}) == 1
+    assert f"worker 1 of {size} cannot read the checkpoint of step 8" in answers[0]["message"]
+    assert answers[0]["started_at"] == [0], "no rank began to train"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
