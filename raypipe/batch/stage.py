@@ -187,7 +187,7 @@ class _Teller:
         if now - self._told >= TELL_EVERY_S:
             self._told = now
             rate = self._rows / (now - self._start)
-            self._ctx.progress.say("batch", f"{self._rows} rows  {rate:.0f} rows/s", rows=self._rows)
+            self._ctx.progress.count("batch", self._rows, f"{self._rows} rows  {rate:.0f} rows/s", rows=self._rows)
 
     def end(self, num_rows: int, uri: str) -> None:
         rate = num_rows / max(time.monotonic() - self._start, 1e-9)

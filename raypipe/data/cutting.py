@@ -250,7 +250,7 @@ def _cut_once(order: BlockOrder, sources: Sequence[Part], ctx: RunContext) -> tu
             order = replace(order, schema=None)  # the rest is only looked at
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
-            ctx.progress.say("data", f"checked {cut.num_rows} rows", num_rows=cut.num_rows)
+            ctx.progress.count("data", cut.num_rows, f"checked {cut.num_rows} rows", num_rows=cut.num_rows)
     cut.add(collect(list(waiting), "checking rows"))
     return cut, schema
 

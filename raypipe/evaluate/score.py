@@ -199,7 +199,7 @@ def _run(pieces: list[Piece], spec: EvaluateSpec, ctx: RunContext) -> list[Score
             if now - told >= TELL_EVERY_S:
                 told = now
                 scored = sum(len(part.answer) for part in done)
-                ctx.progress.say("evaluate", f"{scored} of {pieces[-1].stop} rows scored", rows=scored)
+                ctx.progress.count("evaluate", scored, f"{scored} of {pieces[-1].stop} rows scored", rows=scored)
     except RayError as error:
         raise _explained(error) from error
     finally:

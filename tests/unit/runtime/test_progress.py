@@ -26,6 +26,16 @@ def test_progress_line_has_time_run_stage_and_text():
     assert re.fullmatch(r"\d\d:\d\d:\d\d r7f3 train     epoch 2/5  step 340/850\n", stream.getvalue())
 
 
+def test_progress_count_of_no_rows_is_no_line():
+    stream = io.StringIO()
+    progress = Progress("r1", stream)
+
+    progress.count("evaluate", 0, "0 of 366 rows scored")
+    assert (stream.getvalue(), progress.silent_s > 0) == ("", True)
+    progress.count("evaluate", 3, "3 of 366 rows scored")
+    assert stream.getvalue().endswith("evaluate  3 of 366 rows scored\n")
+
+
 def test_progress_stage_tells_its_end_and_keeps_its_seconds():
     stream = io.StringIO()
     progress = Progress("r7f3", stream)
