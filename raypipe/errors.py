@@ -9,6 +9,7 @@
     ├── ModelError                   2     a model cannot be built, or does not fit the data
     │   └── ArtifactError            1     a packaged model is damaged or not loadable here
     ├── TrainingError                1     training failed
+    │   ├── UserCodeError            2     the model's own code raised while it was trained
     │   ├── NonFiniteLossError       3     the loss became NaN or infinite
     │   └── CheckpointError          1     a checkpoint is damaged or missing
     ├── StoreError                   4     storage did not answer; the same call may go through later
@@ -104,6 +105,10 @@ class TrainingError(RaypipeError):
     pass
 
 
+class UserCodeError(TrainingError):
+    exit_code = 2
+
+
 class NonFiniteLossError(TrainingError):
     exit_code = 3
 
@@ -196,7 +201,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def find_known(error: BaseException | None) -> RaypipeError | None:
     """Our own error inside whatever Ray wrapped it in, or that was being handled; None when there is none."""
     seen: set[int] = set()
-    waiting = [error]
+    waiting: list[BaseException | None] = [error]
     while waiting:
         for inner in causes(waiting.pop(0)):
             if id(inner) in seen:
@@ -205,6 +210,7 @@ def find_known(error: BaseException | None) -> RaypipeError | None:
             # Ray's RayTaskError is also an instance of what it wraps, but without its attributes.
             if isinstance(inner, RaypipeError) and "message" in vars(inner):
                 return inner
+            waiting.append(getattr(inner, "controller_failure", None))  # Ray Train: of its controller
             failures = getattr(inner, "worker_failures", None)  # Ray Train: by rank
             if isinstance(failures, dict):
                 waiting += [failures[rank] for rank in sorted(failures)]

@@ -151,7 +151,7 @@ class Pipeline:
         store.check()  # before anything starts: a wrong bucket is an answer now, not after minutes
         state = self._state(store, resume or run_id or new_run_id(), must_exist=resume)
         planner = self._planner(store, state, fresh)
-        ctx = self._context(store, state.run_id, stream)
+        ctx = self._context(store, state.run_id, stream, fresh=fresh)
         walk = Walk()
         ahead = self._steps_ahead(planner, until, only)
         for step in ahead:
@@ -231,13 +231,16 @@ class Pipeline:
     def _planner(self, store: Store, state: RunState, fresh: bool) -> Planner:
         return Planner(spec=self.spec, store=store, state=state, code_dir=self.file.code_dir, fresh=fresh)
 
-    def _context(self, store: Store, run_id: str, stream: TextIO | Literal["stderr"] | None) -> RunContext:
+    def _context(
+        self, store: Store, run_id: str, stream: TextIO | Literal["stderr"] | None, *, fresh: bool
+    ) -> RunContext:
         return RunContext(
             run_id=run_id,
             store=store,
             progress=Progress(run_id, stream),
             name=self.spec.name,
             seed=self.spec.seed,
+            fresh=fresh,
             code_dir=self.file.code_dir,
         )
 

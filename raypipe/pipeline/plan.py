@@ -22,7 +22,7 @@ from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 
-STAGE_VERSIONS = {"data": 2, "train": 1, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
+STAGE_VERSIONS = {"data": 2, "train": 2, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
 """Raise one when the same inputs give another outcome than before: older records are then not used again."""
 
 ALWAYS = {"register": "gives the model its version", "serve": "brings the endpoint up"}
@@ -125,14 +125,14 @@ class Planner:
             return "no earlier result"
         changed = changes(last[1], inputs)
         if not changed:
-            return f"the earlier result of {last[0]} is no longer whole"
+            return f"the earlier result of {last[0]} {self.state.flaw(name, last[0])}"
         more = len(changed) - MAX_CHANGES_TOLD
         told = ", ".join(changed[:MAX_CHANGES_TOLD]) + (f" and {more} more" if more > 0 else "")
         return f"{told} changed"
 
     def _check_resumable(self, name: str, inputs: Inputs) -> None:
         """A run's checkpoints and trials belong to the settings they were made with."""
-        before = self.state.inputs(name) if name in GOES_ON else None
+        before = self.state.inputs(name) if name in GOES_ON and not self.fresh else None
         changed = changes(before, inputs) if before is not None else []
         if changed:
             raise SpecError(
@@ -204,20 +204,9 @@ def _data_inputs(planner: Planner, records: Records) -> Inputs:
 def _train_inputs(planner: Planner, records: Records) -> Inputs:
     dataset = records["data"]
     assert isinstance(dataset, DatasetVersion)
-    # Left out: what changes how long training takes, where it runs or what it survives, never what comes out.
-    told = planner.spec.train.model_dump(
-        mode="json",
-        exclude={
-            "max_failures": True,
-            "start_timeout_s": True,
-            "checkpoint": True,
-            "resources": {"num_cpus"},
-            "rows": {"resident_bytes"},
-        },
-    )
     return {
         "model": planner.spec.model.model_dump(mode="json"),
-        "train": told,
+        "train": planner.spec.train.shaping(),
         "seed": planner.spec.seed,
         "dataset": dataset.version,
         "code": _code_digests(planner),
@@ -231,7 +220,8 @@ def _tune_inputs(planner: Planner, records: Records) -> Inputs:
     data = planner.spec.data
     return {
         **inputs,
-        "tune": planner.spec.tune.model_dump(mode="json"),
+        # How many trials run at one time is what a user lowers after a search ran out of memory.
+        "tune": planner.spec.tune.model_dump(mode="json", exclude={"max_concurrent_trials"}),
         # Trials may search data fields, so they read more than the dataset version.
         "data": data.model_dump(mode="json", exclude={"root", "read_parallelism"}),
         "stage_version": [STAGE_VERSIONS["train"], STAGE_VERSIONS["tune"]],

@@ -16,6 +16,7 @@ from raypipe.records import (
     StageRecord,
     TrainResult,
     TuneResult,
+    parse,
 )
 from raypipe.spec.base import fingerprint
 from raypipe.storage import Store, layout
@@ -82,30 +83,38 @@ class RunState:
     def find(self, stage: str, inputs: Inputs) -> Found | None:
         """An outcome made from these inputs, this run's own first, with everything it points at still there.
 
-        A damaged one is none: the stage runs again.
+        What cannot be read, because it is damaged or another raypipe wrote it, is not found: the stage runs again.
         """
-        with suppress(DocumentError):
-            if self.inputs(stage) == plain(inputs):
-                record = self.record(stage)
+        index = _readable(self.store, layout.fingerprint(stage, fingerprint(inputs)))
+        for run_id in dict.fromkeys([self.run_id, *([str(index["run_id"])] if index else [])]):
+            # A run keeps what a stage gave last, and that may be from other inputs than the index was written for.
+            if _readable(self.store, layout.inputs(run_id, stage)) != plain(inputs):
+                continue
+            with suppress(DocumentError):
+                record = read_record(self.store, run_id, stage)
                 if record is not None and is_whole(self.store, record):
-                    return Found(record, self.run_id)
-        with suppress(DocumentError):
-            index = read_json(self.store, layout.fingerprint(stage, fingerprint(inputs)))
-            record = None if index is None else read_record(self.store, str(index["run_id"]), stage)
-            if index is not None and record is not None and is_whole(self.store, record):
-                return Found(record, str(index["run_id"]))
+                    return Found(record, run_id)
         return None
 
-    def last(self, stage: str) -> tuple[str, Inputs] | None:
-        """The run of this pipeline that did the stage last, and from what; None where nobody knows."""
+    def flaw(self, stage: str, run_id: str) -> str:
+        """Why what a run left of a stage cannot be used again, after `the earlier result of RUN`."""
         try:
-            found = read_json(self.store, layout.last_run(self.pipeline, stage))
-        except DocumentError:  # only a reason in words hangs on it
-            return None
+            read_record(self.store, run_id, stage)
+        except DocumentError:
+            return "is damaged or of another version of raypipe"
+        return "is no longer whole"
+
+    def last(self, stage: str) -> tuple[str, Inputs] | None:
+        """The run of this pipeline that did the stage last, and from what."""
+        found = _readable(self.store, layout.last_run(self.pipeline, stage))
         return None if found is None else (str(found["run_id"]), found["inputs"])
 
     def begin(self, stage: str, inputs: Inputs) -> None:
-        """Note what is about to be done, so that a resumed run can tell whether it is still the same."""
+        """Note what is about to be done, so that a resumed run can tell whether it is still the same.
+
+        A record that this run left of the stage goes: it must not stand for these inputs if they come to nothing.
+        """
+        self.store.delete(layout.record(self.run_id, stage))
         write_document(self.store, layout.inputs(self.run_id, stage), inputs)
 
     def adopt(self, stage: str, inputs: Inputs, found: Found) -> StageRecord:
@@ -153,6 +162,14 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     try:
         return read_mapping(store, key)
     except ObjectMissing:
+        return None
+
+
+def _readable(store: Store, key: str) -> dict[str, Any] | None:
+    """As `read_json`, where a damaged one is as good as none."""
+    try:
+        return read_json(store, key)
+    except DocumentError:
         return None
 
 

@@ -27,6 +27,7 @@ class RunContext:
         progress: where it tells what it does.
         name: the pipeline's name; part of every Ray name, so that a dashboard reads like the log.
         seed: the run's one seed; see runtime/seeds.py.
+        fresh: stages of this run begin anew, whatever an earlier attempt at them kept to go on from.
         code_dir: folder that `model.kind: import` paths start from.
         clock: seconds since the epoch; replaceable in tests.
     """
@@ -36,5 +37,6 @@ class RunContext:
     progress: Progress
     name: str = "pipeline"
     seed: int = 0
+    fresh: bool = False
     code_dir: Path | None = None
     clock: Callable[[], float] = field(default=time.time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -152,6 +152,24 @@ class TrainSpec(Spec):
     """Times a lost worker group is started again from the newest checkpoint."""
     start_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for all workers to be placed, where a cluster may still grow."""
+
+    def shaping(self) -> dict[str, Any]:
+        """The fields that the trained weights depend on, JSON-able: what a plan and a checkpoint compare.
+
+        Left out is what changes how long training takes, where it runs or what it survives. Of the resources only
+        counts whether workers have GPUs, which round and draw otherwise than CPUs.
+        """
+        fields = self.model_dump(
+            mode="json",
+            exclude={
+                "max_failures": True,
+                "start_timeout_s": True,
+                "checkpoint": True,
+                "resources": True,
+                "rows": {"resident_bytes"},
+            },
+        )
+        return {**fields, "resources": {"num_gpus": self.resources.num_gpus > 0}}
 
     @model_validator(mode="after")
     def batch_splits_evenly(self) -> Self:

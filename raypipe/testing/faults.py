@@ -101,7 +101,7 @@ class Faulty(nn.Module):
             if done < len(plan) and plan[done] == f"{dist.get_rank()} {self.calls}":
                 (self.folder / f"killed-{done:02d}").write_text(f"{os.getpid()} {self.calls}")
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.raises and self.calls == self.raises:
+            if self.raises and self.calls == self.raises and dist.get_rank() == 1:
                 raise RuntimeError("the network does not feel like it")
         return self.layers(x)
 

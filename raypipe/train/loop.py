@@ -39,6 +39,7 @@ from raypipe.train.draws import Draws
 from raypipe.train.rows import Batch, Share, World
 from raypipe.train.shares import open_shares
 from raypipe.train.together import agreed, from_rank_0
+from raypipe.train.user_errors import NetworkRuns
 
 VALIDATION_ROWS = 4096
 """Rows of one validation call."""
@@ -66,19 +67,10 @@ class TrainOrder:
     side_by_side: int = 1
 
     def fingerprint(self) -> str:
-        """Of all that shapes the weights; what only moves or bounds the work is left out."""
-        model = self.spec.model
-        shaping = self.spec.train.model_dump(
-            mode="json",
-            exclude={
-                "epochs": True,
-                "resources": True,
-                "checkpoint": True,
-                "max_failures": True,
-                "start_timeout_s": True,
-                "rows": {"resident_bytes"},
-            },
-        )
+        """Of all that shapes the weights so far: a training may be made longer where its schedule does not mind."""
+        model, shaping = self.spec.model, self.spec.train.shaping()
+        if self.spec.train.schedule.kind != "cosine":
+            del shaping["epochs"]
         code = own_code.source_digests(model.path, self.code_dir) if isinstance(model, ImportModel) else None
         return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
 
@@ -91,6 +83,7 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
     """Train to the end and package the model; rank 0's result carries the artifact's digest.
 
     Raises:
+        UserCodeError: the user's network raised; where only one rank raises it, the others wait and must be ended.
         NonFiniteLossError: the gradient became NaN or infinite, at the same step on every rank.
         DataError, ModelError: data or model do not allow training.
         DigestMismatch, ObjectMissing, StoreError: rows could not be read, before or while training.
@@ -140,6 +133,7 @@ class Trainer:
         """Why this rank could not read its rows, until all ranks have stopped."""
         self.first_bad_step = torch.zeros((), dtype=torch.int64, device=world.device)
         self.draws = Draws(order.spec.seed, world)
+        self.network_runs = NetworkRuns(world)
 
     def connect(self) -> None:
         """Join the other ranks: from here on gradients are averaged over all."""
@@ -183,9 +177,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.draws.begin(self.state.step)
-        loss = self.loss(self.parallel(self._augmented(batch.rows.features)), batch.rows.target, reduction="mean")
-        self._forget_gradients()
-        (loss if batch.weight == 1.0 else loss * batch.weight).backward()
+        features = self._augmented(batch.rows.features)
+        with self.network_runs.during(f"training step {self.state.step + 1}"):
+            loss = self.loss(self.parallel(features), batch.rows.target, reduction="mean")
+            self._forget_gradients()
+            (loss if batch.weight == 1.0 else loss * batch.weight).backward()
         norm, loss = self._clip(), loss.detach()
         self._check_finite(loss if norm is None else norm)
         self.optimizer.step()
@@ -229,10 +225,12 @@ class Trainer:
         parts = [torch.zeros(0, 3, dtype=torch.float64, device=self.world.device)]
         with closing(val.in_order(VALIDATION_ROWS)) as batches:
             for features, target in batches:
-                output = self.module(features)
+                with self.network_runs.during(f"validation after step {self.state.step}"):
+                    output = self.module(features)
+                    loss = self.loss(output, target)
                 classes = self.order.dataset.signature.classes
                 answer = output.argmax(dim=1) if classes is not None else output.reshape(-1)
-                parts.append(torch.stack([target.double(), answer.double(), self.loss(output, target).double()], dim=1))
+                parts.append(torch.stack([target.double(), answer.double(), loss.double()], dim=1))
         return torch.cat(parts)
 
     # ---- where it stands
@@ -348,7 +346,8 @@ class Trainer:
         rows = agreed(lambda: self.train_rows.first(self.worker_batch_size), self.world)
         self.spare_rows = rows
         self.parallel.train()
-        self.loss(self.parallel(rows.features), rows.target, reduction="mean").backward()
+        with self.network_runs.during("its first step, which changes nothing"):
+            self.loss(self.parallel(rows.features), rows.target, reduction="mean").backward()
         self._forget_gradients()
         self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
+from raypipe.errors import ClusterError, RaypipeError, TrainingError, UserCodeError, causes, find_known
 from raypipe.records import DatasetVersion, TrainResult
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener, Reporter
 from raypipe.runtime.resources import ray_bundle
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import layout
+from raypipe.train import checkpoint
 from raypipe.train.loop import TrainOrder, run
 from raypipe.train.rows import World
 from raypipe.train.telling import Teller
@@ -24,13 +25,17 @@ from raypipe.train.telling import Teller
 def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> TrainResult:
     """Train one model with DDP on `spec.train.num_workers` workers.
 
-    Continues from the run's newest checkpoint. A lost worker group starts again from there, `max_failures` times.
+    Continues from the run's newest checkpoint, unless `ctx.fresh`: then they are deleted first. A lost worker group
+    starts again from the newest, `max_failures` times.
 
     Raises:
         NonFiniteLossError, DataError, ModelError: found by the workers; trying again would not help.
         ClusterError: the workers could not be placed in time.
-        TrainingError: the workers were lost more often than allowed, or the user's code raised.
+        UserCodeError: the user's network raised.
+        TrainingError: the workers were lost more often than allowed.
     """
+    if ctx.fresh:
+        checkpoint.clear(ctx.store, ctx.run_id)
     order = TrainOrder(
         spec=spec,
         dataset=dataset,
@@ -58,6 +63,8 @@ def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | Rayp
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from raypipe.train.stopping import StopAtKnownError
+
     spec = order.spec.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(spec.start_timeout_s)
     scratch = _Scratch(ctx)
@@ -73,7 +80,9 @@ def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | Rayp
             name=f"{ctx.name}-{ctx.run_id}",
             storage_path=scratch.path,
             failure_config=FailureConfig(max_failures=spec.max_failures, controller_failure_limit=0),
-            logging_config=LoggingConfig(log_level="ERROR"),
+            # Its errors are tracebacks between our lines; what a worker raised is told by us.
+            logging_config=LoggingConfig(log_level="ERROR" if os.environ.get("RAYPIPE_DEBUG") else "CRITICAL"),
+            callbacks=[StopAtKnownError()],
         ),
     )
     try:
@@ -120,8 +129,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     try:
         result = run(order, world, report)
     except RaypipeError as error:
-        if error.transient:
-            raise  # the worker group starts again
+        if error.transient or isinstance(error, UserCodeError):
+            raise  # the worker group starts again; or it ends, though the other ranks wait for this one
         failure = error
     return {"result": result.model_dump(mode="json") if result else None, "failure": failure}
 
@@ -143,8 +152,9 @@ def _explained(error: Exception, order: TrainOrder) -> RaypipeError:
     failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
     for rank, failure in sorted(failures.items()):
         original = list(causes(failure))[-1]
-        last = str(original).strip().splitlines()[-1] if str(original).strip() else type(original).__name__
-        return TrainingError(f"train: worker {rank} of {order.spec.train.num_workers} failed: {last[:500]}", resume)
+        lines = str(original).strip().splitlines()
+        text = f"{type(original).__name__}: {lines[-1][:500]}" if lines else type(original).__name__
+        return TrainingError(f"train: worker {rank} of {order.spec.train.num_workers} failed: {text}", resume)
     spec = order.spec.train
     wanted = f"{spec.num_workers} workers of {ray_bundle(spec.resources)}"
     return ClusterError(

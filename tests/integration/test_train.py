@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raypipe.data.shards import load_rows
-from raypipe.errors import ClusterError, TrainingError
+from raypipe.errors import ClusterError, UserCodeError
 from raypipe.model.predictor import Predictor
 from raypipe.records import TrainResult
 from raypipe.runtime.context import RunContext
@@ -63,14 +64,20 @@ def test_train_two_workers_leave_a_model_that_answers(tmp_path: Path) -> None:
     assert kept == {"step-00000021", "step-00000024"}
 
 
-def test_train_network_that_raises_names_the_cause(tmp_path: Path) -> None:
+def test_train_network_that_raises_on_one_worker_is_told_with_its_line_and_not_tried_again(tmp_path: Path) -> None:
     code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
-    spec = faulty.pipeline(code_dir, raises=3, max_failures=0)
+    spec = faulty.pipeline(code_dir, raises=3, max_failures=3)
 
-    with pytest.raises(TrainingError, match=r"train: worker [01] of 2 failed: .*does not feel like it") as caught:
+    with pytest.raises(UserCodeError) as caught:
         _train(spec, store, code_dir, "raises")
-    assert "--resume raises" in caught.value.hint
+    assert re.fullmatch(
+        r"the model failed in training step 2, worker 1 of 2: faulty_model\.py line \d+, in forward: "
+        r"RuntimeError: the network does not feel like it",
+        caught.value.message,
+    )
+    assert "--resume" not in caught.value.hint
+    assert _starts(_events(store, "raises")) == [0], "one attempt"
 
 
 def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path) -> None:

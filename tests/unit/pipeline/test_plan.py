@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.errors import SpecError
+from raypipe.errors import DocumentError, SpecError
 from raypipe.pipeline.plan import Planner, changes, check_step
 from raypipe.pipeline.run import Walk, collect_needed, run
 from raypipe.pipeline.state import Records, RunState
@@ -23,6 +23,7 @@ from raypipe.registry.aliases import Aliases
 from raypipe.runtime.progress import read_events
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
+from raypipe.storage.documents import write_document
 from raypipe.storage.documents import write_document
 from raypipe.storage.publish import publish
 from raypipe.testing.fakes import MemoryStore, run_context
@@ -172,6 +173,8 @@ def test_plan_changed_field_runs_from_its_stage_on(
         "train.start_timeout_s=9",
         "train.checkpoint.every_steps=9",
         "train.resources.num_cpus=0.25",
+        "train.resources.memory_bytes=99",
+        "train.rows.resident_bytes=0",
         "data.read_parallelism=9",
         "evaluate.num_workers=2",
     ],
@@ -240,6 +243,83 @@ def test_plan_resumed_run_with_other_training_is_refused(folder: Path, store: Me
     with pytest.raises(SpecError, match=r"run r7e9 cannot go on with train: train\.epochs changed since it started"):
         planner(folder, store, "train.epochs=9", run_id="r7e9").walk()
     assert reasons(planner(folder, store, run_id="r7e9"))["train"] == "runs: goes on in this run (from its start)"
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "train.resources.memory_bytes=2000000000",
+        "train.resources.num_cpus=2",
+        "train.rows.resident_bytes=0",
+        "train.checkpoint.every_steps=3",
+        "train.max_failures=0",
+        "tune.max_concurrent_trials=1",
+    ],
+)
+@pytest.mark.parametrize("stage", ["train", "tune"])
+def test_plan_resumed_run_with_a_change_that_shapes_no_weight_goes_on(
+    folder: Path, store: MemoryStore, stage: str, harmless: str
+):
+    search = ["tune.space={train.optimizer.lr: {uniform: [0.1, 0.2]}}"] if stage == "tune" else []
+    if harmless.startswith("tune.") and not search:
+        harmless = "train.start_timeout_s=9"
+    started = planner(folder, store, *search, run_id="r7e9")
+    inputs = started.decide(stage, finish(started, "data")).inputs
+    assert inputs is not None
+    started.state.begin(stage, inputs)
+
+    again = planner(folder, store, *search, harmless, run_id="r7e9").walk()
+
+    assert next(step for step in again if step.name == stage).inputs == inputs
+
+
+def test_plan_fresh_in_a_run_that_was_there_may_change_its_training(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    changed = planner(folder, store, "train.epochs=9", run_id="r7e9", fresh=True)
+    assert changed.decide("train", finish(changed, "data")).reason == "runs: --fresh"
+
+
+def test_plan_stage_begun_anew_and_broken_off_is_not_taken_for_done(folder: Path, store: MemoryStore):
+    records = finish(planner(folder, store, run_id="r7e9"), "data", "train", "evaluate")
+    other_gate = "evaluate.gates=[{metric: accuracy, min: 0.5}]"
+    changed = planner(folder, store, other_gate, run_id="r7e9")
+    inputs = changed.decide("evaluate", records).inputs
+    assert inputs is not None
+    changed.state.begin("evaluate", inputs)  # and it failed
+
+    assert not changed.decide("evaluate", records).reuse
+
+
+def test_plan_outcome_that_its_run_replaced_is_not_used_for_the_inputs_before(folder: Path, store: MemoryStore):
+    records = finish(planner(folder, store, run_id="r7e9"), "data", "train", "evaluate")
+    changed = planner(folder, store, "evaluate.gates=[{metric: accuracy, min: 0.5}]", run_id="r7e9")
+    finish(changed, "data", "train", "evaluate")
+
+    assert not planner(folder, store).decide("evaluate", records).reuse
+
+
+@pytest.mark.parametrize("damage", [b"{", b'{"kind": "train", "seen_tokens": 3}'], ids=["damaged", "other version"])
+def test_plan_record_that_cannot_be_read_runs_again_and_says_why(folder: Path, store: MemoryStore, damage: bytes):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    store.write(layout.record("r7e9", "train"), damage)
+
+    expected = "runs: the earlier result of r7e9 is damaged or of another version of raypipe"
+    assert reasons(planner(folder, store))["train"] == expected
+
+
+@pytest.mark.parametrize("stage", ["data", "train"])
+def test_stage_alone_whose_needed_record_cannot_be_read_is_ours_and_names_the_field(
+    folder: Path, store: MemoryStore, stage: str
+):
+    started = planner(folder, store, run_id="r7e9")
+    finish(started, "data", "train")
+    record = started.state.record(stage)
+    assert record is not None
+    write_document(store, layout.record("r7e9", stage), {**record.model_dump(mode="json"), "seen_tokens": 3})
+
+    with pytest.raises(DocumentError, match=r"from another version of raypipe .*seen_tokens") as caught:
+        collect_needed("evaluate", started, Walk())
+    assert (caught.value.exit_code, caught.value.transient) == (1, False), "trying again does not help"
 
 
 def test_plan_gate_against_champion_runs_again_when_the_champion_changed(folder: Path, store: MemoryStore):

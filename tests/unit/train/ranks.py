@@ -37,7 +37,7 @@ class StaleListing(LocalFolder):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         listed = list(super().list(prefix))
-        newest = max((info.key.split("/")[3] for info in listed if "/checkpoints/step-" in info.key), default="none")
+        newest = max((info.key.split("/")[4] for info in listed if "/checkpoints/step-" in info.key), default="none")
         return (info for info in listed if f"/{newest}/" not in info.key)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from raypipe.data.shards import load_rows
-from raypipe.errors import CheckpointError, DataError, DigestMismatch, ModelError, NonFiniteLossError
+from raypipe.errors import CheckpointError, DataError, DigestMismatch, ModelError, NonFiniteLossError, UserCodeError
 from raypipe.model.artifact import read_artifact
 from raypipe.model.predictor import Predictor
 from raypipe.records import TrainResult
@@ -326,6 +327,76 @@ def test_fingerprint_ignores_what_only_moves_or_bounds_the_work(tmp_path: Path) 
     shaping = {"rows": {"window_rows": 9}}
     assert order(tmp_path, "r1", shaping).fingerprint() != order(tmp_path, "r2", {}).fingerprint()
     assert order(tmp_path, "r1", {"clip_grad_norm": 1}).fingerprint() != order(tmp_path, "r2", {}).fingerprint()
+
+
+RAISING = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, where):
+        super().__init__()
+        self.layer, self.where, self.calls = nn.Linear(3, 2), where, 0
+    def forward(self, x):
+        self.calls += self.training
+        if self.where == "train" and self.training and self.calls == 3:
+            raise KeyError("no such token\\nfrom its author")
+        if self.where == "shape" and self.training and self.calls == 3:
+            return self.layer(x[:, :2])
+        if self.where == "val" and not self.training and self.calls:
+            raise ValueError("validation is not for me")
+        if self.where == "peer" and self.calls == 3:
+            raise ConnectionResetError("Connection reset by peer")
+        return self.layer(x)
+
+def build(where):
+    return Own(where)
+"""
+
+
+def _raising(folder: Path, where: str) -> TrainOrder:
+    (folder / "code").mkdir()
+    (folder / "code" / f"raising_{where}.py").write_text(RAISING)
+    own = {"kind": "import", "path": f"raising_{where}.py:build", "args": {"where": where}}
+    return order(folder, "r1", {}, model=own, code_dir=folder / "code")
+
+
+@pytest.mark.parametrize(
+    ("where", "message", "advice"),
+    [
+        (
+            "train",
+            r"the model failed in training step 3: raising_train\.py line 12, in forward: "
+            r"KeyError: 'no such token\\nfrom its author'",
+            "correct the code",
+        ),
+        (
+            "shape",
+            r"the model failed in training step 3: raising_shape\.py line 14, in forward: RuntimeError: mat1 .*",
+            "correct the code",
+        ),
+        (
+            "val",
+            r"the model failed in validation after step 6: raising_val\.py line 16, in forward: "
+            r"ValueError: validation is not for me",
+            "correct the code",
+        ),
+    ],
+)
+def test_run_network_that_raises_is_told_with_type_file_line_and_step(
+    where: str, message: str, advice: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserCodeError) as caught:
+        _run(_raising(tmp_path, where))
+
+    assert re.fullmatch(message, caught.value.message)
+    assert advice in caught.value.hint and "--resume" not in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_run_error_that_may_pass_by_itself_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError):
+        _run(_raising(tmp_path, "peer"))
 
 
 def test_run_each_row_counts_once_where_the_last_step_is_short(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""An exception that comes out of the user's network, in words: its type, its text, and where it was raised."""
+
+from __future__ import annotations
+
+import site
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+import raypipe
+
+MAX_CHARS = 700
+"""Of an exception's text that is told; torch writes paragraphs."""
+
+_OURS = str(Path(raypipe.__file__).parent)
+_INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages())
+
+
+def described(error: BaseException) -> str:
+    """`model.py line 12, in forward: RuntimeError: what it says`, all on one line."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    where = _place(error)
+    told = f"{kind}: {text[:MAX_CHARS]}" if text else kind
+    return f"{where}: {told}" if where else told
+
+
+def is_raised_by(error: BaseException) -> bool:
+    """Whether it was raised below a line of the user's own files."""
+    return _own_frame(error) is not None
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether it was raised by a line of raypipe itself: no user can do anything about it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _is_below(frames[-1].filename, _OURS)
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's files that it passed; of other libraries' where it passed none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = _own_frame(error) or (frames[-1] if frames else None)
+    return "" if frame is None else f"{_shown(frame.filename)} line {frame.lineno}, in {frame.name}"
+
+
+def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(_is_below(frame.filename, folder) for folder in (_OURS, *_INSTALLED))
+        and not frame.filename.startswith("<")
+    ]
+    return own[-1] if own else None
+
+
+def _is_below(file: str, folder: str) -> bool:
+    return file.startswith(f"{folder}/")
+
+
+def _shown(file: str) -> str:
+    """From the folder that it was imported from: on a cluster that is a copy whose name says nothing."""
+    folders = [str(Path(entry or ".").absolute()) for entry in sys.path]
+    nearest = max((folder for folder in folders if _is_below(file, folder)), key=len, default=None)
+    return file if nearest is None else file[len(nearest) + 1 :]

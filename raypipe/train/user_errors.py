@@ -1,0 +1,63 @@
+"""What the user's network raises while it is trained, as an error of ours that says what, where and at which step."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+from typing_extensions import Self
+
+from raypipe.errors import RaypipeError, UserCodeError
+from raypipe.model import user_code
+from raypipe.train.rows import World
+
+FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+"""In what a collective operation raises where another worker is gone."""
+
+MAY_PASS = (ConnectionError, TimeoutError, torch.AcceleratorError)
+"""Raised by networks and devices: the same step may go well on another attempt."""
+
+
+class NetworkRuns:
+    """A `with` block in which the user's network runs; reused for every step, as entering it must cost nothing.
+
+    Steps are seeded by their number, so that what the network raises it would raise again: that becomes UserCodeError,
+    after which nobody tries again. Other errors pass as they are: of a worker that is gone, of a device, or our own.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._doing = ""
+
+    def during(self, doing: str) -> Self:
+        """Name what the network runs for, e.g. `training step 3`."""
+        self._doing = doing
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not self._may_pass(error):
+            raise self._explained(error) from error
+
+    def _may_pass(self, error: Exception) -> bool:
+        if isinstance(error, (RaypipeError, dist.DistError, *MAY_PASS)):
+            return True
+        if self._world.size > 1 and any(word in str(error).lower() for word in FROM_PEERS):
+            return True
+        if user_code.is_raised_by(error):
+            return False
+        return isinstance(error, OSError) or user_code.is_ours(error)
+
+    def _explained(self, error: Exception) -> UserCodeError:
+        worker = f", worker {self._world.rank} of {self._world.size}" if self._world.size > 1 else ""
+        message = f"the model failed in {self._doing}{worker}: {user_code.described(error)}"
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):
+            return UserCodeError(message, "lower train.global_batch_size, use more workers or a smaller model")
+        if user_code.is_raised_by(error):
+            return UserCodeError(message, "correct the code and run it again; changed code trains from the beginning")
+        return UserCodeError(message, "look at model and train.loss in the file, and at what the data gives the model")
