@@ -16,7 +16,6 @@ from raypipe.records import (
     StageRecord,
     TrainResult,
     TuneResult,
-    parse,
 )
 from raypipe.spec.base import fingerprint
 from raypipe.storage import Store, layout

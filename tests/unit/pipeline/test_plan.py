@@ -24,7 +24,6 @@ from raypipe.runtime.progress import read_events
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
 from raypipe.storage.documents import write_document
-from raypipe.storage.documents import write_document
 from raypipe.storage.publish import publish
 from raypipe.testing.fakes import MemoryStore, run_context
 
