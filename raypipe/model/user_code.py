@@ -8,12 +8,10 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-import raypipe
-
 MAX_CHARS = 700
 """Of an exception's text that is told; torch writes paragraphs."""
 
-_OURS = str(Path(raypipe.__file__).parent)
+_OURS = str(Path(__file__).parents[1])
 _INSTALLED = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages())
 
 
