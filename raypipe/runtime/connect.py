@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import ClusterError, ResourceError, SpecError, causes, masked
-from raypipe.runtime.local import announced
+from raypipe.runtime.local import announced, ensure_token, token_of
+from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
+from raypipe.runtime.start import PATIENCE_ENV, RayThread, start_patiently
+from raypipe.runtime.touch import HINT, check_answers, is_loopback
 from raypipe.spec.addresses import refuse_userinfo
 from raypipe.spec.code import ALLOW_MODULES
 
@@ -27,6 +30,8 @@ ANY_ENV = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # What Ray Data finds wrong is told by us, in the user's words; its loggers take their level when they are imported.
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }
 """Set in this process and in those of any cluster, unless the user set them."""
 
@@ -40,6 +45,9 @@ LOCAL_ENV = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Whatever the name says: off, every Ray process takes the loopback address for its node's, and listens there alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **PATIENCE_ENV,
 }
 """Set as well before a local Ray starts: workers prestarted for nothing slow a laptop down. Measured to halve the
 start of a small run. RAY_AUTH_MODE is not among them: a local Ray asks for a token by itself, and setting it once ray
@@ -54,9 +62,12 @@ TOO_LARGE = re.compile(r"exceeds the maximum size of (?P<mib>[\d.]+)MiB|body siz
 """How Ray's client and its dashboard refuse a folder."""
 
 QUIET = (
-    *("ray", "ray.data", "ray.train", "ray.tune", "ray.serve"),
+    *("ray", "ray.train", "ray.tune", "ray.serve"),
     *("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"),  # the client of jobs
 )
+
+
+QUIET_DATA = ("ray.data",)
 
 
 @dataclass(frozen=True)
@@ -78,58 +89,86 @@ def connect(
     *,
     address: str | None = None,
     code_dir: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
     Starts Ray in this process unless `address` or $RAY_ADDRESS names a cluster. A local Ray gets the logical CPUs the
-    demand needs, up to MAX_OVERSUBSCRIPTION a core, so that a two-core laptop neither refuses nor deadlocks.
+    demand needs, up to MAX_OVERSUBSCRIPTION a core, so that a two-core laptop neither refuses nor deadlocks. It listens
+    on loopback only and lives in a folder of this user's alone.
 
     Args:
         demand: what will run at once; checked before anything starts.
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
+        say: told what takes longer than it should, one line each.
     Raises:
         ResourceError: the demand can never fit.
-        ClusterError: the cluster does not answer.
-        SpecError: `code_dir` is too large to send to it.
+        ClusterError: the cluster does not answer, or Ray does not start here.
+        SpecError: `code_dir` is too large to send to it, or RAY_TMPDIR cannot be used.
     """
-    import ray
-
     hush()
-    if ray.is_initialized():
+    if is_connected():
         yield _joined(demand, started_here=False)
         return
     address = address or os.environ.get("RAY_ADDRESS")
     refuse_userinfo("the cluster's address (--address, RAY_ADDRESS)", address or "")
     started_here = not address or address == "local"
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     with ExitStack() as leave:
         if started_here:
-            _start(demand, code_dir)
+            leave.enter_context(_started(demand, code_dir, say or (lambda text: None)))
         else:
-            _join(str(address), demand, code_dir)
-        leave.callback(ray.shutdown)
-        _set_sigterm(on_sigterm)
-        if started_here:
-            leave.enter_context(announced(ray.get_runtime_context().gcs_address))
+            leave.enter_context(_on_cluster(str(address), demand, code_dir))
         yield _joined(demand, started_here=started_here)
 
 
-def _set_sigterm(handler: Any) -> None:
-    """Give back what ray.init took: its own handler prints a stack and leaves what was started behind."""
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
+def is_connected() -> bool:
+    """Whether this process is on a Ray cluster already; imports nothing."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def hush() -> None:
     """Keep Ray's own log lines off the screen; Serve turns its own on again when it is imported."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in QUIET_DATA:
+        logging.getLogger(name).setLevel(os.environ.get("RAY_DATA_LOG_LEVEL") or ANY_ENV["RAY_DATA_LOG_LEVEL"])
 
 
-def _start(demand: Demand, code_dir: Path | None) -> None:
+def is_on_this_machine_alone() -> bool:
+    """Whether all of the cluster this process is on runs here, as this user, and stays so."""
     import ray
 
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) != 1 or can_grow(nodes):
+        return False
+    with suppress(OSError):
+        return session_logs().stat().st_uid == os.getuid()
+    return False
+
+
+def session_logs() -> Path:
+    """Where the processes of the cluster this process is on write their logs; on another machine it is not there."""
+    import ray
+
+    return Path(_temp_dir(), ray.get_runtime_context().get_session_name(), "logs")
+
+
+def folder_of_ray_here() -> Path | None:
+    """The folder of this user's alone that a Ray started by raypipe on this machine lives in; None on another Ray."""
+    folder = Path(_temp_dir()).parent
+    return folder if is_private(folder) and (folder / LOCK).exists() else None
+
+
+def _temp_dir() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_temp_dir() or ""
+
+
+@contextmanager
+def _started(demand: Demand, code_dir: Path | None, say: Callable[[str], None]) -> Iterator[None]:
     cores = os.cpu_count() or 1
     limit = cores * MAX_OVERSUBSCRIPTION
     if demand.num_cpus - demand.data_cpus > limit:
@@ -138,33 +177,43 @@ def _start(demand: Demand, code_dir: Path | None) -> None:
             f"and a Ray started here lends at most {limit} logical CPUs",
             "lower the worker count or num_cpus of one worker, or run on a cluster: RAY_ADDRESS or raypipe submit",
         )
-    for name, value in {**ANY_ENV, **LOCAL_ENV}.items():
+    num_cpus = max(cores, ceil(demand.num_cpus), ceil(min(demand.wanted_cpus, limit)))
+    for name, value in {**ANY_ENV, **LOCAL_ENV, **_loopback_env()}.items():
         os.environ.setdefault(name, value)
-    if os.environ.get("RAY_AUTH_MODE", "token") == "token":
-        _ensure_token()
     if code_dir is not None:
         _put_on_path(code_dir)
-    try:
-        # The dashboard stays on: Ray Train asks it which of its runs died, and frees what they held.
-        ray.init(
-            address="local",
-            num_cpus=max(cores, ceil(demand.num_cpus), ceil(min(demand.wanted_cpus, limit))),
-            include_dashboard=True,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
-    except (RuntimeError, OSError, ValueError, ConnectionError, TimeoutError) as error:
-        raise ClusterError(
-            f"Ray did not start on this machine: {first_line(error)}",
-            f"run it again; its logs are under {os.environ.get('RAY_TMPDIR', '/tmp')}/ray",
-        ) from None
+    with ExitStack() as leave:
+        folder = leave.enter_context(private_folder())
+        if os.environ.get("RAY_AUTH_MODE", "token") == "token":
+            leave.enter_context(ensure_token(folder))
+        import ray
+
+        sessions = folder / SESSIONS
+        with _sigterm_kept(), _constants_of_environment():
+            thread = start_patiently(lambda: _init_here(sessions, num_cpus), ray.shutdown, sessions, say)
+        leave.callback(thread.close)
+        leave.enter_context(announced(ray.get_runtime_context().gcs_address, folder))
+        yield
 
 
-def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
+def _init_here(sessions: Path, num_cpus: int) -> None:
     import ray
 
-    use_token_if_any()
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        # The dashboard stays on: Ray Train asks it which of its runs died, and frees what they held.
+        include_dashboard=True,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,  # why a start failed is told by us
+        configure_logging=True,
+        _temp_dir=str(sessions),
+    )
+
+
+@contextmanager
+def _on_cluster(address: str, demand: Demand, code_dir: Path | None) -> Iterator[None]:
+    use_token_if_any(address)
     for name, value in ANY_ENV.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
@@ -176,16 +225,91 @@ def _join(address: str, demand: Demand, code_dir: Path | None) -> None:
         runtime_env["env_vars"] = {**ANY_ENV, **passed_on()}
         if code_dir is not None:
             runtime_env["working_dir"] = str(code_dir)
+    where = _answering_address(address)
+
+    def join() -> None:
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+
+    import ray
+
+    thread = RayThread(join, ray.shutdown)
     try:
-        with sending(code_dir or PACKAGE):
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+        with (
+            sending(code_dir or PACKAGE),
+            _sigterm_kept(),
+            _constants_of_environment(loopback=is_loopback(where)),
+        ):
+            thread.wait_started()
     except SpecError:
         raise
     except Exception as error:  # ray.init raises many unrelated types when a cluster does not answer
-        raise ClusterError(
-            f"no Ray cluster answers at {address}: {first_line(error)}",
-            "check the address and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to run on this machine",
-        ) from None
+        raise ClusterError(f"no Ray cluster answers at {address}: {first_line(error)}", HINT) from None
+    try:
+        yield
+    finally:
+        thread.close()
+
+
+def _answering_address(address: str) -> str:
+    """The address a head answers at. Ray takes a loopback address for the machine's own one, where ours do not listen.
+
+    Raises:
+        ClusterError: nothing answers.
+    """
+    if address == "auto":
+        from ray._private.services import find_bootstrap_address
+
+        address = find_bootstrap_address(None) or address
+    try:
+        check_answers(address)
+    except ClusterError:
+        if not is_loopback(address):
+            raise
+        import ray
+
+        other = f"{ray.util.get_node_ip_address()}:{address.rpartition(':')[2]}"
+        if is_loopback(other):
+            raise
+        check_answers(other)
+        return other
+    return address
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Give back what Ray's C++ code takes when it starts: its handler prints a stack and leaves behind what runs."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _loopback_env() -> dict[str, str]:
+    """Where training processes of one machine find each other: gloo and NCCL look for a network on their own."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {variable: names[0] for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if names}
+
+
+@contextmanager
+def _constants_of_environment(*, loopback: bool | None = None) -> Iterator[None]:
+    """Ray as it would be if it had been imported just now: it reads two of our settings once, when it is imported.
+
+    Args:
+        loopback: whether this machine's address is the loopback one; unset: as the environment says.
+    """
+    from ray._private import ray_constants as constants
+
+    before = constants.ENABLE_RAY_CLUSTER, constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+    if loopback is None:
+        loopback = os.environ.get(constants.ENABLE_RAY_CLUSTERS_ENV_VAR) == "0"
+    constants.ENABLE_RAY_CLUSTER = not loopback
+    constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = int(os.environ.get("RAY_DASHBOARD_STARTUP_TIMEOUT_S", before[1]))
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER, constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = before
 
 
 @contextmanager
@@ -225,24 +349,19 @@ def in_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def use_token_if_any() -> None:
-    """Authenticate to a cluster when this machine has a token; clients do not by themselves."""
+def use_token_if_any(address: str = "") -> None:
+    """Authenticate to a cluster when this machine has a token; clients do not by themselves.
+
+    Args:
+        address: where a Ray of this user's may have told where its own token is.
+    """
+    token = token_of(address)
+    if token is not None:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", token)
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
     hush()
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
-def _ensure_token() -> None:
-    """A token for clusters of this user, readable by nobody else; the one Ray makes is readable by everybody."""
-    path = Path.home() / ".ray" / "auth_token"
-    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        return
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with suppress(FileExistsError):  # there is one, perhaps since a moment ago
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,48 +1,130 @@
 """Which Rays this user's raypipe started on this machine: what `raypipe status` and `stop` look at.
 
-Ray's own `auto` finds any cluster on the machine, somebody else's too; nobody wants to stop that one.
+Ray's own `auto` finds any cluster on the machine, somebody else's too; nobody wants to stop that one. A note of each
+lies in the user's home, and where that cannot be written, in the Ray's own folder.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from raypipe.errors import SpecError
+from raypipe.runtime import private
+
+NOTE = "ray.json"
+"""Name of the note in a Ray's own folder."""
+
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 @contextmanager
-def announced(address: str) -> Iterator[None]:
-    """Let other commands of this user find a Ray started here, while the block runs."""
-    file = _folder() / f"{os.getpid()}.json"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"address": address}), encoding="utf-8")
-    except OSError:  # a read-only home: nobody finds it, and that is all
-        yield
+def announced(address: str, folder: Path | None = None) -> Iterator[None]:
+    """Let other commands of this user find a Ray started here, while the block runs.
+
+    Args:
+        folder: the Ray's own, for the note where the home cannot be written.
+    """
+    note = json.dumps({"address": address, "token": os.environ.get("RAY_AUTH_TOKEN_PATH")})
+    state = _state_folder()
+    files = [state / f"{os.getpid()}.json"] if state is not None else []
+    files += [folder / NOTE] if folder is not None else []
+    for file in files:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(note, encoding="utf-8")
+        except OSError:  # a read-only home: the next place will do
+            continue
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.unlink()
         return
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+    yield  # nobody finds it, and that is all
 
 
 def addresses() -> list[str]:
     """Addresses of the Rays whose processes still live, oldest process first."""
-    found: list[str] = []
-    for file in sorted(_folder().glob("*.json")):
+    return [str(note["address"]) for note in _notes()]
+
+
+def token_of(address: str) -> str | None:
+    """Path of the token that a Ray of this user's is entered with; None where it is the user's usual one."""
+    return next((note["token"] for note in _notes() if note["address"] == address and note.get("token")), None)
+
+
+@contextmanager
+def ensure_token(folder: Path) -> Iterator[None]:
+    """A token for clusters of this user, readable by nobody else; the one Ray makes is readable by everybody.
+
+    Args:
+        folder: the Ray's own, where the token lies while the block runs if the home cannot be written.
+    """
+    home = _home()
+    if any(os.environ.get(name) for name in TOKEN_VARIABLES) or (home is not None and _write_token(home / ".ray")):
+        yield
+        return
+    _write_token(folder)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "auth_token")
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN_PATH"]
+
+
+def _write_token(folder: Path) -> bool:
+    """Whether there is one now that this user can read."""
+    path = folder / "auth_token"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):  # there is one, perhaps since a moment ago
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.stat().st_size > 0 and os.access(path, os.R_OK)
+    except OSError:  # a home that cannot be written, or is not there
+        return False
+
+
+def _notes() -> Iterator[dict[str, Any]]:
+    state = _state_folder()
+    for file in sorted(state.glob("*.json")) if state is not None else []:
         if not _lives(file.stem):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
             continue
-        with suppress(OSError, ValueError, KeyError, TypeError):  # gone meanwhile, or half written
-            found.append(str(json.loads(file.read_text(encoding="utf-8"))["address"]))
-    return found
+        yield from _read(file)
+    with suppress(SpecError):  # RAY_TMPDIR cannot be used: then no Ray was started in it
+        for folder in private.in_use():
+            yield from _read(folder / NOTE)
 
 
-def _folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "raypipe" / "clusters"
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    with suppress(OSError, ValueError):  # gone meanwhile, or half written
+        note = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(note, dict) and "address" in note:
+            yield note
+
+
+def _state_folder() -> Path | None:
+    state = os.environ.get("XDG_STATE_HOME")
+    home = _home()
+    if state:
+        return Path(state) / "raypipe" / "clusters"
+    return None if home is None else home / ".local" / "state" / "raypipe" / "clusters"
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and a user id that has no entry, as containers have
+        return None
 
 
 def _lives(pid: str) -> bool:
