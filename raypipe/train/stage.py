@@ -63,6 +63,7 @@ def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | Rayp
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from raypipe.train.group import GroupConfig
     from raypipe.train.stopping import StopAtKnownError
 
     spec = order.spec.train
@@ -71,6 +72,7 @@ def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | Rayp
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"order": order, "channel": channel},
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=spec.num_workers,
             use_gpu=spec.resources.num_gpus > 0,

@@ -1,0 +1,94 @@
+"""How training processes meet: as Ray Train has it, but on one machine where nobody else can join in.
+
+torch's store, through which the processes of a group find each other, listens on every address of the machine, and no
+setting changes that; it does take a socket that listens already. So where the machine's address is a loopback one, the
+first process opens that socket itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train._internal.utils import get_address_and_port
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
+
+BACKLOG = 512
+
+_stores: list[Any] = []
+"""The store this process serves. torch's own one shares its server, which ends with the last that knows it."""
+
+
+@dataclass
+class GroupConfig(TorchConfig):
+    """Ray's settings of a process group, set up by GroupBackend."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return GroupBackend
+
+
+class GroupBackend(_TorchBackend):
+    """Forms the group with Ray's own steps; differs in who opens the store's socket."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        on_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        size = len(worker_group)
+        address, port = worker_group.execute_single(0, _open_store, size, backend_config.timeout_s)
+        worker_group.execute(_enter, address, port)
+        joining = [
+            worker_group.execute_single_async(
+                rank,
+                _setup_torch_process_group,
+                backend=backend_config.backend or ("nccl" if on_gpus else "gloo"),
+                world_rank=rank,
+                world_size=size,
+                init_method="env://",
+                timeout_s=backend_config.timeout_s,
+            )
+            for rank in range(size)
+        ]
+        ray.get(joining)
+
+
+def _open_store(world_size: int, timeout_s: int) -> tuple[str, int]:
+    """In the first process: where the group meets. On a loopback address its store listens there already."""
+    address, port = get_address_and_port()
+    if not ipaddress.ip_address(address).is_loopback:
+        return address, port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind((address, 0))
+        listener.listen(BACKLOG)
+        port = listener.getsockname()[1]
+        handle = listener.detach()  # the store's from now on
+    _stores[:] = [
+        dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  (torch's documentation has it here)
+            address,
+            port,
+            world_size,
+            is_master=True,
+            timeout=timedelta(seconds=timeout_s),
+            wait_for_workers=False,
+            multi_tenant=True,  # torch opens it again, by address and port, when the group is formed
+            master_listen_fd=handle,
+        )
+    ]
+    return address, port
+
+
+def _enter(address: str, port: int) -> None:
+    """In every process: what torch, and a user's code, read about the group."""
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
+    _set_torch_distributed_env_vars()
