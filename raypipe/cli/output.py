@@ -88,12 +88,14 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
 
 def _unexpected(error: Exception) -> RaypipeError:
-    with tempfile.NamedTemporaryFile("w", prefix="raypipe-", suffix=".log", delete=False, encoding="utf-8") as log:
-        log.write(_traceback(error))
     text = (masked(str(error)).strip().splitlines() or [""])[0][:300]
-    return RaypipeError(
-        f"raypipe failed: {type(error).__name__}: {text}", f"the traceback is in {log.name}; RAYPIPE_DEBUG=1 shows it"
-    )
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="raypipe-", suffix=".log", delete=False, encoding="utf-8") as log:
+            log.write(_traceback(error))
+        hint = f"the traceback is in {log.name}; RAYPIPE_DEBUG=1 shows it"
+    except OSError as full:  # no room for it, or no folder
+        hint = f"RAYPIPE_DEBUG=1 shows the traceback; no file could take it ({full.strerror})"
+    return RaypipeError(f"raypipe failed: {type(error).__name__}: {text}", hint)
 
 
 def _traceback(error: Exception) -> str:

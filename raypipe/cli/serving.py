@@ -68,18 +68,18 @@ def serve(
     from raypipe.registry.versions import resolve
     from raypipe.runtime.connect import connect
     from raypipe.runtime.reach import check_shared, open_reachable
+    from raypipe.serve.ingress import check_port_free
 
     spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas)
+    if address is None and starts_ray_here():
+        check_port_free(spec.host, spec.port)  # before seconds of imports
     opened = open_reachable(store)
     version = resolve(opened, reference)
-    from raypipe.serve.ingress import check_port_free
     from raypipe.serve.stage import deploy
 
-    if address is None and starts_ray_here():
-        check_port_free(host, port)
     code_dir = code.resolve() if code else None
     ctx = _context(opened, version, code_dir)
-    with connect(serve_demand(spec), address=address, code_dir=code_dir) as cluster:
+    with connect(serve_demand(spec), address=address, code_dir=code_dir, say=say) as cluster:
         check_shared(opened)
         try:
             endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))
@@ -198,7 +198,7 @@ def predict_files(
     code_dir = code_dir.resolve() if code_dir else None
     readers = Bundle("reading rows", 1, ResourceSpec())
     demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources), readers),))
-    with connect(demand, address=address, code_dir=code_dir):
+    with connect(demand, address=address, code_dir=code_dir, say=say):
         for each in (opened, open_store(spec.output)):
             check_shared(each)
         return predict_batch(spec, version, _context(opened, version, code_dir))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 from raypipe.cli.output import number, show
@@ -73,11 +74,15 @@ def curl_line(endpoint: Endpoint, request: Any) -> str:
     body = json.dumps(request, separators=(",", ":"))
     if len(body) > MAX_CURL_BODY_CHARS:
         # A name nobody can foresee, readable by this user alone: the row may be anything.
-        with tempfile.NamedTemporaryFile(
-            "w", prefix=f"raypipe-{endpoint.name}-", suffix=".json", delete=False, encoding="utf-8"
-        ) as file:
+        with (
+            suppress(OSError),
+            tempfile.NamedTemporaryFile(
+                "w", prefix=f"raypipe-{endpoint.name}-", suffix=".json", delete=False, encoding="utf-8"
+            ) as file,
+        ):
             file.write(body)
-        return f"curl -s {url} -H 'Content-Type: application/json' -d @{shlex.quote(file.name)}"
+            file.flush()
+            return f"curl -s {url} -H 'Content-Type: application/json' -d @{shlex.quote(file.name)}"
     return f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -147,6 +148,7 @@ class Pipeline:
             if stage is not None:
                 check_step(stage, self.spec, option)
         self.validate()
+        self._check_port(until, only)
         store = self.open_store()
         store.check()  # before anything starts: a wrong bucket is an answer now, not after minutes
         state = self._state(store, resume or run_id or new_run_id(), must_exist=resume)
@@ -157,7 +159,7 @@ class Pipeline:
         for step in ahead:
             if step.unfinished is not None:
                 ctx.progress.say(step.name, str(step.unfinished))
-        with self._cluster([step.name for step in ahead]) as cluster:
+        with self._cluster([step.name for step in ahead], ctx.progress) as cluster:
             if not state.exists():
                 state.describe(self._description())
             with ctx.progress.kept(store), self._resumable(state, ctx, walk, only, until):
@@ -191,6 +193,14 @@ class Pipeline:
                 ctx.progress.say(stage, text)
             raise
 
+    def _check_port(self, until: str | None, only: str | None) -> None:
+        """Refuse a taken port before minutes of work end there, and before seconds of imports."""
+        serves = self.spec.serve
+        if serves is not None and (only or until or "serve") == "serve" and starts_ray_here():
+            from raypipe.serve.ingress import check_port_free
+
+            check_port_free(serves.host, serves.port)
+
     def _steps_ahead(self, planner: Planner, until: str | None, only: str | None) -> list[Step]:
         """Stages that will run, as far as can be told now; the plan is decided again on the way."""
         if only is not None:
@@ -203,18 +213,14 @@ class Pipeline:
         return [step for step in planner.walk() if step.name in wanted and not step.reuse]
 
     @contextmanager
-    def _cluster(self, steps: list[str]) -> Iterator[Cluster | None]:
+    def _cluster(self, steps: list[str], progress: Progress) -> Iterator[Cluster | None]:
         """Ray for these steps, or nothing where none of them needs it; an endpoint started here ends here."""
         if all(step in WITHOUT_RAY for step in steps):
             yield None
             return
         serves = self.spec.serve if "serve" in steps else None
-        if serves is not None and starts_ray_here():
-            from raypipe.serve.ingress import check_port_free
-
-            check_port_free(serves.host, serves.port)  # before minutes of work end there
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
-        with connect(demand_of(self.spec, steps), code_dir=code_dir) as cluster:
+        with connect(demand_of(self.spec, steps), code_dir=code_dir, say=partial(progress.say, "ray")) as cluster:
             check_shared(self.open_store())
             try:
                 yield cluster
@@ -301,7 +307,7 @@ def stop_serving() -> None:
     """Take every application down before the Ray started here ends, so that no proxy stays behind."""
     from ray.exceptions import RayActorError
 
-    from raypipe.serve.running import shut_down
+    from raypipe.serve.stage import shut_down
 
     hush()
     with suppress(RayActorError):  # somebody else stops it at this moment

@@ -25,6 +25,7 @@ from raypipe.model.predictor import Predictor
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.protocols import PROTOCOLS, Protocol
+from raypipe.serve.replica_port import keep_on_loopback
 from raypipe.serve.schema import Columns
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
@@ -60,6 +61,7 @@ class ModelApp:
     """
 
     def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str) -> None:
+        keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
         self.model = ModelVersion.model_validate_json(model)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))

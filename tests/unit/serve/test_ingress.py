@@ -73,7 +73,7 @@ def test_haproxy_socket_path_stays_short_enough_for_haproxy(monkeypatch: pytest.
 def test_haproxy_folder_that_is_a_link_is_refused(temporary_folder: Path):
     ingress_env(HAPROXY)
     (folder,) = temporary_folder.iterdir()
-    folder.rmdir()
+    shutil.rmtree(folder)
     folder.symlink_to(temporary_folder)
     with pytest.raises(ServeError, match="belongs to another user"):
         ingress_env(HAPROXY)

@@ -1,0 +1,35 @@
+"""The port on which a Serve replica takes calls from other deployments, kept on loopback where the node is.
+
+Ray opens it on every address of the machine, as a literal in its code, although raypipe's applications never call each
+other. A request to it is unpickled, so whoever reaches it with the cluster's token runs code here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+OPEN_PORT = "add_port_to_grpc_server"
+"""The function of Ray's replica that opens it; there is no setting."""
+
+EVERYWHERE = "[::]:"
+
+
+def keep_on_loopback() -> None:
+    """In a replica, before Ray opens the port: have it opened on the node's address if that is a loopback one."""
+    import ray
+
+    if not ray.is_initialized():  # no replica: the application alone
+        return
+    from ray.serve._private import replica
+
+    address = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(address).is_loopback:
+        return
+    open_port = getattr(replica, OPEN_PORT)
+    host = f"[{address}]:" if ":" in address else f"{address}:"
+
+    def open_on_loopback(server: Any, where: str) -> int:
+        return open_port(server, where.replace(EVERYWHERE, host) if where.startswith(EVERYWHERE) else where)
+
+    setattr(replica, OPEN_PORT, open_on_loopback)
