@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 
 from raypipe.model.predictor import Predictor
@@ -35,12 +35,16 @@ from raypipe.records import (
 )
 from raypipe.storage import Store, layout, open_store
 from raypipe.storage.documents import read_document
+from tests.integration.sockets import MARK, Watch, processes_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 NUM_ASKED_ROWS = 50
 LEAVE_TIMEOUT_S = 20.0
+
+OUR_LINE = re.compile(r"\d\d:\d\d:\d\d \w+ +(ray|data|train|evaluate|register|serve) ")
+"""What a command tells on stderr while it works; Ray's own lines in between say nothing to its user."""
 
 pytestmark = pytest.mark.ray
 
@@ -146,17 +150,25 @@ def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_n
     home = private_dir / "d"
     home.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    env = {**clean, "HOME": str(home), "RAY_TMPDIR": str(home), "PATH": f"{programs(private_dir)}:{clean['PATH']}"}
-    done = subprocess.run(
-        [str(EXAMPLES / "01_digits" / "run.sh"), "--json", "--store", "kept", "--set", f"serve.port={free_port}"],
-        cwd=home,  # run.sh works from any folder; the store is where the user is
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    env = {**clean, "HOME": str(home), "RAY_TMPDIR": str(private_dir), MARK: str(home)}
+    env["PATH"] = f"{programs(private_dir)}:{clean['PATH']}"
+    with Watch(str(home), private_dir) as watch:
+        done = subprocess.run(
+            [str(EXAMPLES / "01_digits" / "run.sh"), "--json", "--store", "kept", "--set", f"serve.port={free_port}"],
+            cwd=home,  # run.sh works from any folder; the store is where the user is
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert processes_of(home) == []
+    assert [line for line in done.stderr.splitlines() if not OUR_LINE.match(line)] == []
+    assert processes_of(str(home), LEAVE_TIMEOUT_S) == []
+    assert watch.open_to_others == set()
+    for program in ("gcs_server", "raylet", "dashboard", "RayTrainWorker", "haproxy", "ServeReplica"):
+        assert any(program in command for command in watch.on_loopback), program  # it was looked at
+    assert set(watch.modes.values()) == {0o700}
+    assert not [name for name in watch.modes if (private_dir / name).exists()]
     told = json.loads(done.stdout)
     assert told["metrics"]["accuracy"] >= 0.96
     endpoint = Endpoint.model_validate(told["stages"]["serve"]["record"])
@@ -175,19 +187,6 @@ def programs(folder: Path) -> Path:
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m raypipe "$@"\n')
     program.chmod(0o755)
     return bin_dir
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of processes that work below `folder` and do not leave by themselves in time."""
-
-    def works_below(process: Any) -> bool:
-        try:
-            return any(f"{folder}/" in word for word in process.cmdline())
-        except psutil.Error:  # it has ended, or is another user's
-            return False
-
-    _, alive = psutil.wait_procs([p for p in psutil.process_iter() if works_below(p)], timeout=LEAVE_TIMEOUT_S)
-    return [" ".join(process.cmdline()) for process in alive]
 
 
 # --- 02 against a plain loop -----------------------------------------------------------------------------------------
