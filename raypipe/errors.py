@@ -34,7 +34,9 @@ across a Ray process.
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -221,5 +223,23 @@ def find_known(error: BaseException | None) -> RaypipeError | None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean 'x'?`, or nothing when no name is close."""
+    if len(word) > 100:  # comparing costs the square of it
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def one_line(text: str) -> str:
+    """`text` as one line that a terminal only shows: what would move its cursor, colour, reorder, hide or break it is
+    written as JSON writes it (`\\u001b`, `\\n`, `\\u202e`), so that a JSON document stays the same document.
+
+    For all text that comes from a user, a file, the network or another machine: printed as it is, it could forge a line
+    of ours or drive the terminal.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(json.dumps(char)[1:-1] if unicodedata.category(char) in UNSHOWN else char for char in text)
+
+
+UNSHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode's control, format, surrogate, line and paragraph separator characters."""

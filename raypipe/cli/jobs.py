@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import Annotated, Any
 
@@ -12,6 +13,9 @@ import typer
 from raypipe.cli.options import Allow, AsJson, File, Fresh, Sets, StoreUri
 from raypipe.cli.output import reported, say, show_json
 from raypipe.errors import SpecError
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Ray colours its lines in a job's log; they are not worth an escape each."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,7 +81,7 @@ class _Log:
         """Take one line."""
         result = _document(text)
         if result is None:
-            say(text)
+            say(COLOURS.sub("", text))
         else:
             self.result = result
 

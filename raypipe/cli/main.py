@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,33 +17,41 @@ import raypipe
 from raypipe.cli import jobs, models, project, serving
 from raypipe.cli.options import Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
-from raypipe.errors import masked
+from raypipe.errors import masked, one_line
 
 if TYPE_CHECKING:
     from raypipe.pipeline.plan import Step
 
+UsageError: Any = typer.BadParameter.__mro__[1]  # typer carries click along in some versions, and names it nowhere
+
 
 class _Words(TyperGroup):
-    """The commands; what is wrong with their words is told without repeating a password out of an address."""
+    """The commands. What is wrong with their words is told without a password out of an address, and without harm."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _masking():
+        with _told_plainly():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _masking():
+        with _told_plainly():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _masking() -> Iterator[None]:
+def _told_plainly() -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        if isinstance(message := getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            error.message = masked(message)  # pyright: ignore[reportAttributeAccessIssue]
+    except UsageError as error:
+        param = getattr(error, "param", None)
+        if not error.message and getattr(param, "name", None) == "file" and error.ctx is not None:
+            here = Path("pipeline.yaml").is_file()
+            error.message = "Try: raypipe " + (f"{error.ctx.info_name} pipeline.yaml" if here else INIT)
+        text = one_line(masked(error.format_message()))
+        error.format_message = lambda: text
         raise
 
+
+INIT = "init DIR makes a runnable project"
 
 app = typer.Typer(
     name="raypipe",
@@ -202,4 +212,7 @@ def schema() -> None:
 def main() -> None:
     """Entry point of `raypipe` and `python -m raypipe`."""
     signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to fail
     sys.exit(app())

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from raypipe.errors import RaypipeError, find_known, masked
+from raypipe.errors import RaypipeError, find_known, masked, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +79,12 @@ def _report(error: Exception, *, as_json: bool) -> int:
         print(_traceback(error), file=sys.stderr, flush=True)
     if known is None:
         known = _unexpected(error)
-    say(f"error: {known.message}" + (f"\n  try: {known.hint}" if known.hint else ""))
+    first, *others = known.message.split("\n")
+    say(f"error: {first}")
+    for line in others:
+        say(f"       {line}")  # set in, so that a name with a line break in it forges no line of ours
+    if known.hint:
+        say(f"  try: {known.hint}")
     if as_json:
         kind = type(known).__name__ if known is find_known(error) else type(error).__name__
         document = {"error": {"kind": kind, "message": known.message, "hint": known.hint, "exit_code": known.exit_code}}
@@ -104,13 +109,13 @@ def _traceback(error: Exception) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on stderr; see `one_line`."""
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """A line of the result, on stdout."""
-    print(text, flush=True)
+    """A line of the result, on stdout; see `one_line`."""
+    print(one_line(text), flush=True)
 
 
 def show_json(value: Any) -> None:
@@ -120,7 +125,7 @@ def show_json(value: Any) -> None:
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows for people: a drawn table on a terminal, aligned columns elsewhere."""
-    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    cells = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
-from raypipe.errors import ObjectExists, StoreError
+from raypipe.errors import ObjectExists, StoreError, one_line
 from raypipe.storage import Store, layout
 
 POLL_S = 0.1
@@ -52,7 +52,8 @@ class Progress:
             self._events.append({"time": round(now, 3), "run": self.run_id, "stage": stage, "text": text, **fields})
             if show and self._stream is not None:
                 clock = time.strftime("%H:%M:%S", time.localtime(now))
-                print(f"{clock} {self.run_id} {stage:<9} {text}", file=self._stream, flush=True)
+                line = one_line(f"{clock} {self.run_id} {stage:<9} {text}")
+                print(line, file=self._stream, flush=True)
 
     def count(self, stage: str, num_rows: int, text: str, **fields: Any) -> None:
         """How many rows are done so far. Nothing while none is: `0 rows` reads like a fault, and waiting is told by

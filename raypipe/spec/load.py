@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -11,14 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypipe.errors import SpecError, did_you_mean, masked
+from raypipe.errors import SpecError, did_you_mean, masked, one_line
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
+from raypipe.spec.yaml_text import MAX_DEPTH, FieldPath, dotted, parse, read_text
 
-FieldPath = tuple[str | int, ...]
+MAX_PROBLEMS = 20
+"""Told at once; a file of another program has thousands."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,8 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> PipelineFi
         SpecError: with file, line and field of every problem found.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(f"{path}: no such file", "raypipe init DIR makes a runnable project") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     overrides = tuple(overrides)
-    spec, lines = _parse(text, str(path), overrides)
+    spec, lines = _parse(read_text(path), str(path), overrides)
     code_dir = path.resolve().parent
     root = spec.data.root
     if root is None or "://" not in root:
@@ -76,11 +72,10 @@ def parse_pipeline(text: str, *, name: str = "<text>", overrides: Iterable[str] 
 
 
 def _parse(text: str, name: str, overrides: Iterable[str]) -> tuple[PipelineSpec, dict[FieldPath, str]]:
-    raw, lines = _parse_yaml(text, name)
+    written = parse(text, name)
+    raw, lines = written.mapping(name), written.lines
     for override in overrides:
-        path, value = _parse_override(override)
-        lines[path] = _shown_override(override)
-        _set(raw, path, value, lines[path])
+        _lay_over(raw, lines, override)
     try:
         spec = PipelineSpec.model_validate(raw)
     except ValidationError as error:
@@ -97,7 +92,7 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
     """
     raw = spec.model_dump(mode="json")
     for key, value in values.items():
-        _set(raw, tuple(int(p) if p.isdecimal() else p for p in key.split(".")), value, key)
+        _set(raw, parse_path(key), value, key)
     try:
         return PipelineSpec.model_validate(raw)
     except ValidationError as error:
@@ -109,58 +104,38 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **PipelineSpec.model_json_schema()}
 
 
-# ---- YAML with lines
+# ---- overrides
 
 
-def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[FieldPath, str]]:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except ValueError as error:  # a text that looks like a date or a number but is none, e.g. 2024-99-99
-        raise SpecError(f"{name}: not valid YAML: {error}", "put the value in quotes") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise SpecError(f"{name}: nested too deeply to be a pipeline file") from None
-    if not isinstance(raw, dict):
-        found = "nothing" if raw is None else f"a {type(raw).__name__}"
-        raise SpecError(f"{name}: found {found}; a pipeline file is a mapping with name, data and model")
-    lines: dict[FieldPath, str] = {}
-    _collect_lines(node, (), lines, name)
-    return cast("dict[str, Any]", raw), lines
+def parse_path(text: str) -> FieldPath:
+    """`data.transforms.0.kind` as keys and list indices; `00` is no index, so that each field has one spelling."""
+    return tuple(int(part) if re.fullmatch("0|[1-9][0-9]{0,5}", part) else part for part in text.split("."))
 
 
-def _collect_lines(node: Any, path: FieldPath, lines: dict[FieldPath, str], name: str) -> None:
-    lines[path] = f"{name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, str(key.value))
-            if here in lines:
-                raise SpecError(f"{name}:{key.start_mark.line + 1}: {_dotted(here)} appears twice; keep one")
-            _collect_lines(value, here, lines, name)
-            lines[here] = f"{name}:{key.start_mark.line + 1}"
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_lines(value, (*path, index), lines, name)
-
-
-def _parse_override(override: str) -> tuple[FieldPath, Any]:
+def _lay_over(raw: dict[str, Any], lines: dict[FieldPath, str], override: str) -> None:
+    """Set one field in the file's values, and where it was written."""
+    origin = _shown_override(override)
     key, sign, text = override.partition("=")
+    path = parse_path(key)
     if not sign or not key:
-        raise SpecError(f"{_shown_override(override)}: must be field=value", "for example --set train.epochs=3")
+        raise SpecError(f"{origin}: must be field=value", "for example --set train.epochs=3")
+    if len(path) > MAX_DEPTH:
+        raise SpecError(f"{origin}: names a field {len(path)} deep; the deepest is under {MAX_DEPTH}")
     try:
-        value = yaml.safe_load(text) if text else None
-    except (yaml.YAMLError, ValueError):
-        raise SpecError(f"{_shown_override(override)}: the value is not valid YAML") from None
-    return tuple(int(part) if part.isdecimal() else part for part in key.split(".")), value
+        value = parse(text, "the value").value
+    except SpecError as error:
+        raise SpecError(f"{origin}: {error.message}", error.hint) from None
+    _set(raw, path, value, origin)
+    for replaced in [known for known in lines if known[: len(path)] == path]:
+        del lines[replaced]
+    lines[path] = origin
 
 
 def _shown_override(override: str) -> str:
     """How a message names an override: in full, but for an address, which may hold a password."""
     key, _, value = override.partition("=")
-    return f"--set {key}=..." if ":/" in value else f"--set {override}"
+    shown = f"{key}=..." if ":/" in value else override
+    return f"--set {shown if len(shown) <= 200 else shown[:197] + '...'}"
 
 
 def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
@@ -168,7 +143,7 @@ def _set(raw: Any, path: FieldPath, value: Any, origin: str) -> None:
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         if not _can_hold(here, part):
-            raise SpecError(f"{origin}: {_dotted(path[:depth])} is not a mapping, so it has no '{part}'")
+            raise SpecError(f"{origin}: {dotted(path[:depth])} is not a mapping, so it has no '{part}'")
         if last:
             here[part] = value
         elif not _has(here, part) or here[part] is None:
@@ -200,19 +175,18 @@ def _default_section(path: FieldPath) -> dict[str, Any]:
     return {}
 
 
-def _dotted(path: FieldPath) -> str:
-    return ".".join(str(part) for part in path)
-
-
 # ---- errors
 
 
 def _explain(error: ValidationError, raw: Any, lines: Mapping[FieldPath, str], name: str) -> str:
     messages: list[str] = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems[:MAX_PROBLEMS]:
         path = _written_path(problem["loc"], raw)
         where = _where(path, lines, name)
-        messages.append(f"{where}: {_dotted(path) or 'the file'}: {_rule(problem, path)}")
+        messages.append(one_line(f"{where}: {dotted(path) or 'the file'}: {_rule(problem, path)}"))
+    if len(problems) > MAX_PROBLEMS:
+        messages.append(f"{name}: and {len(problems) - MAX_PROBLEMS:,} more")
     return "\n".join(dict.fromkeys(messages))
 
 
@@ -249,7 +223,7 @@ def _rule(problem: Any, path: FieldPath) -> str:
         tag = str(ctx.get("tag"))
         options = [t.strip(" '") for t in str(ctx.get("expected_tags", "")).split(",")]
         key = str(ctx.get("discriminator", "")).strip("'")
-        return f"{key} is '{tag}'{did_you_mean(tag, options)}; must be one of {', '.join(options)}"
+        return f"{key} is '{tag[:80]}'{did_you_mean(tag, options)}; must be one of {', '.join(options)}"
     if kind == "union_tag_not_found":
         return f"found {_show(found)}; must be a mapping with {ctx.get('discriminator', 'kind')!s}"
     if kind == "literal_error":

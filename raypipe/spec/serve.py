@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import ipaddress
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec
 from raypipe.spec.resources import ResourceSpec
+
+HOST_NAME = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*"
+ROUTE = r"/|(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+/?"
+
+
+def check_host(text: str) -> str:
+    """`text` if a server can listen on it.
+
+    Raises:
+        ValueError: it is neither an IP address nor a host name; it would end up in a proxy's configuration.
+    """
+    numeric = ":" in text or not text.strip("0123456789.")
+    try:
+        fits = bool(ipaddress.ip_address(text)) if numeric else re.fullmatch(HOST_NAME, text) and len(text) <= 253
+    except ValueError:
+        fits = False
+    if not fits or "%" in text:
+        raise ValueError(f"found {text[:80]!r}; must be an IP address or a host name, e.g. 127.0.0.1, :: or localhost")
+    return text
+
+
+def check_route(text: str) -> str:
+    """`text` if requests below it can reach a model.
+
+    Raises:
+        ValueError: a client or proxy would rewrite it, or it lies where Ray Serve answers itself.
+    """
+    if not re.fullmatch(ROUTE, text):
+        raise ValueError(
+            f"found {text[:80]!r}; must be / or like /v1/digits: letters, digits, '.', '_' and '-' between single "
+            "slashes, no part that is '.' or '..'"
+        )
+    if text.split("/")[1] == "-":
+        raise ValueError(f"found {text[:80]!r}; paths below /-/ are Ray Serve's own (/-/routes, /-/healthz)")
+    return text
 
 
 class BatchingSpec(Spec):
@@ -23,10 +60,11 @@ class BatchingSpec(Spec):
 class ServeSpec(Spec):
     """An autoscaling HTTP endpoint."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     """Address to listen on; 0.0.0.0 on a cluster whose network you control."""
     port: int = Field(default=8000, ge=1, le=65535)
-    route_prefix: str = Field(default="/", pattern=r"^/[A-Za-z0-9._/-]*$")
+    route_prefix: Annotated[str, AfterValidator(check_route)] = "/"
+    """Path that the endpoint's own paths come after, e.g. `/v1/digits`."""
     min_replicas: int = Field(default=1, ge=1, le=4096)
     max_replicas: int = Field(default=2, ge=1, le=4096)
     target_ongoing_requests: float = Field(default=16.0, gt=0)

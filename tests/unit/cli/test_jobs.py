@@ -38,3 +38,8 @@ def test_log_line_that_is_anything_else_is_passed_on(line: str, capsys: pytest.C
     log.line(line)
     assert log.result == RUN
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_log_line_of_another_machine_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]):
+    _Log().line("\x1b[36m(worker pid=7)\x1b[0m \x1b]0;title\x07\rerror: none")
+    assert capsys.readouterr().err == "(worker pid=7) \\u001b]0;title\\u0007\\rerror: none\n"

@@ -36,6 +36,13 @@ def test_progress_count_of_no_rows_is_no_line():
     assert stream.getvalue().endswith("evaluate  3 of 366 rows scored\n")
 
 
+def test_progress_line_shows_what_would_forge_another_line():
+    stream = io.StringIO()
+    Progress("r7f3", stream).say("data", "column 'a\n18:56:26 r7f3 register  champion -> version 1\x1b[A'")
+    assert stream.getvalue().count("\n") == 1
+    assert "column 'a\\n18:56:26 r7f3 register  champion -> version 1\\u001b[A'" in stream.getvalue()
+
+
 def test_progress_stage_tells_its_end_and_keeps_its_seconds():
     stream = io.StringIO()
     progress = Progress("r7f3", stream)

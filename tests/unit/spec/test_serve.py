@@ -1,0 +1,45 @@
+"""Where an endpoint listens: what would change a proxy's configuration, or never be reached, is refused."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from raypipe.spec.serve import ServeSpec
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1", "localhost", "head.cluster_1.local"])
+def test_host_that_is_an_address_or_a_name_is_taken(host: str):
+    assert ServeSpec(host=host).host == host
+
+
+NO_HOSTS = "127.0.0.1:80 1.2.3 999.1.1.1 -a a..b http://a a;b *"
+
+
+@pytest.mark.parametrize(
+    "host", [*NO_HOSTS.split(), "", "0.0.0.0\n x", "0.0.0.0\n", "a b", "a\tb", "fe80::1%x\ny", "a" * 300]
+)
+def test_host_that_is_neither_is_refused(host: str):
+    with pytest.raises(ValidationError, match="must be an IP address or a host name"):
+        ServeSpec(host=host)
+
+
+@pytest.mark.parametrize("route", ["/", "/digits", "/v1/digits", "/other/", "/.well-known/x", "/-digits"])
+def test_route_prefix_that_can_be_reached_is_taken(route: str):
+    assert ServeSpec(route_prefix=route).route_prefix == route
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        *(
+            (route, "must be / or like /v1/digits")
+            for route in ("", "a", "//", "/a//b", "/a/../b", "/..", "/./a", "/a/.")
+        ),
+        *((route, "must be / or like /v1/digits") for route in ("/a\n", "/{x}", "/a b", "/a?b", "/%2e%2e")),
+        *((route, "are Ray Serve's own") for route in ("/-/routes", "/-/healthz", "/-", "/-/")),
+    ],
+)
+def test_route_prefix_that_is_rewritten_or_taken_is_refused(route: str, message: str):
+    with pytest.raises(ValidationError, match=message):
+        ServeSpec(route_prefix=route)
