@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 Value = str | int | float | bool
 """A class label or a category."""
@@ -66,6 +66,31 @@ class Split(Record):
     """Arrow IPC files in row order; columns: `__row_id` (uint64), the raw features, and the target."""
 
 
+class TargetStatistics(Record):
+    """What the train split's regression target holds."""
+
+    num_rows: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Population standard deviation."""
+    num_not_positive: int
+    """Rows whose target is 0 or less."""
+    log_mean: float | None
+    """Of the natural logarithms; None where a row has none."""
+    log_std: float | None
+
+
+class TargetTransform(Record):
+    """What was done to the target before the network learned it (train.target_transform): `standardize` trains on
+    (target - mean) / std, `log` on (ln target - mean) / std. Predictions undo it."""
+
+    kind: Literal["none", "standardize", "log"] = "none"
+    mean: float = Field(default=0.0, allow_inf_nan=False)
+    std: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
 class DatasetVersion(Record):
     """An immutable dataset: checked rows in splits, and the transforms fitted on train."""
 
@@ -89,6 +114,8 @@ class DatasetVersion(Record):
     """The DataProfile: what each column holds, and which expectations it met."""
     content_fingerprint: str
     """Same rows, same value, whatever the file order or read parallelism."""
+    target_statistics: TargetStatistics | None = None
+    """Regression: what a training may scale the target by. None in versions prepared before these were kept."""
 
 
 class TopValue(Record):
@@ -209,7 +236,8 @@ class EpochMetrics(Record):
     step: int
     """Optimizer steps so far."""
     metrics: dict[str, float]
-    """train_loss, val_loss, val_<metric>."""
+    """train_loss, val_loss, val_<metric>; of a regression in the target's unit (losses mse and huber: squared), but for
+    the losses under target_transform `log`, which are of the target's natural logarithm."""
 
 
 class TrainResult(Record):
@@ -231,6 +259,7 @@ class TrainResult(Record):
     stopped_early: bool = False
     rows_per_s: float
     """Training rows per second over all workers, first epoch left out where there are more."""
+    target_transform: TargetTransform = TargetTransform()
 
     @property
     def metrics(self) -> dict[str, float]:

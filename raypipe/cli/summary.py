@@ -128,7 +128,11 @@ def _data(dataset: DatasetVersion) -> str:
 
 
 def _train(trained: TrainResult) -> str:
-    shown = ", ".join(f"{name} {number(value)}" for name, value in list(trained.metrics.items())[:MAX_METRICS])
+    of_log = "ln " if trained.target_transform.kind == "log" else ""
+    shown = ", ".join(
+        f"{of_log if name.endswith('_loss') else ''}{name} {number(value)}"
+        for name, value in list(trained.metrics.items())[:MAX_METRICS]
+    )
     return f"best epoch {trained.best_epoch} of {len(trained.history)}: {shown}, {trained.rows_per_s:,.0f} rows/s"
 
 

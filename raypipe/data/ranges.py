@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data import borders, columns, leaks, packing
+from raypipe.data import borders, columns, leaks, packing, target
 from raypipe.data import profile as profiles
 from raypipe.data.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.duplicates import Duplicates, find_duplicates
@@ -29,6 +29,7 @@ from raypipe.data.memory import keep_freed
 from raypipe.data.profile import ProfilePart
 from raypipe.data.shards import ROW_ID, features, read_shard, to_bytes
 from raypipe.data.split import KEY_COLUMNS, SPLITS, SplitKeys, SplitState, codes
+from raypipe.data.target import TargetPart
 from raypipe.data.transforms import FittedTransforms, State
 from raypipe.records import Shard, Signature
 from raypipe.spec.data import DataSpec
@@ -82,6 +83,7 @@ class StoredShard:
         labels: classification: label -> rows.
         rows_before: train rows that `partials` reckon with before this shard.
         partials: of the first transforms; of val and test they only tell what they hold.
+        target: of train, where the task is regression.
     """
 
     split: str
@@ -89,6 +91,7 @@ class StoredShard:
     labels: Counter[Any]
     rows_before: int
     partials: list[Partial] | None
+    target: TargetPart | None
 
 
 @dataclass
@@ -296,13 +299,19 @@ def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder
     if order.first:
         raw = features(table, signature)
         found = partials(FittedTransforms(()), order.first, raw, signature.inputs, rows_before=before)
-    return StoredShard(name, shard, _labels(table, signature), before, found)
+    return StoredShard(name, shard, _labels(table, signature), before, found, _target(table, name, signature))
 
 
 def _labels(table: pa.Table, signature: Signature) -> Counter[Any]:
     if signature.task != "classification":
         return Counter()
     return columns.counts(table[signature.target])
+
+
+def _target(table: pa.Table, split: str, signature: Signature) -> TargetPart | None:
+    if signature.task != "regression" or split != "train":
+        return None
+    return target.part(np.asarray(columns.values(packing.unpacked(table.select([signature.target]))[0]), np.float64))
 
 
 store_task: Any = ray.remote(num_returns=2)(store_shards)

@@ -82,17 +82,17 @@ def features(table: pa.Table, signature: Signature) -> dict[str, Any]:
 
 
 def encode_target(target: np.ndarray | pa.Array, signature: Signature) -> np.ndarray:
-    """What the loss reads.
+    """The target as numbers.
 
     Args:
         target: [B]; text as objects or in Arrow.
     Returns:
-        Classification: int64 [B], index into signature.classes.  Regression: float32 [B].
+        Classification: int64 [B], index into signature.classes.  Regression: float64 [B].
     Raises:
         DataError: a label that is not among the classes.
     """
     if signature.task == "regression":
-        return np.asarray(target, np.float32)
+        return np.asarray(target, np.float64)
     classes = pa.array(signature.classes or ())
     labels = pa.array(target).cast(classes.type)
     index = pc.index_in(labels, value_set=classes)

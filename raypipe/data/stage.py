@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from raypipe.data import judging, leaks, masking, profile, ranges
+from raypipe.data import judging, leaks, masking, profile, ranges, target
 from raypipe.data.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
 from raypipe.data.cutting import Cut, collect, cut_rows
 from raypipe.data.duplicates import Duplicates, all_repeats
@@ -31,7 +31,16 @@ from raypipe.data.storing import Stored, fit_stored, store_all
 from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
 from raypipe.data.validate import Schema, quantity_note
 from raypipe.errors import DataError, DocumentError, ObjectMissing
-from raypipe.records import DataProfile, DatasetVersion, ExpectationResult, Shard, Signature, Split, Value
+from raypipe.records import (
+    DataProfile,
+    DatasetVersion,
+    ExpectationResult,
+    Shard,
+    Signature,
+    Split,
+    TargetStatistics,
+    Value,
+)
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec
@@ -103,6 +112,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         bad_rows_key=_keep_bad_rows(bad, version, ctx),
         profile_key=layout.profile(ctx.name, version),
         content_fingerprint=content,
+        target_statistics=_target_statistics(stored, schema),
     )
     write_document(ctx.store, layout.profile(ctx.name, version), described)
     write_document(ctx.store, key, record)
@@ -290,6 +300,12 @@ def _classes(stored: Stored, schema: Schema) -> tuple[Value, ...] | None:
     if len(classes) < 2:
         raise _one_class(schema, " in train", classes)
     return classes
+
+
+def _target_statistics(stored: Stored, schema: Schema) -> TargetStatistics | None:
+    if schema.task != "regression":
+        return None
+    return target.finish(item.target for item in stored.shards if item.target is not None)
 
 
 def _split(shards: Sequence[Shard]) -> Split:

@@ -56,8 +56,8 @@ class Scored:
 
     Attributes:
         row_id: uint64 [B], as stored with the rows.
-        target: int64 class index [B], or float32 [B] for regression.
-        answer: int64 index of the most probable class [B], or the predicted float32 [B].
+        target: int64 class index [B], or float64 [B] for regression.
+        answer: int64 index of the most probable class [B], or the predicted numbers [B], in the target's unit.
     """
 
     start: int

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raypipe.errors import ArtifactError, ModelError, NonFiniteLossError
 from raypipe.model import own_code, untrusted
 from raypipe.model.build import build_model, outline
-from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature
+from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature, TargetTransform
 from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
 from raypipe.storage import Store
@@ -37,6 +37,8 @@ class Artifact(Record):
     """The model's part of the pipeline file."""
     signature: Signature
     transforms: Annotated[tuple[dict[str, Any], ...], FailFast()]
+    target_transform: TargetTransform = TargetTransform()
+    """What predictions undo; `none` in artifacts that do not have it."""
     feature_shape: Annotated[tuple[int, ...], FailFast()]
     dataset: str
     code: dict[str, str] = {}
@@ -46,10 +48,19 @@ class Artifact(Record):
 
 
 def write_artifact(
-    store: Store, key: str, module: nn.Module, spec: Model, dataset: DatasetVersion, *, code_dir: Path | None = None
+    store: Store,
+    key: str,
+    module: nn.Module,
+    spec: Model,
+    dataset: DatasetVersion,
+    *,
+    code_dir: Path | None = None,
+    target_transform: TargetTransform | None = None,
 ) -> ArtifactRef:
     """Package a trained module under `key`.
 
+    Args:
+        target_transform: what was done to the target that the module learned; None: nothing.
     Raises:
         NonFiniteLossError: a weight is NaN or infinite; such a model is never written.
     """
@@ -58,6 +69,7 @@ def write_artifact(
         model=spec.model_dump(mode="json"),
         signature=dataset.signature,
         transforms=dataset.transforms,
+        target_transform=target_transform or TargetTransform(),
         feature_shape=dataset.feature_shape,
         dataset=dataset.version,
         code=own_code.source_digests(spec.path, code_dir) if isinstance(spec, ImportModel) else {},

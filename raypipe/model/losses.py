@@ -37,7 +37,7 @@ def absolute_error(output_B1: Tensor, target_B: Tensor, /, *, reduction: str = "
 
 
 def huber(output_B1: Tensor, target_B: Tensor, /, *, reduction: str = "none") -> Tensor:
-    """Quadratic up to 1, linear beyond (Huber 1964)."""
+    """Quadratic up to 1, linear beyond (Huber 1964); 1 is a standard deviation where the target is standardized."""
     return F.huber_loss(output_B1.float().reshape(-1), target_B, reduction=reduction)
 
 

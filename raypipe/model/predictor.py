@@ -18,6 +18,7 @@ from torch import nn
 
 from raypipe.data.transforms import FittedTransforms
 from raypipe.model.artifact import Artifact, read_artifact
+from raypipe.model.target import step_size, to_unit
 from raypipe.records import ArtifactRef, Signature, Value
 from raypipe.storage import Store
 
@@ -31,11 +32,14 @@ class Predictions:
 
     Attributes:
         classes: label of each output; None for regression.
-        values: float32; probabilities [B, K], or predicted numbers [B].
+        values: float32 probabilities [B, K], or predicted numbers [B] in the target's unit, float64 where the target
+            was transformed for the training, else float32.
+        step_size: how far a value moves where the network's output moves by 1; rounding differences are in proportion.
     """
 
     classes: tuple[Value, ...] | None
-    values: NDArray[np.float32]
+    values: NDArray[np.floating]
+    step_size: float = 1.0
 
     def labels(self) -> NDArray[np.int64]:
         """Index of the most probable class [B]."""
@@ -62,6 +66,7 @@ class Predictor:
     def __init__(self, ref: ArtifactRef, artifact: Artifact, module: nn.Module, device: str = "cpu") -> None:
         self.ref = ref
         self.signature: Signature = artifact.signature
+        self._target_transform = artifact.target_transform
         self._transforms = FittedTransforms.from_state(artifact.transforms)
         self._module = module.to(device).eval()
         self._device = device
@@ -89,7 +94,11 @@ class Predictor:
         outputs = [self._call(features[i : i + MAX_CALL_ROWS]) for i in range(0, len(features), MAX_CALL_ROWS)]
         if not outputs:
             outputs = [self._call(features)]
-        return Predictions(self.signature.classes, outputs[0] if len(outputs) == 1 else np.concatenate(outputs))
+        values = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        if self.signature.classes is not None:
+            return Predictions(self.signature.classes, values)
+        values = to_unit(values, self._target_transform)
+        return Predictions(None, values, step_size(values, self._target_transform))
 
     @torch.inference_mode()
     def _call(self, features: NDArray[np.float32]) -> NDArray[np.float32]:

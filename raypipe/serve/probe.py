@@ -21,7 +21,7 @@ HEALTH_TIMEOUT_S = 1.0
 """Given to the last question about health, however near the deadline is."""
 
 TOLERANCE = 1e-6
-"""Relative and absolute; batches of another size add numbers in another order."""
+"""Relative, and of what the network answers absolute; batches of another size add numbers in another order."""
 
 GPU_TOLERANCE = 1e-3
 """Where replicas compute on a GPU and the Predictor here on a CPU."""
@@ -64,10 +64,12 @@ def probe(
         raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
     found = _numbers(answer.json()["predictions"])
     tolerance = GPU_TOLERANCE if spec.resources.num_gpus else TOLERANCE
-    if found.shape != expected.values.shape or not np.allclose(found, expected.values, rtol=tolerance, atol=tolerance):
+    smallest = tolerance * expected.step_size
+    if found.shape != expected.values.shape or not np.allclose(found, expected.values, rtol=tolerance, atol=smallest):
         gap = float(np.abs(found - expected.values).max()) if found.shape == expected.values.shape else float("inf")
         raise ServeError(
-            f"{url} answers differently from the model here (largest difference {gap:.3g}, allowed {tolerance:g})",
+            f"{url} answers differently from the model here (largest difference {gap:.3g}, allowed {tolerance:g} of a "
+            f"value plus {smallest:.3g})",
             "the cluster runs another version of raypipe, torch or the model's code",
         )
     return {"request": request, "answer": answer.json()}

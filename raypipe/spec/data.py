@@ -179,6 +179,16 @@ class DataSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def transforms_leave_the_target(self) -> Self:
+        for transform in self.transforms:
+            if self.target in transform.columns:
+                raise ValueError(
+                    f"transforms ({transform.kind}) names the target '{self.target}', but transforms change features "
+                    f"alone; {_instead_of(transform.kind, self.task)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def features_are_not_the_target(self) -> Self:
         if self.features is None:
             return self
@@ -268,6 +278,19 @@ def _compares_no_text(name: str, source: Source) -> bool:
     found = [condition.value for condition in source.where if condition.column == name]
     values = [item for value in found for item in (value if isinstance(value, list) else [value])]
     return any(value is not None and not isinstance(value, str) for value in values)
+
+
+def _instead_of(kind: str, task: Task) -> str:
+    """What to write where a transform names the target."""
+    if kind == "impute":
+        return "a row without a target teaches nothing and is a bad row, see data.bad_rows.max_frac"
+    if task == "classification":
+        return "its values are the classes as they are, so leave it out (numbers to predict need data.task: regression)"
+    if kind == "log":
+        return "to train on its logarithm set train.target_transform: log"
+    if kind in ("scale", "standardize", "min_max", "robust", "normalize"):
+        return "it is standardized in training by itself (train.target_transform: standardize), so leave it out"
+    return "what can be done to the target is train.target_transform: none, standardize or log"
 
 
 _WHY_NO_FEATURE = {

@@ -13,7 +13,7 @@ from raypipe.spec.model import CnnModel, Model
 from raypipe.spec.registry import RegistrySpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.spec.train import TrainSpec
-from raypipe.spec.tune import TuneSpec
+from raypipe.spec.tune import Choice, TuneSpec
 
 CLASSIFICATION_METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
 REGRESSION_METRICS = ("mae", "rmse", "r2")
@@ -101,7 +101,36 @@ class PipelineSpec(Spec):
             )
         if self.train.label_smoothing_frac and not classifies:
             raise ValueError("train.label_smoothing_frac needs data.task: classification")
+        if self.train.target_transform in ("standardize", "log") and classifies:
+            raise ValueError(
+                f"train.target_transform: {self.train.target_transform} needs data.task: regression; classes are not "
+                "numbers to scale, so leave it 'auto'"
+            )
         return self
+
+    @model_validator(mode="after")
+    def trials_compare_one_loss(self) -> Self:
+        """A loss of another kind or on another scale is another number, however good the model is."""
+        if self.tune is None or self.tune.metric != "val_loss" or self.data.task != "regression":
+            return self
+        kinds = {"mse" if loss == "auto" else loss for loss in self._choices("train.loss", self.train.loss)}
+        scalings = {
+            "standardize" if scaling == "auto" else scaling
+            for scaling in self._choices("train.target_transform", self.train.target_transform)
+        }
+        mixed = len(scalings) > 1 and ("log" in scalings or "huber" in kinds)
+        if len(kinds) > 1 or mixed:
+            field = "train.loss" if len(kinds) > 1 else "train.target_transform"
+            raise ValueError(
+                f"tune.metric: val_loss is not comparable between trials that differ in {field}; compare them by "
+                "val_rmse, val_mae or val_r2, which are in the target's own unit"
+            )
+        return self
+
+    def _choices(self, path: str, otherwise: str) -> list[str]:
+        """Values that trials take for a field of a few words."""
+        values = self.tune.space.get(path) if self.tune is not None else None
+        return [str(value) for value in values.choice] if isinstance(values, Choice) else [otherwise]
 
     @model_validator(mode="after")
     def images_for_cnn(self) -> Self:

@@ -73,6 +73,8 @@ class StepSchedule(Spec):
     gamma: float = Field(default=0.1, gt=0, le=1)
 
 
+TargetScaling = Literal["auto", "none", "standardize", "log"]
+
 Schedule = Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="kind")]
 
 
@@ -138,7 +140,13 @@ class TrainSpec(Spec):
     optimizer: Optimizer = AdamWSpec(kind="adamw")
     schedule: Schedule = ConstantSchedule()
     loss: Literal["auto", "cross_entropy", "mse", "mae", "huber"] = "auto"
-    """`auto`: cross_entropy for classification, mse for regression."""
+    """`auto`: cross_entropy for classification, mse for regression. `huber` is quadratic up to one standard deviation
+    of the target, linear beyond (up to 1 under `target_transform: none`)."""
+    target_transform: TargetScaling = "auto"
+    """What is done to a regression target before the network learns it, by what the train split holds: `standardize`
+    moves its mean to 0 and its standard deviation to 1; `log` does so with its natural logarithm, for targets above 0
+    that differ by factors; `auto` standardizes. Losses (of `log`: those of the logarithm), metrics and predictions are
+    told in the target's own unit."""
     label_smoothing_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability spread over all classes; classification only."""
     clip_grad_norm: float | None = Field(default=None, gt=0)

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from obstore.store import MemoryStore as _Memory
 
+from raypipe.data import target as targets
 from raypipe.data.fitting import fit, partials
 from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
 from raypipe.data.transforms import FittedTransforms
-from raypipe.records import Column, DatasetVersion, Shard, Signature, Split
+from raypipe.records import Column, DatasetVersion, Shard, Signature, Split, TargetStatistics
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.spec.data import Task
@@ -96,7 +97,12 @@ def tiny_dataset(
         transforms=fitted.state(),
         feature_shape=fitted.apply({n: values[:1] for n, values in columns.items()}, inputs).shape[1:],
         content_fingerprint=digest[:16],
+        target_statistics=_statistics(target[:num_train]) if task == "regression" and num_train else None,
     )
+
+
+def _statistics(target: np.ndarray) -> TargetStatistics:
+    return targets.finish([targets.part(target.astype(np.float64))])
 
 
 def _write_split(store: Store, key_of: Callable[[int], str], rows: pa.Table, rows_per_shard: int) -> Split:

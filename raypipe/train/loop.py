@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.data.shards import share
+from raypipe.data.target import statistics
 from raypipe.errors import CheckpointError, DigestMismatch, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
-from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TrainResult
+from raypipe.model.target import describe, fit_target, loss_factor, resolved, to_unit
+from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TargetTransform, TrainResult
 from raypipe.runtime import seeds
 from raypipe.spec.base import fingerprint
 from raypipe.spec.model import ImportModel
@@ -93,6 +95,10 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
     notes = trainer.restore()
     trainer.connect()
     report(trainer.shares.told)
+    if trainer.target_told:
+        report(
+            {"event": "target", "text": trainer.target_told, "target": trainer.target_transform.model_dump(mode="json")}
+        )
     report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps, "notes": notes})
     while trainer.state.epoch <= order.spec.train.epochs and not trainer.stops_early():
         try:
@@ -120,7 +126,17 @@ class Trainer:
             augment.check(self.spec.augment, order.dataset.feature_shape)
         self.parameters = list(self.module.parameters())
         self.optimizer = optim.build_optimizer(self.spec.optimizer, self.parameters)
-        self.shares = open_shares(self.store, order.dataset, self.spec, world, side_by_side=order.side_by_side)
+        self.target_told = ""
+        self.target_transform = self._transform_target()
+        self.loss_factor = loss_factor(self.spec.loss, self.target_transform)
+        self.shares = open_shares(
+            self.store,
+            order.dataset,
+            self.spec,
+            world,
+            side_by_side=order.side_by_side,
+            target_transform=self.target_transform,
+        )
         self.train_rows = self.shares.train
         self.worker_batch_size = self.spec.global_batch_size // world.size
         self.steps_per_epoch = -(-self.train_rows.largest // self.worker_batch_size)
@@ -190,7 +206,7 @@ class Trainer:
     def finish_epoch(self) -> None:
         """Validate, note the epoch, remember the best, save."""
         loss_sum, num_rows = self._loss_of_all()
-        metrics = {"train_loss": loss_sum / num_rows}
+        metrics = {"train_loss": loss_sum / num_rows * self.loss_factor}
         if self.shares.val is not None:
             metrics |= self.validate(self.shares.val)
         if not all(np.isfinite(value) for value in metrics.values()):
@@ -215,10 +231,14 @@ class Trainer:
         target_B, answer_B, loss_B = self._gather(mine, val.num_rows_all).T.cpu().numpy()
         classes = self.order.dataset.signature.classes
         if classes is None:
-            metrics = regression_metrics(target_B, answer_B)
+            in_unit = (to_unit(values_B, self.target_transform) for values_B in (target_B, answer_B))
+            metrics = regression_metrics(*in_unit)
         else:
             metrics, _, _ = classification_metrics(target_B.astype(np.int64), answer_B.astype(np.int64), len(classes))
-        return {"val_loss": float(loss_B.mean()), **{f"val_{name}": value for name, value in metrics.items()}}
+        return {
+            "val_loss": float(loss_B.mean()) * self.loss_factor,
+            **{f"val_{name}": value for name, value in metrics.items()},
+        }
 
     def _answers(self, val: Share) -> Tensor:
         """Target, answer and loss of this worker's rows, float64 [B, 3]."""
@@ -318,6 +338,7 @@ class Trainer:
                 self.order.spec.model,
                 self.order.dataset,
                 code_dir=self.order.code_dir,
+                target_transform=self.target_transform,
             )
         rates = [entry["rows_per_s"] for entry in self.state.history]
         history = [{k: v for k, v in entry.items() if k != "rows_per_s"} for entry in self.state.history]
@@ -332,9 +353,21 @@ class Trainer:
             num_workers=self.world.size,
             stopped_early=self.state.epoch <= self.spec.epochs,
             rows_per_s=float(np.median(rates[1:] or rates)),
+            target_transform=self.target_transform,
         )
 
     # ---- parts
+
+    def _transform_target(self) -> TargetTransform:
+        """What is done to the target, and a line that says so; nothing of either where it is left as it is."""
+        signature = self.order.dataset.signature
+        wanted = resolved(self.spec.target_transform, signature)
+        if wanted == "none":
+            return TargetTransform()
+        train = statistics(self.store, self.order.dataset)
+        fitted = fit_target(wanted, signature, train)
+        self.target_told = describe(fitted, signature.target, train)
+        return fitted
 
     def _settle(self) -> None:
         """One step that changes nothing.
@@ -420,7 +453,7 @@ class Trainer:
                 "event": "step",
                 "epoch": self.state.epoch,
                 "step": self.state.step,
-                "loss": loss,
+                "loss": loss * self.loss_factor,
                 "rows_per_s": rows_per_s,
                 "left_s": left,
             }

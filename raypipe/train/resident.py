@@ -7,10 +7,10 @@ from collections.abc import Generator
 import torch
 
 from raypipe.data.transforms import FittedTransforms
-from raypipe.records import DatasetVersion
+from raypipe.records import DatasetVersion, TargetTransform
 from raypipe.storage import Store
 from raypipe.train import windows
-from raypipe.train.rows import Reader, Rows, Share, World, send
+from raypipe.train.rows import NO_TRANSFORM, Reader, Rows, Share, World, send
 from raypipe.train.windows import Window
 
 
@@ -19,6 +19,7 @@ class Resident(Share):
 
     Args:
         home: where the tensors are; batches go from there to the worker's device.
+        target_transform: what is done to a regression target.
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
         DataError: a value that the transforms refuse.
@@ -33,10 +34,11 @@ class Resident(Share):
         *,
         window_rows: int,
         home: torch.device,
+        target_transform: TargetTransform = NO_TRANSFORM,
     ) -> None:
         super().__init__(dataset.splits[split], world, window_rows)
         parts = [part for group in self.groups for window in group for part in window.parts]
-        reader = Reader(store, dataset, FittedTransforms.from_state(dataset.transforms))
+        reader = Reader(store, dataset, FittedTransforms.from_state(dataset.transforms), target_transform)
         self.rows = reader.read(parts, reader.empty(self.num_rows, home))
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:

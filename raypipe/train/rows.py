@@ -17,7 +17,8 @@ from torch import Tensor
 from raypipe.data import columns
 from raypipe.data.shards import encode_target, features, read_shard, share
 from raypipe.data.transforms import FittedTransforms
-from raypipe.records import DatasetVersion, Shard, Split
+from raypipe.model.target import to_model
+from raypipe.records import DatasetVersion, Shard, Split, TargetTransform
 from raypipe.storage import Store
 from raypipe.train import windows
 from raypipe.train.windows import Part
@@ -26,6 +27,8 @@ CHUNK_BYTES = 2**20
 """Features made at a time: what lies between a stored row and the model's is small, and stays in the cache."""
 
 TARGET_BYTES = 8
+
+NO_TRANSFORM = TargetTransform()
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class World:
 
 
 class Rows(NamedTuple):
-    """What the model reads: float32 [B, *shape], and int64 class indices or float32 [B]."""
+    """What the model reads: float32 [B, *shape], and int64 class indices or the transformed target, float32 [B]."""
 
     features: Tensor
     target: Tensor
@@ -131,8 +134,15 @@ def _in_step(num_rows: int, step: int, worker_batch_size: int) -> int:
 class Reader:
     """Stored rows -> what the model reads.  Keeps the last shard: the next rows may be of the same."""
 
-    def __init__(self, store: Store, dataset: DatasetVersion, fitted: FittedTransforms) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dataset: DatasetVersion,
+        fitted: FittedTransforms,
+        target_transform: TargetTransform = NO_TRANSFORM,
+    ) -> None:
         self._store, self._dataset, self._fitted = store, dataset, fitted
+        self._target_transform = target_transform
         self._last: tuple[Shard, pa.Table] | None = None
 
     def empty(self, num_rows: int, device: torch.device) -> Rows:
@@ -146,7 +156,7 @@ class Reader:
 
         Raises:
             DigestMismatch, ObjectMissing: a shard is not what was written.
-            DataError: a value that the transforms refuse.
+            DataError: a value that the transforms, or that of the target, refuse.
         """
         at = 0
         chunk_rows = max(1, CHUNK_BYTES // row_bytes(self._dataset))
@@ -162,6 +172,8 @@ class Reader:
     def _transformed(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         signature = self._dataset.signature
         target = encode_target(columns.values(table[signature.target]), signature)
+        if signature.task == "regression":
+            target = to_model(target, self._target_transform, signature.target)
         return self._fitted.apply(features(table, signature), signature.inputs), target
 
     def _table(self, shard: Shard) -> pa.Table:

@@ -9,12 +9,12 @@ import torch
 
 from raypipe.data.shards import share
 from raypipe.errors import DataError
-from raypipe.records import DatasetVersion
+from raypipe.records import DatasetVersion, TargetTransform
 from raypipe.runtime.memory import available_bytes
 from raypipe.spec.train import TrainSpec
 from raypipe.storage import Store
 from raypipe.train.resident import Resident
-from raypipe.train.rows import Share, World, row_bytes
+from raypipe.train.rows import NO_TRANSFORM, Share, World, row_bytes
 from raypipe.train.streamed import HOST, Streamed
 
 BUDGET_FRAC = 0.4
@@ -67,12 +67,19 @@ class Shares:
 
 
 def open_shares(
-    store: Store, dataset: DatasetVersion, spec: TrainSpec, world: World, *, side_by_side: int = 1
+    store: Store,
+    dataset: DatasetVersion,
+    spec: TrainSpec,
+    world: World,
+    *,
+    side_by_side: int = 1,
+    target_transform: TargetTransform = NO_TRANSFORM,
 ) -> Shares:
     """This worker's rows of train and val.
 
     Args:
         side_by_side: trainings on this node at one time, which share its memory.
+        target_transform: what is done to a regression target.
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
         DataError: there are fewer training rows than workers, or a value that the transforms refuse.
@@ -86,7 +93,7 @@ def open_shares(
     budget = budget_of(spec, world, side_by_side)
     window_rows = spec.rows.window_rows or max(1, WINDOW_BYTES // row_bytes(dataset))
     plans = plan(dataset, world, budget, window_rows)
-    opened = {p.split: _open(p, store, dataset, world, window_rows) for p in plans}
+    opened = {p.split: _open(p, store, dataset, world, window_rows, target_transform) for p in plans}
     return Shares(opened["train"], opened.get("val"), _told(plans, budget, window_rows, spec, dataset))
 
 
@@ -139,11 +146,20 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.4g} TB"
 
 
-def _open(plan: Plan, store: Store, dataset: DatasetVersion, world: World, window_rows: int) -> Share:
+def _open(
+    plan: Plan,
+    store: Store,
+    dataset: DatasetVersion,
+    world: World,
+    window_rows: int,
+    target_transform: TargetTransform,
+) -> Share:
     if plan.home == "store":
-        return Streamed(store, dataset, plan.split, world, window_rows=window_rows)
+        return Streamed(store, dataset, plan.split, world, window_rows=window_rows, target_transform=target_transform)
     home = world.device if plan.home == "gpu" else HOST
-    return Resident(store, dataset, plan.split, world, window_rows=window_rows, home=home)
+    return Resident(
+        store, dataset, plan.split, world, window_rows=window_rows, home=home, target_transform=target_transform
+    )
 
 
 def _told(

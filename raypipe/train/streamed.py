@@ -11,22 +11,36 @@ import torch
 from torch import Tensor
 
 from raypipe.data.transforms import FittedTransforms
-from raypipe.records import DatasetVersion
+from raypipe.records import DatasetVersion, TargetTransform
 from raypipe.storage import Store
 from raypipe.train import windows
-from raypipe.train.rows import Reader, Rows, Share, World, send
+from raypipe.train.rows import NO_TRANSFORM, Reader, Rows, Share, World, send
 from raypipe.train.windows import Window
 
 HOST = torch.device("cpu")
 
 
 class Streamed(Share):
-    """Windows read one ahead of the batches made of them, each shard once an epoch."""
+    """Windows read one ahead of the batches made of them, each shard once an epoch.
 
-    def __init__(self, store: Store, dataset: DatasetVersion, split: str, world: World, *, window_rows: int) -> None:
+    Args:
+        target_transform: what is done to a regression target.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dataset: DatasetVersion,
+        split: str,
+        world: World,
+        *,
+        window_rows: int,
+        target_transform: TargetTransform = NO_TRANSFORM,
+    ) -> None:
         super().__init__(dataset.splits[split], world, window_rows)
         self._store, self._dataset = store, dataset
         self._fitted = FittedTransforms.from_state(dataset.transforms)
+        self._target_transform = target_transform
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
         order = windows.shuffled(self.groups, seed)
@@ -39,7 +53,7 @@ class Streamed(Share):
     def _read(
         self, order: Sequence[Window], rows_of: Callable[[Window], Tensor], batch_rows: int, *, skip: int = 0
     ) -> Generator[Rows, None, None]:
-        reader = Reader(self._store, self._dataset, self._fitted)
+        reader = Reader(self._store, self._dataset, self._fitted, self._target_transform)
         with ReadAhead(reader, windows.left_after(order, skip)) as ahead:
             for pick in windows.picks(order, rows_of, batch_rows, skip=skip):
                 parts = [

@@ -24,6 +24,7 @@ class Teller:
         self._total_steps = 0
         self._last_step = 0
         self._shown_at = 0.0
+        self._of_log = "ln " if spec.target_transform == "log" else ""
         self.attempts = 0
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -47,12 +48,15 @@ class Teller:
     def _rows(self, event: dict[str, Any]) -> None:
         self._progress.say(self._stage, **event)
 
+    def _target(self, event: dict[str, Any]) -> None:
+        self._progress.say(self._stage, **event)
+
     def _step(self, event: dict[str, Any]) -> None:
         self._last_step = event["step"]
         self._progress.say(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
-            f"loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
+            f"{self._of_log}loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
             **event,
         )
 
@@ -62,8 +66,10 @@ class Teller:
         show = event["epoch"] == self._spec.epochs or time.monotonic() - self._shown_at >= SHOW_EVERY_S
         if show:
             self._shown_at = time.monotonic()
-        shown = [f"loss {metrics['train_loss']:.4g}"]
-        shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name in _SHOWN]
+        shown = [f"{self._of_log}loss {metrics['train_loss']:.4g}"]
+        for name, value in metrics.items():
+            if name in _SHOWN:
+                shown.append(f"{self._of_log if name == 'val_loss' else ''}{name} {value:.4g}")
         self._progress.say(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "

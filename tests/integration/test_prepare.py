@@ -10,6 +10,7 @@ import pytest
 from raypipe.data import storing
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.data.stage import prepare
+from raypipe.data.target import finish, part
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.records import DataProfile, DatasetVersion
@@ -177,5 +178,6 @@ def test_prepare_beside_a_large_test_source_fits_on_all_rows_of_train(ray_cluste
             spec(tmp_path, "train.parquet", "parquet", **fields), run_context(open_store(str(tmp_path / str(size))))
         )
         assert made.splits["train"].num_rows == 3000
-        fitted.append(made.transforms)
+        fitted.append((made.transforms, made.target_statistics))
     assert fitted[0] == fitted[1]
+    assert fitted[0][1] == finish([part(np.random.default_rng(len("train")).normal(size=3000))])

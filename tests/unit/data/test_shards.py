@@ -203,8 +203,8 @@ def test_features_are_those_of_the_signature_with_text_in_arrow(tmp_path):
         assert np.array_equal(found[name], expected[name], equal_nan=True)
 
 
-def test_encode_target_of_regression_is_float32():
-    assert encode_target(np.array([0.5, 2.0]), signature()).dtype == np.float32
+def test_encode_target_of_regression_keeps_its_digits():
+    assert encode_target(np.array([0.5, 123456789.25]), signature()).tolist() == [0.5, 123456789.25]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

@@ -95,6 +95,16 @@ def test_probe_whose_numbers_differ_is_an_error():
         probe(endpoint, ROWS, EXPECTED, SPEC, in_s(30))
 
 
+def test_probe_of_a_target_in_a_large_unit_allows_what_rounding_makes_of_a_number_near_0():
+    millions = Predictions(None, np.array([0.25, 3e6]), step_size=1e6)
+    rounded: Answer = (200, "m@2", {"predictions": [0.75, 3e6]})
+    wrong: Answer = (200, "m@2", {"predictions": [9.0, 3e6]})
+    with served(rounded) as endpoint:
+        probe(endpoint, ROWS, millions, SPEC, in_s(30))
+    with served(wrong) as endpoint, pytest.raises(ServeError, match=r"largest difference 8\.75"):
+        probe(endpoint, ROWS, millions, SPEC, in_s(30))
+
+
 def test_health_route_is_asked_until_the_new_version_answers_or_time_is_over():
     with served(NOBODY, OLD, NEW) as endpoint:
         wait_reachable(endpoint, in_s(30))

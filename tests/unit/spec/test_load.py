@@ -72,6 +72,42 @@ BAD = {
         "p.yaml:1: the file: evaluate.gates: 'rmse' is not a metric of classification; use one of "
         "['accuracy', 'precision_macro', 'recall_macro', 'f1_macro']",
     ),
+    "scaled classes": (
+        GOOD + "  target_transform: log\n",
+        "p.yaml:1: the file: train.target_transform: log needs data.task: regression; classes are not numbers to scale",
+    ),
+    "scaled target": (
+        GOOD.replace(
+            "  target: target\n",
+            "  target: y\n  task: regression\n  transforms:\n    - {kind: standardize, columns: [x, y]}\n",
+        ),
+        "p.yaml:2: data: transforms (standardize) names the target 'y', but transforms change features alone; it is "
+        "standardized in training by itself (train.target_transform: standardize), so leave it out",
+    ),
+    "logarithm of the target among the features": (
+        GOOD.replace(
+            "  target: target\n",
+            "  target: y\n  task: regression\n  features: [x]\n  transforms:\n    - {kind: log, columns: [y]}\n",
+        ),
+        "p.yaml:2: data: transforms (log) names the target 'y', but transforms change features alone; to train on its "
+        "logarithm set train.target_transform: log",
+    ),
+    "imputed target": (
+        GOOD.replace("  target: target\n", "  target: y\n  transforms:\n    - {kind: impute, columns: [y]}\n"),
+        "p.yaml:2: data: transforms (impute) names the target 'y', but transforms change features alone; a row without "
+        "a target teaches nothing and is a bad row, see data.bad_rows.max_frac",
+    ),
+    "trials whose losses are on two scales": (
+        GOOD.replace("  target: target\n", "  target: y\n  task: regression\n")
+        + "tune: {space: {train.target_transform: {choice: [auto, log]}}}\n",
+        "p.yaml:1: the file: tune.metric: val_loss is not comparable between trials that differ in "
+        "train.target_transform; compare them by val_rmse, val_mae or val_r2",
+    ),
+    "trials whose losses are of two kinds": (
+        GOOD.replace("  target: target\n", "  target: y\n  task: regression\n")
+        + "tune: {space: {train.loss: {choice: [mse, mae]}}}\n",
+        "p.yaml:1: the file: tune.metric: val_loss is not comparable between trials that differ in train.loss",
+    ),
     "search outside its bounds": (
         GOOD + "tune:\n  space:\n    train.epochs: {int_uniform: [0, 3]}\n",
         "p.yaml:11: tune.space.train.epochs: train.epochs=0: train.epochs: found 0; "
@@ -91,6 +127,14 @@ def test_pipeline_file_that_is_wrong_is_refused_with_line_and_field(case: str):
     with pytest.raises(SpecError) as caught:
         parse_pipeline(text, name="p.yaml")
     assert caught.value.message.startswith(message)
+
+
+def test_search_over_scalings_by_a_metric_in_the_targets_unit_is_taken():
+    text = GOOD.replace("  target: target\n", "  target: y\n  task: regression\n")
+    space = "{space: {train.target_transform: {choice: [none, standardize, log]}}, metric: val_rmse}"
+    assert parse_pipeline(f"{text}tune: {space}\n", name="p.yaml").tune is not None
+    same_loss = "{space: {train.target_transform: {choice: [none, standardize]}}}"
+    assert parse_pipeline(f"{text}tune: {same_loss}\n", name="p.yaml").tune is not None
 
 
 def test_pipeline_file_with_several_problems_names_all_of_them():

@@ -1,0 +1,45 @@
+"""Figures of the train split's target."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raypipe.data.target import finish, part, statistics
+from raypipe.testing.fakes import MemoryStore, tiny_dataset
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=60), st.lists(st.integers(1, 59), max_size=5))
+def test_statistics_are_the_same_bits_however_rows_are_cut_or_ordered(values: list[float], cuts: list[int]) -> None:
+    rows = np.array(values)
+    pieces = [piece for piece in np.split(rows, sorted(c for c in cuts if c < len(rows))) if len(piece)]
+
+    assert finish([part(piece) for piece in reversed(pieces)]) == finish([part(rows)])
+
+
+def test_statistics_of_small_spread_on_a_large_mean_are_exact() -> None:
+    found = finish([part(np.array([1e9, 1e9 + 2]))])
+
+    assert (found.mean, found.std, found.num_not_positive) == (1e9 + 1, 1.0, 0)
+    assert found.log_mean == pytest.approx(math.log(1e9 + 1), abs=1e-12)
+
+
+def test_statistics_with_values_not_above_0_have_no_logarithm() -> None:
+    found = finish([part(np.array([1.0, -2.0])), part(np.array([0.0]))])
+
+    assert (found.num_rows, found.min, found.max, found.num_not_positive) == (3, -2.0, 1.0, 2)
+    assert found.log_mean is None and found.log_std is None
+
+
+def test_statistics_are_of_train_alone_and_read_where_the_record_has_none() -> None:
+    store = MemoryStore()
+    target = np.r_[np.arange(25.0), np.full(15, 1e6)]
+    made = tiny_dataset(store, {"x": target}, target, task="regression", num_val=5, num_test=10, rows_per_shard=10)
+    before = made.model_copy(update={"target_statistics": None})
+
+    assert made.target_statistics is not None and made.target_statistics.max == 24.0
+    assert statistics(store, before) == statistics(store, made) == made.target_statistics
