@@ -10,6 +10,8 @@ public, IMDSv2, encrypted disks, roles, a ceiling on machines. Start reading at 
 from __future__ import annotations
 
 import copy
+import difflib
+import ipaddress
 import json
 import re
 import sys
@@ -107,8 +109,38 @@ def known_keys(config: dict[str, Any]) -> Iterator[Problem]:
         yield f"provider.{key}", f"unknown or not allowed; known: {', '.join(sorted(PROVIDER_KEYS))}"
     if not config["provider"].get("region"):
         yield "provider.region", "missing; the region of your bucket"
+    else:
+        yield from region_and_zones(config["provider"])
     if config["provider"].get("cache_stopped_nodes") is not False:
         yield "provider.cache_stopped_nodes", "must be false: a stopped machine still bills its disk"
+
+
+def region_and_zones(provider: dict[str, Any]) -> Iterator[Problem]:
+    """A region of EC2, and only zones inside it; Ray finds out when it asks for the first machine."""
+    region, known = provider["region"], ec2_regions()
+    if region not in known:
+        near = next((each for each in known if str(region).startswith(each)), None)
+        close = [near] if near else difflib.get_close_matches(str(region), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        hint += f" {region} reads like a zone of it: that is availability_zone" if near else ""
+        yield "provider.region", f"{region!r} is not a region of EC2{hint}"
+        return
+    for zone in filter(None, str(provider.get("availability_zone") or "").split(",")):
+        if not re.fullmatch(rf"{region}(-[a-z]+-\d+)?[a-z]", zone.strip()):
+            yield (
+                "provider.availability_zone",
+                f"{zone!r} is not a zone of {region}, like {region}a; commas between several",
+            )
+
+
+@cache
+def ec2_regions() -> tuple[str, ...]:
+    """Of all partitions, as the installed botocore lists them."""
+    import botocore.session
+
+    session = botocore.session.Session()
+    partitions = session.get_available_partitions()
+    return tuple(sorted(r for each in partitions for r in session.get_available_regions("ec2", partition_name=each)))
 
 
 def ec2_parameters(config: dict[str, Any]) -> Iterator[Problem]:
@@ -175,8 +207,11 @@ def machines(config: dict[str, Any]) -> Iterator[Problem]:
             yield f"{path}.ImageId", f"must be an image id like ami-0123456789abcdef0, found {node.get('ImageId')!r}"
         if node.get("ImageId") == PLACEHOLDER_IMAGE:
             yield f"{path}.ImageId", "is still the placeholder; README.md step 4 prints the one of your region"
-        if not node.get("InstanceType"):
-            yield f"{path}.InstanceType", "missing"
+        if not re.fullmatch(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", str(node.get("InstanceType", ""))):
+            yield f"{path}.InstanceType", f"must be like m6i.xlarge, found {node.get('InstanceType')!r}"
+        for subnet in node.get("SubnetIds") or []:
+            if not re.fullmatch(r"subnet-[0-9a-f]{8,17}", str(subnet)):
+                yield f"{path}.SubnetIds", f"must be ids like subnet-0123456789abcdef0, found {subnet!r}"
         is_head = name == config["head_node_type"]
         profile, wanted = node.get("IamInstanceProfile", {}).get("Name"), "raypipe-head" if is_head else "raypipe-node"
         if profile != wanted:
@@ -222,9 +257,23 @@ def nothing_public(config: dict[str, Any]) -> Iterator[Problem]:
     for index, rule in enumerate(group.get("IpPermissions", [])):
         sources = {r.get("CidrIp") for r in rule.get("IpRanges", [])}
         sources |= {r.get("CidrIpv6") for r in rule.get("Ipv6Ranges", [])}
+        if wide := [source for source in sources if source not in ANYWHERE and not _is_narrow(str(source))]:
+            yield (
+                f"provider.security_group.IpPermissions.{index}",
+                f"{wide[0]!r} is no network of at most a /8 (IPv6: /32)",
+            )
         if sources & ANYWHERE or not (sources or rule.get("UserIdGroupPairs")):
             path = f"provider.security_group.IpPermissions.{index}"
             yield path, f"is open to {sorted(map(str, sources)) or 'nobody in particular'}; use a tunnel"
+
+
+def _is_narrow(network: str) -> bool:
+    """Whether it is a network, and not half of the internet: two of 0.0.0.0/1 and 128.0.0.0/1 are anywhere."""
+    try:
+        parsed = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+    return parsed.prefixlen >= (8 if parsed.version == 4 else 32)
 
 
 def start_commands(config: dict[str, Any]) -> Iterator[Problem]:

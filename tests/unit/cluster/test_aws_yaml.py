@@ -251,6 +251,13 @@ BROKEN: dict[str, Callable[[Config], object]] = {
     "other provider": edit("provider/type", "gcp"),
     "provider missing": edit("provider", drop=True),
     "region missing": edit("provider/region", drop=True),
+    "region is a zone": edit("provider/region", "us-west-2a"),
+    "region misspelt": edit("provider/region", "us-wset-2"),
+    "region is a name": edit("provider/region", "Oregon"),
+    "zone of another region": edit("provider/availability_zone", "us-west-2a,us-east-1a"),
+    "zone without its letter": edit("provider/availability_zone", "us-west-2"),
+    "instance type misspelt": edit(f"{T}/cpu/node_config/InstanceType", "m6i-2xlarge"),
+    "subnet is a name": edit(f"{T}/cpu/node_config/SubnetIds", ["default"]),
     "keys in the file": edit("provider/aws_credentials", {"aws_access_key_id": "x"}),
     "stopped nodes kept": edit("provider/cache_stopped_nodes", True),
     "dashboard public": replace(HEAD, "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"),
@@ -291,6 +298,10 @@ BROKEN: dict[str, Callable[[Config], object]] = {
     "EC2 knows no such key": edit(f"{T}/cpu/node_config/InstanceTypo", "m6i.large"),
     "EC2 wants a number": edit(f"{T}/cpu/node_config/BlockDeviceMappings/0/Ebs/VolumeSize", "big"),
     "user data": edit(f"{T}/cpu/node_config/UserData", "#!/bin/sh"),
+    "half of the internet": edit("provider/security_group/IpPermissions", [
+        {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "128.0.0.0/1"}]}]),
+    "no network": edit("provider/security_group/IpPermissions", [
+        {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "10.0.0.0/33"}]}]),
     "own security groups": edit(f"{T}/cpu/node_config/SecurityGroupIds", ["sg-1"]),
     "spot in name only": edit(f"{T}/gpu_spot/node_config/InstanceMarketOptions", drop=True),
     "secretly spot": edit(f"{T}/gpu/node_config/InstanceMarketOptions", {"MarketType": "spot"}),
@@ -389,3 +400,24 @@ def test_check_prints_each_problem_on_stderr_and_exits_2(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(EDITED)
     assert check.main([str(tmp_path / "c.yaml")]) == 0
     assert check.main([str(tmp_path / "absent.yaml")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("region", "hint"),
+    [
+        ("us-west-2a", "did you mean us-west-2? us-west-2a reads like a zone of it"),
+        ("us-wset-2", "did you mean us-west-2?"),
+    ],
+)
+def test_region_that_is_none_is_told_the_one_meant(region: str, hint: str):
+    config = good()
+    config["provider"]["region"] = region
+    ((path, what),) = check.problems(config)
+    assert path == "provider.region" and hint in what
+
+
+@pytest.mark.parametrize("zone", ["us-west-2a", "us-west-2a,us-west-2b", "us-west-2-lax-1a"])
+def test_zones_of_the_region_are_taken(zone: str):
+    config = good()
+    config["provider"]["availability_zone"] = zone
+    assert check.problems(config) == []
