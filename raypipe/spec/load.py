@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.errors import SpecError, did_you_mean, masked, one_line
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
+from raypipe.spec.tune import Range
 from raypipe.spec.yaml_text import MAX_DEPTH, FieldPath, dotted, parse, read_text
 
 MAX_PROBLEMS = 20
@@ -87,12 +89,14 @@ def _parse(text: str, name: str, overrides: Iterable[str]) -> tuple[PipelineSpec
 def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
     """The same pipeline with some fields replaced, e.g. one point of a search space.
 
+    Args:
+        values: by field path; of two that overlap, the one that names less is set last.
     Raises:
         SpecError: a field does not exist or does not take the value.
     """
     raw = spec.model_dump(mode="json")
-    for key, value in values.items():
-        _set(raw, parse_path(key), value, key)
+    for key, value in sorted(values.items(), key=lambda each: len(parse_path(each[0]))):
+        _set(raw, parse_path(key), deepcopy(value), key)  # a choice is drawn again by other trials
     try:
         return PipelineSpec.model_validate(raw)
     except ValidationError as error:
@@ -295,24 +299,46 @@ def _flatten(kind: Any) -> list[Any]:
 
 
 def _check_space(spec: PipelineSpec, lines: Mapping[FieldPath, str], name: str) -> None:
-    for key, values in (spec.tune.space if spec.tune else {}).items():
-        where = lines.get(("tune", "space", key), name)
+    space: dict[str, Range] = spec.tune.space if spec.tune else {}
+    for key, values in space.items():
+        where = f"{lines.get(('tune', 'space', key), name)}: tune.space.{key}"
         if key.split(".")[0] not in ("data", "model", "train", "seed"):
-            raise SpecError(
-                f"{where}: tune.space.{key}: only fields under data, model, train, and seed can be searched"
-            )
-        for value in _corners(values):
+            raise SpecError(f"{where}: only fields under data, model, train, and seed can be searched")
+        for point in _points(key, values, space, where):
             try:
-                with_values(spec, {key: value})
+                with_values(spec, point)
             except SpecError as error:
-                raise SpecError(f"{where}: tune.space.{key}: {error.message}") from None
+                raise SpecError(f"{where}: {error.message}") from None
 
 
-def _corners(values: UniformRange | LogUniformRange | IntRange | Choice) -> tuple[Any, ...]:
-    if isinstance(values, UniformRange):
-        return values.uniform
-    if isinstance(values, LogUniformRange):
-        return values.log_uniform
-    if isinstance(values, IntRange):
-        return values.int_uniform
-    return tuple(values.choice)
+def _points(key: str, values: Range, space: Mapping[str, Range], where: str) -> Iterator[dict[str, Any]]:
+    """Each end of a range, alone or, where it lies inside of a field that is searched too, in each choice of that.
+
+    Raises:
+        SpecError: such a choice sets the field itself, and would be overruled.
+    """
+    path = parse_path(key)
+    around = [other for other in space if other != key and parse_path(other) == path[: len(parse_path(other))]]
+    if any(parse_path(other) == path for other in around):
+        raise SpecError(f"{where}: is searched twice; keep one")
+    if not around:
+        yield from ({key: value} for value in values.bounds)
+        return
+    for choices in itertools.product(*(space[other].bounds for other in around)):
+        outer = dict(zip(around, choices, strict=True))
+        for other, choice in outer.items():
+            if _sets(choice, path[len(parse_path(other)) :]):
+                raise SpecError(
+                    f"{where}: a choice of tune.space.{other} sets it too: {_show(choice)}",
+                    "leave it out there, or search one of the two",
+                )
+        yield from ({**outer, key: value} for value in values.bounds)
+
+
+def _sets(choice: Any, path: FieldPath) -> bool:
+    """Whether a value writes a field inside it."""
+    for part in path:
+        if not _has(choice, part):
+            return False
+        choice = choice[part]
+    return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -11,6 +13,7 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.evaluate import EvaluateSpec
 from raypipe.spec.model import CnnModel, Model
 from raypipe.spec.registry import RegistrySpec
+from raypipe.spec.resources import ResourceSpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.spec.train import TrainSpec
 from raypipe.spec.tune import Choice, TuneSpec
@@ -50,14 +53,26 @@ class PipelineSpec(Spec):
     def largest_train(self) -> TrainSpec:
         """`train` with the most epochs, workers and resources that a trial may ask for."""
         train = self.train
-        for path, values in (self.tune.space if self.tune else {}).items():
-            room, _, name = path.partition(".")
-            if room == "train" and name in ("epochs", "num_workers"):
-                train = train.model_copy(update={name: values.largest})
-            elif room == "train" and name.startswith("resources."):
-                more = train.resources.model_copy(update={name.partition(".")[2]: values.largest})
-                train = train.model_copy(update={"resources": more})
+        for name in ("epochs", "num_workers"):
+            train = train.model_copy(update={name: self._largest(train, TrainSpec(), name)})
+        resources = {
+            name: self._largest(train.resources, ResourceSpec(), name, "resources.")
+            for name in ResourceSpec.model_fields
+        }
+        train = train.model_copy(update={"resources": train.resources.model_copy(update=resources)})
         return train
+
+    def _largest(self, written: Spec, unset: Spec, name: str, section: str = "") -> Any:
+        """The most that a field of `train` has in any trial: of what is drawn for it, or else for a section around it
+        (where a choice leaves it out, it is unset), or else of what the file says."""
+        space = self.tune.space if self.tune else {}
+        parts = f"train.{section}{name}".split(".")
+        for depth in range(len(parts), 0, -1):
+            drawn = space.get(".".join(parts[:depth]))
+            if drawn is not None:
+                values = [_inside(value, parts[depth:], getattr(unset, name)) for value in drawn.bounds]
+                return max((value for value in values if value is not None), default=None)
+        return getattr(written, name)
 
     @field_validator("store")
     @classmethod
@@ -137,3 +152,12 @@ class PipelineSpec(Spec):
         if isinstance(self.model, CnnModel) and self.data.features and len(self.data.features) != 1:
             raise ValueError(f"model.kind: cnn reads one image column, but data.features has {len(self.data.features)}")
         return self
+
+
+def _inside(value: Any, path: list[str], unset: Any) -> Any:
+    """What a drawn value writes at a path inside it, or `unset`."""
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            return unset
+        value = cast("dict[str, Any]", value)[part]
+    return value

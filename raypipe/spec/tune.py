@@ -21,9 +21,9 @@ class UniformRange(Spec):
         return self
 
     @property
-    def largest(self) -> float:
-        """The upper bound."""
-        return self.uniform[1]
+    def bounds(self) -> tuple[float, ...]:
+        """Both ends."""
+        return self.uniform
 
 
 class LogUniformRange(Spec):
@@ -37,9 +37,9 @@ class LogUniformRange(Spec):
         return self
 
     @property
-    def largest(self) -> float:
-        """The upper bound."""
-        return self.log_uniform[1]
+    def bounds(self) -> tuple[float, ...]:
+        """Both ends."""
+        return self.log_uniform
 
 
 class IntRange(Spec):
@@ -53,9 +53,9 @@ class IntRange(Spec):
         return self
 
     @property
-    def largest(self) -> int:
-        """The upper bound."""
-        return self.int_uniform[1]
+    def bounds(self) -> tuple[int, ...]:
+        """Both ends."""
+        return self.int_uniform
 
 
 class Choice(Spec):
@@ -64,9 +64,9 @@ class Choice(Spec):
     choice: list[Any] = Field(min_length=1)
 
     @property
-    def largest(self) -> Any:
-        """The largest of the values; they must be comparable."""
-        return max(self.choice)
+    def bounds(self) -> tuple[Any, ...]:
+        """All that may be drawn."""
+        return tuple(self.choice)
 
 
 def _check_order(bounds: tuple[float, float]) -> None:
@@ -133,7 +133,7 @@ MAX_SPACE_VALUES = 1000
 
 
 def _check_count(space: dict[str, Any]) -> dict[str, Any]:
-    count = sum(len(values.choice) if isinstance(values, Choice) else 2 for values in space.values())
+    count = sum(len(values.bounds) for values in space.values())
     if count > MAX_SPACE_VALUES:
         raise ValueError(f"lists {count:,} values; at most {MAX_SPACE_VALUES:,}, use ranges: {{int_uniform: [a, b]}}")
     return space

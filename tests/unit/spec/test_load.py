@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,61 @@ def test_check_files_everything_there_or_remote_says_nothing(tmp_path: Path):
         (tmp_path / "p.yaml").write_text(text)
         check_files(load_pipeline(tmp_path / "p.yaml"))
     check_files(load_pipeline(tmp_path / "p.yaml", ["data.root=s3://bucket", "data.source.path=rows.csv"]))
+
+
+BOTH = """\
+tune:
+  space:
+    train.optimizer.lr: {log_uniform: [0.001, 0.1]}
+    train.optimizer: {choice: [{kind: sgd}, {kind: adamw}]}
+"""
+
+
+@pytest.mark.parametrize(
+    "order", [["train.optimizer.lr", "train.optimizer"], ["train.optimizer", "train.optimizer.lr"]]
+)
+def test_with_values_of_overlapping_paths_keeps_both_in_any_order(order: list[str]):
+    values = {"train.optimizer.lr": 0.05, "train.optimizer": {"kind": "sgd"}}
+    spec = with_values(parse_pipeline(GOOD + BOTH), {key: values[key] for key in order})
+    assert (spec.train.optimizer.kind, spec.train.optimizer.lr) == ("sgd", 0.05)
+    assert values["train.optimizer"] == {"kind": "sgd"}  # what a trial is told stays what was drawn
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            BOTH.replace("{kind: sgd}", "{kind: sgd, lr: 0.5}"),
+            'p.yaml:11: tune.space.train.optimizer.lr: a choice of tune.space.train.optimizer sets it too: {"kind"',
+        ),
+        (
+            BOTH.replace(
+                "train.optimizer.lr: {log_uniform: [0.001, 0.1]}", "train.optimizer.momentum: {uniform: [0, 0.9]}"
+            ),
+            "p.yaml:11: tune.space.train.optimizer.momentum: ",
+        ),
+        (
+            "tune:\n  space:\n"
+            "    train.optimizer.betas.0: {choice: [0.9]}\n    train.optimizer.betas: {choice: [[0.8, 0.9]]}\n",
+            "p.yaml:11: tune.space.train.optimizer.betas.0: a choice of tune.space.train.optimizer.betas sets it too",
+        ),
+    ],
+)
+def test_search_of_a_field_that_a_choice_around_it_sets_or_lacks_is_refused(text: str, message: str):
+    with pytest.raises(SpecError) as caught:
+        parse_pipeline(GOOD + text, name="p.yaml")
+    assert caught.value.message.startswith(message)
+
+
+def test_largest_train_sees_choices_of_whole_sections_and_unset_values():
+    space = {
+        "train.resources": {"choice": [{"num_cpus": 4}, {"num_gpus": 1, "memory_bytes": 10}]},
+        "train.resources.memory_bytes": {"choice": [None, 70]},
+        "train.epochs": {"int_uniform": [1, 2]},
+    }
+    file = GOOD + f"  resources: {{num_cpus: 2}}\ntune:\n  space: {json.dumps(space)}\n"
+    with pytest.raises(SpecError, match="sets it too"):
+        parse_pipeline(file)
+    train = parse_pipeline(file.replace(', "memory_bytes": 10', "")).largest_train
+    assert train.resources.model_dump() == {"num_cpus": 4, "num_gpus": 1, "memory_bytes": 70}
+    assert train.epochs == 2
