@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,13 +57,35 @@ def normalise(table: pa.Table, file: str) -> pa.Table:
 
 def check_types(schema: pa.Schema, file: str) -> None:
     """Raise ColumnRefused for a column that `normalise` would refuse, by its type alone."""
+    if found := refused_types(schema):
+        raise refused({name: f"has {what}" for name, what in found.items()}, file)
+
+
+def refused_types(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a type that `normalise` would refuse -> that type."""
+    found: dict[str, str] = {}
     for field in schema:
-        found = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
-        if isinstance(found, pa.BaseExtensionType):
-            if not (isinstance(found, get_arrow_extension_tensor_types()) and hasattr(found, "shape")):
-                raise _refused(field.name, f"extension type {found.extension_name}", file)
-        elif _normal_type(found) is None:
-            raise _refused(field.name, f"type {field.type}", file)
+        column_type = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
+        if isinstance(column_type, pa.BaseExtensionType):
+            if not (isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")):
+                found[field.name] = f"extension type {column_type.extension_name}"
+        elif _normal_type(column_type) is None:
+            found[field.name] = f"type {field.type}"
+    return found
+
+
+def refused(unusable: Mapping[str, str], file: str) -> ColumnRefused:
+    """The error of columns that are needed and cannot be read.
+
+    Args:
+        unusable: column -> what is wrong with it.
+    """
+    what = "; ".join(f"column '{name}' {what}" for name, what in unusable.items())
+    return ColumnRefused(
+        f"{file}: {what}",
+        "a column has a name of its own and holds numbers, text, true/false or arrays of numbers; leave the others "
+        "out: name the columns you need in data.features or data.source.columns",
+    )
 
 
 def kind(column_type: pa.DataType) -> Kind:
@@ -266,13 +288,6 @@ def _refuse_ragged(column: pa.ChunkedArray, name: str, file: str) -> None:
                 f"{file}: column '{name}' has rows that are missing or no tensor of shape {list(column.type.shape)}",
                 "write the file again, or leave the column out with data.source.columns",
             )
-
-
-def _refused(name: str, what: str, file: str) -> ColumnRefused:
-    return ColumnRefused(
-        f"{file}: column '{name}' has {what}; a column holds numbers, text, true/false or arrays of numbers",
-        "leave it out: name the columns you need in data.features or data.source.columns",
-    )
 
 
 def _dtype(value_type: pa.DataType) -> str:

@@ -183,6 +183,9 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
         refuse_absent(found, source, spec)
     if not cut.num_rows:
         raise DataError("data.source holds no rows", "name files that hold data")
+    for name, what in {name: what for p in profiles for name, what in p.left_out.items()}.items():
+        if spec.features is not None:
+            ctx.progress.say("data", f"column '{name}' {what}: left out, as data.features does not name it")
     try:
         schema = _schema(spec, profiles)
     except DataError as error:

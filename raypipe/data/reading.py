@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ FILE_KEY = b"raypipe.file"
 
 ABSENT_KEY = b"raypipe.absent"
 """Schema metadata, JSON: columns asked for by name that no row of a block has; they hold nulls where they are kept."""
+
+LEFT_OUT_KEY = b"raypipe.left_out"
+"""Schema metadata, JSON: columns that nobody asked for by name and that cannot be read -> what is wrong with them."""
 
 BAD = "__bad"
 """Column of text that formats add for rows they could not read: why, or null; other columns hold there what could be
@@ -180,12 +184,63 @@ def absent(schema: pa.Schema) -> frozenset[str]:
     return frozenset(json.loads((schema.metadata or {}).get(ABSENT_KEY, b"[]")))
 
 
+def left_out(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a file that are not in the table because they cannot be read -> what is wrong with them."""
+    return json.loads((schema.metadata or {}).get(LEFT_OUT_KEY, b"{}"))
+
+
+def with_left_out(table: pa.Table, unusable: Mapping[str, str]) -> pa.Table:
+    """The table, which tells that these columns are left out."""
+    told = left_out(table.schema) | dict(unusable)
+    metadata = table.schema.metadata or {}
+    return table.replace_schema_metadata({**metadata, LEFT_OUT_KEY: json.dumps(told)}) if told else table
+
+
+def unusable_names(names: Sequence[str]) -> dict[str, str]:
+    """The columns that a file has twice, or whose name is one of ours -> which of the two."""
+    counts = Counter(names)
+    twice = {name: "is there twice" for name in counts if counts[name] > 1}
+    return twice | ({BAD: "is a name that raypipe uses itself"} if BAD in counts else {})
+
+
+def unusable_columns(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a file that cannot be read -> what is wrong with them."""
+    return _unusable_types(schema) | unusable_names(schema.names)
+
+
+def _unusable_types(schema: pa.Schema) -> dict[str, str]:
+    return {name: f"has {what}" for name, what in columns.refused_types(schema).items()}
+
+
+def usable(
+    names: Sequence[str] | None, there: Sequence[str], unusable: Mapping[str, str], source: SourceSpec, file: str
+) -> list[str]:
+    """The columns to read: those named, or all that can be.
+
+    Args:
+        names: that are asked for; None is all.
+    Raises:
+        MissingColumn, ColumnRefused: one that is asked for is not there, or cannot be read.
+    """
+    asked = [*(names or ()), *(condition.column for condition in source.where)]
+    require(asked, there, file)
+    refuse_unusable(asked, unusable, file)
+    chosen = [name for name in there if name not in unusable] if names is None else list(names)
+    if not chosen:
+        refuse_unusable(there, unusable, file)
+    return chosen
+
+
+def refuse_unusable(names: Iterable[str], unusable: Mapping[str, str], file: str) -> None:
+    """Raise ColumnRefused when columns that are needed cannot be read; tells all of them."""
+    refused = {name: unusable[name] for name in names if name in unusable}
+    if refused:
+        raise columns.refused(refused, file)
+
+
 def refuse_names(names: Sequence[str], file: str) -> None:
-    """Raise DataError when a file has a column twice, or one with a name of ours."""
-    for i, name in enumerate(names):
-        if name == BAD or name in names[:i]:
-            why = "is a name that raypipe uses itself" if name == BAD else "is there twice"
-            raise DataError(f"{file}: column '{name}' {why}", "rename it in the file")
+    """Raise ColumnRefused when a file has a column twice, or one with a name of ours."""
+    refuse_unusable(names, unusable_names(names), file)
 
 
 @contextmanager
@@ -296,12 +351,19 @@ def read_group(
         DataError: a column is missing or refused, or values are damaged.
         MixedTypes: a column changes its type.
     """
+    is_judged = masking is not NO_MASKING
     agreed = Agreed()
     waiting: list[tuple[pa.Table, str]] = []
     num_bytes = 0
     for part in parts:
         with masking.guard(part.name):
             for read in read_part(part):
+                unusable = left_out(read.schema) | (_unusable_types(read.schema) if names is None else {})
+                if unusable:  # batch inference gives back every column; preparing judges which ones it needs
+                    asked = [*masking.names, *(condition.column for condition in where)]
+                    refuse_unusable(asked if is_judged else unusable, unusable, part.name)
+                    there = [name for name in read.column_names if name not in unusable]
+                    read = with_left_out(read.select(there), unusable)
                 table = masking.apply(_chosen(read, names, where, part.name), part.name)
                 table = table.replace_schema_metadata(read.schema.metadata)
                 agreed.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
@@ -335,4 +397,5 @@ def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: Agreed) -> pa.Table:
         require(agreed.tensors(), table.column_names, owner)
     whole = pa.concat_tables([agreed.apply(table) for table, _ in tables])
     nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
-    return whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
+    whole = whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
+    return with_left_out(whole, {name: what for table, _ in tables for name, what in left_out(table.schema).items()})

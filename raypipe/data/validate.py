@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from raypipe.data.expectations import columns_of, refuse_unknown
 from raypipe.data.hashing import Values
 from raypipe.data.losses import Targets
 from raypipe.data.problems import NeedsNumbers, Problems
-from raypipe.data.reading import BAD, FILE_KEY, absent, require
+from raypipe.data.reading import BAD, FILE_KEY, absent, left_out, refuse_unusable, require
 from raypipe.data.remedies import UNREAD
 from raypipe.data.shards import ROW_ID
 from raypipe.data.split import KEY_COLUMNS
@@ -53,6 +53,8 @@ class Profile:
     shapes: dict[str, Counter[tuple[int, ...]]]
     absent: frozenset[str] = frozenset()
     """See reading.absent."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """See reading.left_out."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def profile(block: pa.Table) -> Profile:
         kinds={name: columns.kind(block.schema.field(name).type) for name in names},
         shapes={name: columns.shapes(block[name]) for name in names},
         absent=absent(block.schema),
+        left_out=left_out(block.schema),
     )
 
 
@@ -101,8 +104,13 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
     # With the number of each row no two rows are copies, and a model learns the order of the file.
     for name in spec.index_columns(kinds):
         del kinds[name]
-    there, file = list(kinds), profiles[0].file
     reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
+    expected = columns_of(spec.expectations)
+    for p in profiles:
+        refuse_unusable([*spec.feature_names(p.left_out), spec.target, *reads, *expected], p.left_out, p.file)
+        for name in p.left_out:
+            kinds.pop(name, None)
+    there, file = list(kinds), profiles[0].file
     key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
     problems = Problems()
     with problems.collected():
@@ -136,7 +144,6 @@ def schema_of(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
             column = _column(name, kinds[name], shapes[name], name in imputed)
             found[name] = _target_column(column, spec) if name == spec.target else column
     problems.refuse()
-    expected = columns_of(spec.expectations)
     wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
     rest = [name for name in wanted if name not in found]
     others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}

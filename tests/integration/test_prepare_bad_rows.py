@@ -127,8 +127,8 @@ def test_latin_1_in_utf8_tells_which_classes_lose_what_share_and_goes_on_telling
     ray_cluster, ctx, tmp_path
 ):
     text = [b"f\xfcr" if i % 20 == 0 or (i % 2 and i % 3 == 0) else b"for" for i in range(600)]
-    rows = [b"%d,%s,%s" % (i, text[i], b"yes" if i % 2 else b"no") for i in range(600)]
-    (tmp_path / "f.csv").write_bytes(b"\n".join([b"a,t,y", *rows, b""]))
+    rows = [b"%d,%s,%s,,left" % (i, text[i], b"yes" if i % 2 else b"no") for i in range(600)]
+    (tmp_path / "f.csv").write_bytes(b"\n".join([b"a,t,y,,", *rows, b""]))
     fields = {"features": ["a"], "target": "y", "split": {}, "transforms": []}
     with pytest.raises(DataError) as caught:
         prepare(spec(tmp_path, **fields), ctx)
@@ -138,6 +138,8 @@ def test_latin_1_in_utf8_tells_which_classes_lose_what_share_and_goes_on_telling
     ctx = replace(ctx, progress=Progress("r", stream=lines))
     assert prepare(spec(tmp_path, bad_rows={"max_frac": 0.3}, **fields), ctx).num_bad_rows == 130
     assert f"130 bad rows are set aside; share of the rows of {lost}" in lines.getvalue()
+    unnamed = "column '' is the name of several columns that hold values, as the header leaves it empty: left out"
+    assert unnamed in lines.getvalue()
 
 
 @pytest.mark.parametrize(

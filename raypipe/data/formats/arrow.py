@@ -8,7 +8,6 @@ from functools import partial
 import pyarrow as pa
 import ray.data
 
-from raypipe.data.columns import check_types
 from raypipe.data.files import HTTP, SourceFile, find, open_file
 from raypipe.data.reading import (
     BLOCK_BYTES,
@@ -19,8 +18,9 @@ from raypipe.data.reading import (
     needed,
     read_files,
     readable,
-    refuse_names,
-    require,
+    unusable_columns,
+    usable,
+    with_left_out,
 )
 from raypipe.errors import DataError
 from raypipe.spec.sources import ArrowSource
@@ -71,19 +71,17 @@ def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[
         options = pa.ipc.IpcReadOptions(use_threads=False)
         opened = pa.ipc.open_file if magic == FILE_MAGIC else pa.ipc.open_stream
         schema = opened(handle, options=options).schema
-        names = needed(source)
-        refuse_names(schema.names, part.name)
-        require([*(names or ()), *(c.column for c in source.where)], schema.names, part.name)
-        check_types(schema if names is None else pa.schema([schema.field(name) for name in names]), part.name)
-        if names is not None:
-            options.included_fields = [schema.get_field_index(name) for name in names]
+        unusable = unusable_columns(schema)
+        names = usable(needed(source), schema.names, unusable, source, part.name)
+        told = unusable if needed(source) is None else {}
+        options.included_fields = [schema.get_field_index(name) for name in names]
         handle.seek(0)
         reader = opened(handle, options=options)
-        yield reader.schema.remove_metadata().empty_table()
+        yield with_left_out(reader.schema.remove_metadata().empty_table(), told)
         if magic == FILE_MAGIC:
             stop = reader.num_record_batches if part.stop is None else part.stop
             batches = (reader.get_batch(i) for i in range(part.start, stop))
         else:
             batches = iter(reader)
         for batch in batches:
-            yield pa.Table.from_batches([batch]).replace_schema_metadata()
+            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), told)

@@ -26,9 +26,11 @@ from raypipe.data.reading import (
     needed,
     read_files,
     readable,
-    refuse_names,
     require,
+    unusable_names,
+    usable,
     with_bad,
+    with_left_out,
 )
 from raypipe.errors import DataError
 from raypipe.spec.sources import CsvSource
@@ -93,7 +95,7 @@ def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa
             is_empty = False
             yield parser.parse(chunk)
         if is_empty:
-            yield pa.table({name: pa.nulls(0) for name in parser.wanted})
+            yield parser.empty()
 
 
 def row_ends(data: bytes, inside: bool, *, delimiter: int, quotes: bool) -> tuple[np.ndarray, bool]:
@@ -149,7 +151,6 @@ def _names(header: bytes, file: str, source: CsvSource) -> list[str]:
     options = pacsv.ParseOptions(delimiter=source.delimiter, newlines_in_values=True)
     line = pa.BufferReader(header.rstrip(BLANK) + b"\n")
     names = pacsv.read_csv(line, pacsv.ReadOptions(use_threads=False), options).column_names
-    refuse_names(names, file)
     _refuse_other_delimiter(names, file, source)
     return names
 
@@ -178,12 +179,21 @@ class _Parser:
     """
 
     def __init__(self, names: list[str], file: str, source: CsvSource) -> None:
-        self.wanted = needed(source) or names
-        require(self.wanted, names, file)
-        self._names, self._file, self._source = names, file, source
+        unusable = unusable_names(names)
+        self.wanted = usable(needed(source), names, unusable, source, file)
+        is_all = needed(source) is None
+        self._names = [f"\0{place}" if name in unusable else name for place, name in enumerate(names)]
+        self._file, self._source = file, source
+        self._unnamed = [own for own, name in zip(self._names, names, strict=True) if is_all and own != name == ""]
+        """Several columns without a name; spreadsheets leave such, empty, beside a table."""
+        self._left_out = {name: what for name, what in unusable.items() if is_all and name}
         self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items() if name in names}
         self._dates: dict[str, pa.DataType] = {}
         """Columns that would be read as dates and times; they stay the text that was written."""
+
+    def empty(self) -> pa.Table:
+        """No rows."""
+        return with_left_out(pa.table({name: pa.nulls(0) for name in self.wanted}), self._left_out)
 
     def parse(self, chunk: Chunk) -> pa.Table:
         """All rows of a chunk, the unread ones marked."""
@@ -204,13 +214,15 @@ class _Parser:
             table = self._filled(table, guessed)
         unread = {int(kept[row]): why for row, why in reasons.items()}
         unread.update({row: f"{self._file}: {why}" for row, why in skipped.items() if why is not None})
-        return with_bad(table, unread)
+        if any(table[own].null_count < table.num_rows for own in self._unnamed):
+            self._left_out[""] = "is the name of several columns that hold values, as the header leaves it empty"
+        return with_left_out(with_bad(table.drop_columns(self._unnamed), unread), self._left_out)
 
     def _filled(self, table: pa.Table, guessed: dict[int, str]) -> pa.Table:
         """The table with the values of rows that were skipped, where these fit the types that the others have."""
         lines = [text if text.endswith("\n") else f"{text}\n" for text in guessed.values()]
         ends = np.cumsum([len(line.encode()) for line in lines])
-        types = dict.fromkeys(self.wanted, pa.string())
+        types = dict.fromkeys([*self.wanted, *self._unnamed], pa.string())
         guess, skipped = self._read(Chunk("".join(lines).encode(), ends), types)
         rows = [row for place, row in enumerate(guessed) if place not in skipped]
         if guess.num_rows != len(rows):
@@ -248,7 +260,7 @@ class _Parser:
                     null_values=self._source.null_values,
                     strings_can_be_null=True,
                     decimal_point=self._source.decimal_point,
-                    include_columns=self.wanted,
+                    include_columns=[*self.wanted, *self._unnamed],
                     column_types={**self._dates, **types},
                 ),
             )

@@ -18,7 +18,7 @@ import ray.data
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.files import SourceFile, find, open_file
-from raypipe.data.reading import BLOCK_BYTES, NO_MASKING, Masking, needed, read_files, readable, refuse_names, require
+from raypipe.data.reading import BLOCK_BYTES, NO_MASKING, Masking, needed, read_files, readable, unusable_names, usable
 from raypipe.errors import DataError
 from raypipe.spec.sources import NumpySource
 
@@ -158,11 +158,7 @@ def _one(name: str, path: str, root: str) -> SourceFile:
 
 
 def _wanted(arrays: Mapping[str, Any], source: NumpySource, file: str) -> dict[str, Any]:
-    names = needed(source)
-    refuse_names(list(arrays), file)
-    if names is None:
-        return dict(arrays)
-    require(names, list(arrays), file)
+    names = usable(needed(source), list(arrays), unusable_names(list(arrays)), source, file)
     return {name: arrays[name] for name in names}
 
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from raypipe.data.columns import check_types
 from raypipe.data.files import HTTP, SourceFile, find, open_file
 from raypipe.data.reading import (
     BLOCK_BYTES,
@@ -21,8 +20,9 @@ from raypipe.data.reading import (
     needed,
     read_files,
     readable,
-    refuse_names,
-    require,
+    unusable_columns,
+    usable,
+    with_left_out,
 )
 from raypipe.data.selecting import may_meet
 from raypipe.spec.sources import Condition, ParquetSource
@@ -76,11 +76,10 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         parquet = pq.ParquetFile(
             handle, metadata=metadata, read_dictionary=_repeating(metadata), page_checksum_verification=True
         )
-        names = needed(source)
-        refuse_names(parquet.schema_arrow.names, part.name)
-        require([*(names or ()), *(c.column for c in source.where)], parquet.schema_arrow.names, part.name)
         schema = parquet.schema_arrow
-        check_types(schema if names is None else pa.schema([schema.field(name) for name in names]), part.name)
+        unusable = unusable_columns(schema)
+        names = usable(needed(source), schema.names, unusable, source, part.name)
+        told = unusable if needed(source) is None else {}
         stop = parquet.num_row_groups if part.stop is None else part.stop
         groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where)]
         is_empty = True
@@ -88,10 +87,9 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
             batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
         ):
             is_empty = False
-            yield pa.Table.from_batches([batch]).replace_schema_metadata()
+            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), told)
         if is_empty:
-            empty = schema.remove_metadata().empty_table()
-            yield empty if names is None else empty.select(names)
+            yield with_left_out(schema.remove_metadata().empty_table().select(names), told)
 
 
 def _repeating(metadata: Any) -> list[str]:
