@@ -320,7 +320,7 @@ def test_address_that_is_none_is_refused():
     [
         ({"path": "https://ann:s3cret@host/f.csv"}, "https://host/f.csv", "user name or password"),
         ({"path": ["a.csv", "s3://KEY:s3cret@bucket/f.csv"]}, "s3://bucket/f.csv", "user name or password"),
-        ({"path": "HTTPS://host/f.csv?token=s3cret"}, "https://host/f.csv", "query"),
+        ({"path": "HTTPS://host/f.csv?token=s3cret"}, "HTTPS://host/f.csv", "query"),
         ({"path": "f.csv", "root": "https://s3cret@host"}, "https://host", "user name or password"),
         ({"path": "f.csv?token=s3cret", "root": "https://host/"}, "https://host//f.csv", "query"),
         ({"format": "idx", "images": "https://host/i?k=s3cret", "labels": "l"}, "https://host/i", "query"),
