@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raypipe.errors import ClusterError, SpecError
+from raypipe.errors import ClusterError, SpecError, find_known
 
 PREFIX = "raypipe-"
 SESSIONS = "ray"
@@ -43,7 +43,8 @@ KEEP_S = 24 * 3600.0
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A new folder that only this user may enter. It stays for a day when the block fails, for the logs in it.
+    """A new folder that only this user may enter. It stays for a day when the block fails for another reason than
+    the user's file or data, for the logs in it.
 
     Raises:
         ClusterError: no folder for temporary files can be written.
@@ -56,7 +57,10 @@ def private_folder() -> Iterator[Path]:
     lock = _hold(folder / LOCK)
     try:
         yield folder
-    except Exception:
+    except Exception as error:
+        known = find_known(error)
+        if known is not None and known.exit_code in (2, 3):  # of the file or the data, of which Ray's logs know nothing
+            _remove(folder)
         os.close(lock)
         raise
     except BaseException:  # told to stop: there is nothing to look for

@@ -166,7 +166,7 @@ def _start_serve(spec: ServeSpec) -> Listener:
             shut_down(spec.port)
         raise ServeError(
             f"Ray Serve did not start on port {spec.port}: {reason}",
-            "see the logs under serve/ in Ray's session folder, or set serve.ingress: python",
+            f"see the logs under {session_logs() / 'serve'}, or set serve.ingress: python",
         ) from None
     started = Listener(spec.host, spec.port, choose_ingress(spec))
     running.note_listener(started)

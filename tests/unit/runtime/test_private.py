@@ -75,6 +75,12 @@ def test_folder_of_a_failed_run_stays_for_its_logs_and_goes_after_a_day():
         assert not folder.exists()
 
 
+def test_folder_goes_at_once_when_the_file_or_the_data_was_wrong():
+    with pytest.raises(SpecError, match="typo"), private_folder() as folder:
+        raise SpecError("typo")
+    assert not folder.exists()
+
+
 def test_what_a_killed_process_spilled_is_removed_and_what_a_living_one_has_stays(
     private_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
