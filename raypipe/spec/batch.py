@@ -14,6 +14,7 @@ class BatchSpec(Spec):
     """One batch inference."""
 
     source: Source
+    """Rows to predict."""
     output: str
     """Folder or `s3://` prefix for Parquet shards."""
 
@@ -24,6 +25,8 @@ class BatchSpec(Spec):
         return output
 
     num_workers: int = Field(default=1, ge=1, le=4096)
+    """Scoring processes."""
     resources: ResourceSpec = ResourceSpec()
+    """What one of them occupies."""
     worker_batch_size: int = Field(default=1024, ge=1)
     """Rows per model call."""

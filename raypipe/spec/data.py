@@ -63,6 +63,7 @@ class DataSpec(Spec):
     """Folder, `s3://` or `https://` prefix that relative paths start from; unset: the pipeline file's folder."""
 
     source: Source
+    """Where the rows come from."""
     val_source: Source | None = None
     """A ready-made val split; then `split` must give none."""
     test_source: Source | None = None
@@ -71,6 +72,7 @@ class DataSpec(Spec):
     target: str
     """The column to predict."""
     task: Task = "classification"
+    """Whether the target is a class or a number."""
     features: list[str] | None = Field(default=None, min_length=1)
     """Columns the model sees, in this order; unset: all but the target, masked columns, those by which the split
     knows a row (key, group, time or word), and those of row numbers (without a name, or `__index_level_0__`), in the
@@ -79,6 +81,7 @@ class DataSpec(Spec):
     masking: list[MaskSpec] = []
     """Columns with personal data: replaced or removed before anything else sees the rows."""
     split: SplitRule = HashSplit()
+    """How rows are divided into train, val and test."""
     transforms: list[Transform] = []
     """Applied in this order; fitted on the train split only."""
     policy: PolicySpec = PolicySpec()
@@ -86,6 +89,7 @@ class DataSpec(Spec):
     expectations: list[Expectation] = []
     """What rows and columns must hold beyond their types, and what happens where they do not."""
     bad_rows: BadRowsSpec = BadRowsSpec()
+    """What happens to rows that cannot be read or break the schema."""
     rows_per_shard: int = Field(default=100_000, ge=1)
     """At most about how many rows, over all splits, are stored together, one shard a split; at least half as many, and
     fewer where they would take more than about 96 MiB."""

@@ -34,4 +34,6 @@ class EvaluateSpec(Spec):
     num_workers: int = Field(default=1, ge=1, le=4096)
     """Scoring processes; never changes a metric."""
     resources: ResourceSpec = ResourceSpec()
+    """What one scoring process occupies."""
     gates: list[GateSpec] = []
+    """Conditions that must all hold before the model is registered."""

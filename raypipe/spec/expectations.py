@@ -23,7 +23,9 @@ class Between(Spec, Generic[N]):
     """Something lies between two bounds, of which one may be left open."""
 
     min: N | None = None
+    """Least that is allowed; unset: no bound."""
     max: N | None = None
+    """Most that is allowed; unset: no bound."""
 
     @model_validator(mode="after")
     def bounds_are_in_order(self) -> Self:
@@ -80,6 +82,7 @@ class InSetExpectation(RowExpectationSpec):
 
     kind: Literal["in_set"]
     values: list[str | int | float | bool] = Field(min_length=1)
+    """The only values that may appear."""
 
 
 class MatchesExpectation(RowExpectationSpec):
@@ -91,6 +94,7 @@ class MatchesExpectation(RowExpectationSpec):
 
     kind: Literal["matches"]
     regex: str = Field(min_length=1, max_length=10_000)
+    """Pattern that the whole text must match."""
 
     @model_validator(mode="after")
     def regex_is_one(self) -> Self:
@@ -116,7 +120,9 @@ class DTypeExpectation(ExpectationSpec):
 
     kind: Literal["dtype"]
     columns: list[str] = Field(min_length=1)
+    """Columns that must have the type."""
     dtype: DtypeOrFamily
+    """The type they must have."""
 
 
 class RowCountExpectation(Between[NonNegativeInt], ExpectationSpec):

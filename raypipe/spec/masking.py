@@ -25,6 +25,7 @@ class MaskSpec(Spec):
     """What replaces the values of some columns; a missing value stays missing."""
 
     columns: list[str] = Field(min_length=1)
+    """Columns that are masked this way."""
     method: Literal["drop", "redact", "hash", "tokenize"]
     """`drop` removes the column; `redact` writes [redacted]; `hash` writes the HMAC-SHA256 in hex, so that equal values
     stay equal; `tokenize` writes other letters for letters and other digits for digits (two values may then agree; use

@@ -25,6 +25,7 @@ class MlpModel(Spec):
     hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field([128], min_length=1, max_length=64)
     """Width of each hidden layer."""
     activation: Activation = "relu"
+    """Function after each hidden layer."""
     dropout_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of hidden units zeroed while training."""
 
@@ -36,6 +37,7 @@ class CnnModel(Spec):
     channels: list[Annotated[int, Field(ge=1, le=4096)]] = Field([16, 32], min_length=1, max_length=8)
     """Output channels of each block; every block halves height and width."""
     activation: Activation = "relu"
+    """Function after each normalization."""
     dropout_frac: float = Field(default=0.0, ge=0, lt=1)
     """Share of head inputs zeroed while training."""
 

@@ -35,12 +35,17 @@ class PipelineSpec(Spec):
     `s3://bucket/prefix`. Unset: $RAYPIPE_STORE, else `.raypipe`."""
 
     data: DataSpec
+    """The dataset: where it is, what it must hold, how it is divided and computed."""
     model: Model
+    """The network."""
     train: TrainSpec = TrainSpec()
+    """How it is trained."""
     tune: TuneSpec | None = None
     """Present: search first; the best trial becomes the model."""
     evaluate: EvaluateSpec = EvaluateSpec()
+    """How it is judged."""
     registry: RegistrySpec = RegistrySpec()
+    """Where it is kept when it is good enough."""
     serve: ServeSpec | None = None
     """Present: the pipeline ends in a live endpoint."""
 

@@ -63,24 +63,31 @@ class ServeSpec(Spec):
     host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
     """Address to listen on; 0.0.0.0 on a cluster whose network you control."""
     port: int = Field(default=8000, ge=1, le=65535)
+    """Port to listen on."""
     route_prefix: Annotated[str, AfterValidator(check_route)] = "/"
     """Path that the endpoint's own paths come after, e.g. `/v1/digits`."""
     min_replicas: int = Field(default=1, ge=1, le=4096)
+    """Replicas kept without load."""
     max_replicas: int = Field(default=2, ge=1, le=4096)
+    """Replicas under load at most."""
     target_ongoing_requests: float = Field(default=16.0, gt=0)
     """Requests in flight a replica should carry; autoscaling holds this."""
     max_ongoing_requests: int = Field(default=200, ge=1)
     """Requests in flight one replica accepts."""
     upscale_delay_s: float = Field(default=5.0, ge=0)
+    """How long load must last before replicas are added."""
     downscale_delay_s: float = Field(default=60.0, ge=0)
+    """How long load must be gone before replicas are ended."""
     resources: ResourceSpec = ResourceSpec()
     """What one replica occupies."""
     batching: BatchingSpec = BatchingSpec()
+    """How requests that arrive together share a model call."""
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Larger request bodies get 413."""
     max_request_rows: int = Field(default=10_000, ge=1)
     """More rows in one request get 413."""
     request_timeout_s: float = Field(default=30.0, gt=0)
+    """Longest time for one request; then it is answered with an error."""
     ingress: Literal["auto", "haproxy", "python"] = "auto"
     """`auto`: HAProxy on Linux, Ray's Python proxy elsewhere."""
     start_timeout_s: float = Field(default=180.0, gt=0)

@@ -26,7 +26,9 @@ class Condition(Spec):
     """What one column of a row must hold. A missing value (null, NaN) meets `is_null` and no other condition."""
 
     column: str
+    """Column that is compared."""
     op: Literal["==", "!=", "<", "<=", ">", ">=", "in", "not_in", "is_null", "not_null"]
+    """How it is compared with the value."""
     value: Scalar | list[Scalar] | None = None
     """A number, text, or true/false; a list of them for `in` and `not_in`; left out for `is_null` and `not_null`."""
 
@@ -104,6 +106,7 @@ class CsvSource(TextRowsSource):
     newlines_in_values: bool = True
     """false: no quoted value holds a line break, so one large file can be read by several tasks."""
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """One character between cells: `,`, `;`, `|` or a tab."""
     decimal_point: Literal[".", ","] = "."
     """What stands before the fraction of a number; with `,` a file is usually divided by `;`."""
     null_values: list[str] = ["", "NA", "NaN", "nan", "null", "?"]
@@ -138,6 +141,7 @@ class LabelsSpec(Spec):
     file_column: str = "file"
     """Holds names as in the source's column `file`: relative to the folder that `path` names."""
     label_column: str = "label"
+    """Column of the file that holds the label."""
 
 
 class FolderSource(FileSourceSpec):
@@ -213,6 +217,7 @@ class TextSource(TextRowsSource):
     rows: Literal["lines", "paragraphs", "windows"] = "lines"
     """Lines; paragraphs, which blank lines separate; or windows of `window_chars` characters; never blank ones."""
     window_chars: int = Field(default=1024, ge=1, le=2**20)
+    """Characters of one window."""
     stride_chars: int | None = Field(default=None, ge=1, le=2**20)
     """Characters from the start of one window to the next; unset: `window_chars`, so that windows do not overlap."""
 

@@ -52,7 +52,9 @@ class FractionSplit(SplitSpec):
     """Splits of a given share of the rows."""
 
     val_frac: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the rows for validation; 0 makes no such split."""
     test_frac: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the rows for the test."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -231,6 +233,7 @@ class ColumnSplit(GroupsSplit):
 
     kind: Literal["column"]
     column: str
+    """Column that says which split a row belongs to."""
     train: list[str | int | bool] = Field(default=["train"], min_length=1)
     """Values of the column that mean train."""
     val: list[str | int | bool] = ["val"]

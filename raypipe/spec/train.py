@@ -16,9 +16,13 @@ class SgdSpec(Spec):
 
     kind: Literal["sgd"]
     lr: float = Field(default=0.1, gt=0)
+    """Learning rate: the length of a step, before any schedule."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the last step that is taken again."""
     nesterov: bool = False
+    """Look ahead along the momentum; needs `momentum` above 0."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Times the weights, added to the gradient."""
 
     @model_validator(mode="after")
     def nesterov_has_momentum(self) -> Self:
@@ -32,9 +36,13 @@ class AdamSpec(Spec):
 
     kind: Literal["adam"]
     lr: float = Field(default=1e-3, gt=0)
+    """Learning rate: the length of a step, before any schedule."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
     eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator, against division by zero."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Times the weights, added to the gradient."""
 
 
 class AdamWSpec(AdamSpec):
@@ -42,6 +50,7 @@ class AdamWSpec(AdamSpec):
 
     kind: Literal["adamw"]  # pyright: ignore[reportIncompatibleVariableOverride]  (frozen: nobody sets it)
     weight_decay: float = Field(default=0.01, ge=0)
+    """Times the rate and the weights, taken off the weights at each step."""
 
 
 Optimizer = Annotated[SgdSpec | AdamSpec | AdamWSpec, Field(discriminator="kind")]
@@ -60,6 +69,7 @@ class CosineSchedule(Spec):
 
     kind: Literal["cosine"]
     warmup_steps: int = Field(default=0, ge=0)
+    """Optimizer steps in which the rate grows from near 0 to `lr`."""
     final_frac: float = Field(default=0.0, ge=0, le=1)
     """Share of the full rate that is left at the end."""
 
@@ -69,8 +79,11 @@ class StepSchedule(Spec):
 
     kind: Literal["step"]
     warmup_steps: int = Field(default=0, ge=0)
+    """Optimizer steps in which the rate grows from near 0 to `lr`."""
     every_epochs: int = Field(ge=1)
+    """Epochs between two cuts of the rate."""
     gamma: float = Field(default=0.1, gt=0, le=1)
+    """What the rate is multiplied by at each cut."""
 
 
 TargetScaling = Literal["auto", "none", "standardize", "log"]
@@ -84,6 +97,7 @@ class EarlyStoppingSpec(Spec):
     metric: str = "val_loss"
     """`val_loss`, or `val_` and a metric of the task: val_accuracy, val_mae, ..."""
     patience_epochs: int = Field(default=3, ge=1)
+    """Epochs without improvement before the training ends."""
     min_delta: float = Field(default=0.0, ge=0)
     """Smaller changes do not count as better."""
 
@@ -138,7 +152,9 @@ class TrainSpec(Spec):
     global_batch_size: int = Field(default=128, ge=1)
     """Rows per optimizer step, summed over workers."""
     optimizer: Optimizer = AdamWSpec(kind="adamw")
+    """What turns gradients into steps."""
     schedule: Schedule = ConstantSchedule()
+    """How the learning rate changes as training goes on."""
     loss: Literal["auto", "cross_entropy", "mse", "mae", "huber"] = "auto"
     """`auto`: cross_entropy for classification, mse for regression. `huber` is quadratic up to one standard deviation
     of the target, linear beyond (up to 1 under `target_transform: none`)."""
@@ -152,10 +168,13 @@ class TrainSpec(Spec):
     clip_grad_norm: float | None = Field(default=None, gt=0)
     """Largest L2 norm of the whole gradient; unset does not clip."""
     early_stopping: EarlyStoppingSpec | None = None
+    """Present: training may end before its last epoch, and its best epoch is kept."""
     augment: AugmentSpec | None = None
     """For images alone."""
     rows: RowsSpec = RowsSpec()
+    """What is held in memory, and what is shuffled together."""
     checkpoint: CheckpointSpec = CheckpointSpec()
+    """How often the state is kept, to go on from."""
     max_failures: int = Field(default=3, ge=0)
     """Times a lost worker group is started again from the newest checkpoint."""
     start_timeout_s: float = Field(default=600.0, gt=0)

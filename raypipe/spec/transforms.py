@@ -49,7 +49,9 @@ class ScaleTransform(TransformSpec):
 
     kind: Literal["scale"]
     factor: float = 1.0
+    """What each value is multiplied by."""
     offset: float = 0.0
+    """What is added after that."""
 
 
 class StandardizeTransform(TransformSpec):
@@ -63,6 +65,7 @@ class MinMaxTransform(TransformSpec):
 
     kind: Literal["min_max"]
     feature_range: tuple[float, float] = (0.0, 1.0)
+    """What the least and the greatest value of train become."""
 
     @model_validator(mode="after")
     def range_rises(self) -> Self:
@@ -113,6 +116,7 @@ class ImputeTransform(TransformSpec):
 
     kind: Literal["impute"]
     strategy: Literal["mean", "median", "most_frequent", "constant"] = "mean"
+    """What a missing value becomes."""
     value: float | str | None = None
     """The constant, for strategy `constant`."""
 
@@ -170,6 +174,7 @@ class HashingTransform(TransformSpec):
 
     kind: Literal["hashing"]
     num_buckets: int = Field(ge=2, le=2**24)
+    """How many numbers the values are spread over."""
     salt: str = ""
     """Another salt, another assignment."""
     output: Output = "one_hot"
@@ -210,6 +215,7 @@ class TokensTransform(TransformSpec):
     """All ids are below this, so it is how many embeddings a network needs: the most frequent tokens of train, or as
     many merges as fit. For every tokenizer but `byte`, whose ids are below 258."""
     lowercase: bool = False
+    """Whether upper and lower case are one token."""
 
     @model_validator(mode="after")
     def vocabulary_fits_the_tokenizer(self) -> Self:
@@ -233,7 +239,9 @@ class ResizeTransform(TransformSpec):
 
     kind: Literal["resize"]
     height: int = Field(ge=1, le=2**14)
+    """Pixels."""
     width: int = Field(ge=1, le=2**14)
+    """Pixels."""
     channels: Channels = "last"
     """`first` for images [C, H, W]."""
 
@@ -246,6 +254,7 @@ class NormalizeTransform(TransformSpec):
     """One a channel, in units of what comes in (0 to 255, or what a `scale` before it made of them); unset: those of
     all pixels of the train split."""
     std: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    """Divided by, for each channel."""
     channels: Channels = "last"
     """`first` for images [C, H, W]."""
 
@@ -276,6 +285,7 @@ class LogMelTransform(TransformSpec):
     hop_samples: int = Field(default=160, ge=1)
     """Samples from one frame to the next."""
     num_mels: int = Field(default=64, ge=1, le=4096)
+    """Bands of the mel scale, the height of the result."""
     low_hz: float = Field(default=0.0, ge=0)
     """Where the lowest band begins."""
     high_hz: float | None = Field(default=None, gt=0)

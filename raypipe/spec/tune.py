@@ -14,6 +14,7 @@ class UniformRange(Spec):
     """A float, evenly between two bounds."""
 
     uniform: tuple[float, float]
+    """Lower and upper bound."""
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -30,6 +31,7 @@ class LogUniformRange(Spec):
     """A float, evenly in its logarithm: learning rates, weight decay."""
 
     log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    """Lower and upper bound, both above 0."""
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -46,6 +48,7 @@ class IntRange(Spec):
     """A whole number, both bounds included."""
 
     int_uniform: tuple[int, int]
+    """Least and greatest value."""
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -62,6 +65,7 @@ class Choice(Spec):
     """One of the listed values."""
 
     choice: list[Any] = Field(min_length=1)
+    """The values; a whole section (an optimizer, a model) is a value too."""
 
     @property
     def bounds(self) -> tuple[Any, ...]:
@@ -145,8 +149,11 @@ class TuneSpec(Spec):
     space: Annotated[dict[str, Range], AfterValidator(_check_count)] = Field(min_length=1)
     """Field path to range: `train.optimizer.lr: {log_uniform: [0.0001, 0.1]}`."""
     num_trials: int = Field(default=10, ge=1, le=100_000)
+    """Points of the space that are tried."""
     search: Search = RandomSearch()
+    """How the points are chosen."""
     scheduler: Scheduler = NoScheduler()
+    """Which trials stop early."""
     metric: str = "val_loss"
     """What the trials are compared by: `val_loss`, or `val_` and a metric of the task."""
     mode: Literal["auto", "min", "max"] = "auto"

@@ -190,9 +190,15 @@ def test_init_folder_that_holds_something_is_refused_and_unchanged(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_schema_is_json_schema_with_descriptions():
+def test_schema_describes_every_field():
     schema = json.loads(runner.invoke(app, ["schema"]).stdout)
-    assert schema["properties"]["seed"]["description"]
+    fields = {
+        f"{name}.{field}": written.get("description")
+        for name, section in {**schema["$defs"], "PipelineSpec": schema}.items()
+        for field, written in section.get("properties", {}).items()
+    }
+    assert len(fields) > 300
+    assert [name for name, description in fields.items() if not description] == []
 
 
 def test_version_is_printed():
