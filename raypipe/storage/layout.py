@@ -134,6 +134,11 @@ def trial_artifact(run_id: str, trial_id: str) -> str:
     return f"{trial(run_id, trial_id)}/artifact"
 
 
+def trial_point(run_id: str, trial_id: str) -> str:
+    """What the search drew for a trial."""
+    return f"{trial(run_id, trial_id)}/point.json"
+
+
 def trial_dataset(run_id: str, trial_id: str) -> str:
     """The dataset a trial was trained on; its own where data fields are searched."""
     return f"{trial(run_id, trial_id)}/dataset.json"

@@ -11,18 +11,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from raypipe.errors import TrainingError, causes, find_known
+from raypipe.errors import TrainingError
 from raypipe.records import DatasetVersion, TrainResult, Trial, TuneResult
 from raypipe.runtime import seeds
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import can_grow, ray_bundle
 from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
 from raypipe.spec.tune import TuneSpec
+from raypipe.storage import layout
 from raypipe.tune import space
+from raypipe.tune.finished import finished_trials, read_outcome
 from raypipe.tune.schedulers import build_scheduler
 from raypipe.tune.search import SEARCHES
-from raypipe.tune.telling import Teller
-from raypipe.tune.trial import TrialBase, read_outcome, run_trial
+from raypipe.tune.telling import Teller, quiet, reason_of, tell_failures
+from raypipe.tune.trial import KEPT, TrialBase, run_trial
 
 Mode = Literal["min", "max"]
 NESTED_CPUS = 0.01
@@ -33,17 +35,24 @@ def tune(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> TuneRe
     """Search `spec.tune.space`; the best finished trial becomes the model.
 
     A trial with `train.num_workers: 1` trains in one process, others on a worker group of their own. A trial that
-    fails is counted and shown; the search goes on.
+    fails is counted and shown; the search goes on. Trials that an earlier attempt of this run finished are kept, unless
+    `ctx.fresh`.
 
     Raises:
         TrainingError: no trial finished; carries the first trial's reason.
     """
     assert spec.tune is not None, "the plan runs tune only where the file has a tune section"
     mode = resolved_mode(spec.tune)
-    base = TrialBase(spec, dataset, ctx.store.uri, ctx.run_id, ctx.name, ctx.code_dir)
+    if ctx.fresh:
+        ctx.store.delete_prefix(layout.trials(ctx.run_id))
+    finished = finished_trials(ctx.store, ctx.run_id)
+    if finished:
+        ctx.progress.say("tune", f"{len(finished)} of {spec.tune.num_trials} trials finished before and are kept")
+    base = TrialBase(spec, dataset, ctx.store.uri, ctx.run_id, ctx.name, ctx.code_dir, finished=finished)
     results = _search(base, mode, ctx)
     outcomes = {trial_id: read_outcome(ctx.store, ctx.run_id, trial_id) for trial_id in (_trial_id(r) for r in results)}
     trials = tuple(_trial(result, outcomes, spec.tune) for result in results)
+    tell_failures(trials, ctx.progress)
     done = [trial for trial in trials if trial.status == "completed" and trial.metric is not None]
     if not done:
         reason = next((trial.error for trial in trials if trial.error), "no trial reported")
@@ -121,6 +130,7 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
     search = SEARCHES[spec.search.kind](
         spec.search,
         seed=seeds.derive(base.spec.seed, "search"),
+        finished=[trial.drawn for trial in base.finished.values()],
         metric=spec.metric,
         mode=mode,
         # Not TuneConfig's own bound, which Tune applies to some searches only.
@@ -150,7 +160,8 @@ def _search(base: TrialBase, mode: Mode, ctx: RunContext) -> list[Any]:
                 callbacks=[Teller(ctx.progress, spec, base.spec.train.epochs, mode)],
             ),
         )
-        grid = tuner.fit()
+        with quiet():
+            grid = tuner.fit()
         return [grid[index] for index in range(len(grid))]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -163,7 +174,8 @@ def trial_bundle(spec: PipelineSpec) -> dict[str, float]:
 
 
 def _trial_id(result: Any) -> str:
-    return str((result.metrics or {}).get("trial_id") or result.path.rstrip("/").split("_")[-1])
+    metrics = result.metrics or {}
+    return str(metrics.get(KEPT) or metrics.get("trial_id") or result.path.rstrip("/").split("_")[-1])
 
 
 def _trial(result: Any, outcomes: dict[str, tuple[DatasetVersion, TrainResult] | None], spec: TuneSpec) -> Trial:
@@ -177,17 +189,10 @@ def _trial(result: Any, outcomes: dict[str, tuple[DatasetVersion, TrainResult] |
         status=status,
         metric=None if value is None else float(value),
         epochs=int(metrics.get("epoch", 0)),
-        error=_reason(result.error) if status == "failed" else None,
+        error=reason_of(result.error) if status == "failed" else None,
     )
 
 
 def _best(done: list[Trial], mode: Mode) -> Trial:
     sign = 1 if mode == "max" else -1
     return max(done, key=lambda trial: sign * (trial.metric or 0.0))
-
-
-def _reason(error: BaseException) -> str:
-    known = find_known(error)
-    cause = known or list(causes(error))[-1]
-    lines = [line for line in (known.message if known else str(cause)).splitlines() if line.strip()]
-    return lines[-1][:500] if lines else type(cause).__name__

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback
 
+from raypipe.errors import causes, find_known
+from raypipe.records import Trial
 from raypipe.runtime.progress import Progress
 from raypipe.spec.tune import TuneSpec
+from raypipe.tune.trial import KEPT
+
+MAX_REASONS = 5
+"""Different reasons of failed trials that are told."""
 
 
 class Teller(Callback):
@@ -37,6 +48,7 @@ class Teller(Callback):
             "tune",
             f"trial {self._number(trial)}/{self._spec.num_trials}  epoch {result.get('epoch')}/{self._epochs}  "
             f"{metric} {value:.4g}  best {self._best:.4g}",
+            show=KEPT not in result,
             trial=trial.trial_id,
             epoch=result.get("epoch"),
             metric=value,
@@ -44,7 +56,7 @@ class Teller(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ran to its end or was stopped by the scheduler."""
-        self._end(trial, "ended")
+        self._end(trial, "finished before, kept" if KEPT in (trial.last_result or {}) else "ended")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed; the search goes on."""
@@ -59,3 +71,31 @@ class Teller(Callback):
 
     def _number(self, trial: Any) -> int:
         return self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+
+
+def tell_failures(trials: Sequence[Trial], progress: Progress) -> None:
+    """Why trials failed, each reason once: Tune has it only when the search is over."""
+    reasons = Counter(trial.error for trial in trials if trial.status == "failed")
+    for reason, count in reasons.most_common(MAX_REASONS):
+        progress.say("tune", f"{count} trial(s) failed: {reason}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a trial failed, in one line: our own error's message, else the last line of the last cause."""
+    known = find_known(error)
+    cause = known or list(causes(error))[-1]
+    lines = [line for line in (known.message if known else str(cause)).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(cause).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Tune's own lines: a failed trial's traceback would stand between ours, which tell the reason."""
+    logger = logging.getLogger("ray.tune")
+    before = logger.level
+    if not os.environ.get("RAYPIPE_DEBUG"):
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
-from raypipe.storage.documents import read_document, write_document
 from raypipe.train.loop import TrainOrder, run
 from raypipe.train.rows import World
 from raypipe.train.stage import fit
 from raypipe.tune import space
+from raypipe.tune.finished import FinishedTrial, point_of, read_outcome, write_outcome
+
+KEPT = "kept_trial"
+"""Under this name a trial reports which finished one it stands for."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class TrialBase:
 
     Attributes:
         side_by_side: trials on a node at one time.
+        finished: trials that an earlier attempt at this search finished, by point of the space.
     """
 
     spec: PipelineSpec
@@ -38,6 +43,7 @@ class TrialBase:
     name: str
     code_dir: Path | None
     side_by_side: int = 1
+    finished: Mapping[str, FinishedTrial] = field(default_factory=dict)
 
 
 def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
@@ -48,6 +54,12 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
     store = open_store(base.store_uri)
     assert base.spec.tune is not None
     spec = with_values(base.spec, space.values(base.spec.tune.space, drawn))
+    reports = Reports(spec.train.epochs)
+    before = base.finished.get(point_of(drawn))
+    outcome = None if before is None else read_outcome(store, base.run_id, before.trial_id)
+    if before is not None and outcome is not None:
+        reports.repeat(outcome[1], before.trial_id)
+        return
     ctx = _silent_context(base, store, f"{base.name}-{trial_id}")
     dataset = base.dataset if spec.data == base.spec.data else _prepared(spec.data, base)
     order = TrainOrder(
@@ -60,9 +72,8 @@ def run_trial(drawn: dict[str, Any], base: TrialBase) -> None:
         checkpoints=False,
         side_by_side=base.side_by_side,
     )
-    reports = Reports(spec.train.epochs)
     result = _alone(order, reports) if spec.train.num_workers == 1 else _distributed(order, trial_id, ctx, reports)
-    write_outcome(store, base.run_id, trial_id, dataset, result)
+    write_outcome(store, base.run_id, trial_id, drawn, dataset, result)
     reports.tell_last()
 
 
@@ -93,21 +104,6 @@ def _silent_context(base: TrialBase, store: Store, name: str) -> RunContext:
     )
 
 
-def write_outcome(store: Store, run_id: str, trial_id: str, dataset: DatasetVersion, result: TrainResult) -> None:
-    """Leave a finished trial's records; a trial that was stopped early leaves none."""
-    write_document(store, layout.trial_dataset(run_id, trial_id), dataset)
-    write_document(store, layout.trial_record(run_id, trial_id), result)
-
-
-def read_outcome(store: Store, run_id: str, trial_id: str) -> tuple[DatasetVersion, TrainResult] | None:
-    """What `write_outcome` left, or None."""
-    record = layout.trial_record(run_id, trial_id)
-    if not store.exists(record):
-        return None
-    dataset = read_document(store, layout.trial_dataset(run_id, trial_id), DatasetVersion)
-    return dataset, read_document(store, record, TrainResult)
-
-
 class Reports:
     """A trial's epochs, told to Tune.
 
@@ -129,6 +125,13 @@ class Reports:
             self._last = metrics
         else:
             ray.tune.report(metrics)
+
+    def repeat(self, result: TrainResult, trial_id: str) -> None:
+        """Pass on the epochs of a trial that finished before, as `KEPT` of this one."""
+        import ray.tune
+
+        for entry in result.history:
+            ray.tune.report({**entry.metrics, "epoch": entry.epoch, KEPT: trial_id})
 
     def tell_last(self) -> None:
         """Pass on what waits."""

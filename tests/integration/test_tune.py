@@ -51,7 +51,8 @@ def _tune(spec: PipelineSpec, dataset: DatasetVersion, store: LocalFolder, run_i
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_tune_every_search_keeps_the_contract(name: str, tmp_path: Path) -> None:
-    SearchContract(name, tmp_path).check_search()
+    SearchContract(name, tmp_path / "search").check_search()
+    SearchContract(name, tmp_path / "goes-on").check_goes_on()
 
 
 def test_tune_asha_stops_trials_early_and_the_best_still_finishes(store: LocalFolder, dataset: DatasetVersion) -> None:
@@ -68,7 +69,7 @@ def test_tune_asha_stops_trials_early_and_the_best_still_finishes(store: LocalFo
 
 
 def test_tune_failing_trial_is_counted_and_the_search_goes_on(
-    store: LocalFolder, dataset: DatasetVersion, tmp_path: Path
+    store: LocalFolder, dataset: DatasetVersion, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "searched_model.py").write_text(
         "from torch import nn\n"
@@ -88,6 +89,7 @@ def test_tune_failing_trial_is_counted_and_the_search_goes_on(
     assert all("thirteen brings bad luck" in (trial.error or "") for trial in failed)
     assert {trial.status for trial in result.trials} == {"failed", "completed"}
     assert result.best_values == {"model.args.width": 4}
+    assert "Traceback" not in "".join(capfd.readouterr()), "a trial's reason is told by us"
 
     hopeless = with_values(spec, {"tune.space": {"model.args.width": {"choice": [13]}}, "tune.num_trials": 1})
     with pytest.raises(TrainingError, match=r"none of 1 trials finished; the first said: .*thirteen brings bad luck"):

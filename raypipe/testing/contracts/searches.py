@@ -11,7 +11,7 @@ from raypipe.storage import open_store
 
 
 class SearchContract:
-    """A search stays in bounds, repeats under the same seed, and gives the best of its trials. Needs Ray.
+    """A search stays in bounds, repeats under the same seed, gives the best of its trials, and goes on. Needs Ray.
 
     Args:
         name: key in raypipe.tune.search.SEARCHES.
@@ -62,6 +62,29 @@ class SearchContract:
         points = [sorted((trial.values for trial in result.trials), key=str) for result in (first, again)]
         assert points[0] == points[1]
         assert first.best.artifact.digest == again.best.artifact.digest
+
+    def check_goes_on(self) -> None:
+        """A search that was broken off keeps the trials that finished: they count, and are not trained again."""
+        from raypipe.storage import layout
+        from raypipe.tune.finished import finished_trials
+
+        first = self._search("broken-off")
+        lost = first.best_trial
+        kept = {trial.trial_id: trial for trial in first.trials if trial.trial_id != lost}
+        self._store.delete(layout.trial_record("broken-off", lost))
+        written = {trial_id: self._artifact(trial_id) for trial_id in kept}
+
+        again = self._search("broken-off")
+
+        assert len(again.trials) == len(first.trials) == 3
+        assert {trial.trial_id: trial for trial in again.trials if trial.trial_id in kept} == kept
+        assert {trial_id: self._artifact(trial_id) for trial_id in kept} == written
+        assert len(finished_trials(self._store, "broken-off")) == 3
+
+    def _artifact(self, trial_id: str) -> list[Any]:
+        from raypipe.storage import layout
+
+        return list(self._store.list(layout.trial_artifact("broken-off", trial_id)))
 
     def _search(self, run_id: str) -> Any:
         from raypipe.testing.fakes import run_context

@@ -1,5 +1,5 @@
-"""Search algorithms.  To add one: a file here with `build(spec, seed, metric, mode, max_concurrent)`, a variant in
-spec/tune.py, a line in SEARCHES; the search contract finds it by itself."""
+"""Search algorithms.  To add one: a file here with `build(spec, seed, metric, mode, max_concurrent, finished)`, a
+variant in spec/tune.py, a line in SEARCHES; the search contract finds it by itself."""
 
 from __future__ import annotations
 

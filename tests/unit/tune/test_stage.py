@@ -7,7 +7,8 @@ from ray.exceptions import RayTaskError
 
 from raypipe.errors import TrainingError
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.tune.stage import _reason, side_by_side
+from raypipe.tune.stage import side_by_side
+from raypipe.tune.telling import reason_of
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from raypipe.tune.stage import _reason, side_by_side
 )
 def test_reason_of_a_failed_trial_is_what_was_found_without_ray_or_the_hint(raised: Exception, told: str):
     wrapped = RayTaskError("run_trial", "Traceback", raised, proctitle="ray::f", pid=1, ip="127.0.0.1")
-    assert _reason(wrapped.as_instanceof_cause()) == told
+    assert reason_of(wrapped.as_instanceof_cause()) == told
 
 
 @pytest.mark.parametrize(
