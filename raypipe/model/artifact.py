@@ -118,6 +118,7 @@ def _described(data: bytes) -> tuple[Artifact, Model]:
     except ValidationError as error:
         untrusted.refuse(untrusted.first_problem(error))
     untrusted.check_signature(artifact.signature)
+    untrusted.check_target(artifact.target_transform, artifact.signature)
     untrusted.check_transforms(artifact.transforms, artifact.signature, artifact.feature_shape)
     return artifact, spec
 

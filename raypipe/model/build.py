@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -75,10 +76,29 @@ def _check_output(
             f"model.kind: {spec.kind} cannot read rows of shape {list(feature_shape)}: {type(error).__name__}: {error}",
             "fit its first layer to the data's features",
         ) from error
-    shape = tuple(getattr(output, "shape", ()))
+    shape = tuple(check_answer(output, f"model.kind: {spec.kind}").shape)
     if shape != (2, width) and not (width == 1 and shape == (2,)):
         raise ModelError(
             f"model.kind: {spec.kind} answers {list(shape)} for 2 rows, but the target '{signature.target}' is {what}, "
             f"so it must answer [2, {width}]",
             "make its last layer num_outputs wide",
         )
+
+
+def check_answer(output: object, what: str) -> torch.Tensor:
+    """What a network answered, which must be one tensor.
+
+    Raises:
+        ModelError: it is something else, e.g. a tuple or a dict of tensors.
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    found, hint = f"a {type(output).__name__}", "return the tensor that holds the answer"
+    if isinstance(output, tuple | list):
+        found += f" of {', '.join(type(part).__name__ for part in output[:4])}"
+        hint = "let forward return the one tensor that holds the answer"
+    elif isinstance(output, Mapping):
+        names = [repr(str(name)) for name in list(output)[:4]]
+        found += f" with {', '.join(names)}"
+        hint = f"let forward return one of them, e.g. output[{names[0]}]" if names else hint
+    raise ModelError(f"{what} answers {found}; it must answer one tensor", hint)

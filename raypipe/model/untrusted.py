@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import ArtifactError, DataError
-from raypipe.records import Column, Signature
+from raypipe.records import Column, Signature, TargetTransform
 from raypipe.spec.transforms import Transform
 
 MAX_DESCRIPTION_BYTES = 64 * 2**20
@@ -79,6 +79,16 @@ def check_shape(what: str, shape: Sequence[int]) -> None:
     """
     if len(shape) > 8 or any(size < 1 for size in shape) or math.prod(shape) > MAX_ROW_VALUES:
         refuse(f"{what} has shape {list(shape[:8])}; sizes must be 1 or more, and at most {MAX_ROW_VALUES} in all")
+
+
+def check_target(transform: TargetTransform, signature: Signature) -> None:
+    """Refuse a target transform where the target is no number; its own numbers are judged by its record.
+
+    Raises:
+        ArtifactError: naming it.
+    """
+    if transform.kind != "none" and signature.task != "regression":
+        refuse(f"target_transform: {transform.kind} of a {signature.task}")
 
 
 def check_transforms(states: Sequence[dict[str, Any]], signature: Signature, feature_shape: tuple[int, ...]) -> None:

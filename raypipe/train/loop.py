@@ -29,6 +29,7 @@ from raypipe.model.build import build_model
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
 from raypipe.model.target import describe, fit_target, loss_factor, resolved, to_unit
+from raypipe.model.trainable import check_trainable, told
 from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TargetTransform, TrainResult
 from raypipe.runtime import seeds
 from raypipe.spec.base import fingerprint
@@ -99,6 +100,9 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
         report(
             {"event": "target", "text": trainer.target_told, "target": trainer.target_transform.model_dump(mode="json")}
         )
+    if trainer.unused:
+        text = f"the network's forward does not use {told(trainer.unused)}: they stay as they are"
+        report({"event": "unused", "text": text, "parameters": trainer.unused})
     report({"event": "start", "step": trainer.state.step, "total_steps": trainer.total_steps, "notes": notes})
     while trainer.state.epoch <= order.spec.train.epochs and not trainer.stops_early():
         try:
@@ -119,6 +123,7 @@ class Trainer:
         self.store = open_store(order.store_uri)
         signature = order.dataset.signature
         module = build_model(order.spec.model, signature, order.dataset.feature_shape, order.code_dir)
+        self.unused = check_trainable(module, order.spec.model.kind, order.dataset.feature_shape)
         self.module: nn.Module = module.to(world.device)
         self.parallel = self.module
         self.loss = build_loss(self.spec, signature.task)
@@ -155,7 +160,9 @@ class Trainer:
         """Join the other ranks: from here on gradients are averaged over all."""
         if self.world.size > 1:
             devices = [self.world.device] if self.world.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(self.module, device_ids=devices)
+            self.parallel = DistributedDataParallel(
+                self.module, device_ids=devices, find_unused_parameters=bool(self.unused)
+            )
             self._settle()
 
     # ---- one epoch

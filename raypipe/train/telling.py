@@ -51,6 +51,9 @@ class Teller:
     def _target(self, event: dict[str, Any]) -> None:
         self._progress.say(self._stage, **event)
 
+    def _unused(self, event: dict[str, Any]) -> None:
+        self._progress.say(self._stage, **event)
+
     def _step(self, event: dict[str, Any]) -> None:
         self._last_step = event["step"]
         self._progress.say(

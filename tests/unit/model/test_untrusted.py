@@ -122,6 +122,7 @@ def test_forged_description_of_a_table_model_is_refused(case: str, store: LocalF
         (CnnModel(kind="cnn", channels=[4]), put("model", "channels", value=[4] * 8), "needs at least 256x256"),
         (LinearModel(kind="linear"), put("signature", "classes", value=list(range(10**6))), r"not \[1000000, 36\]"),
         (LinearModel(kind="linear"), put("signature", "classes", value=[]), "signature.classes"),
+        (LinearModel(kind="linear"), put("target_transform", "kind", value="log"), "log of a classification"),
         (LinearModel(kind="linear"), put("signature", "classes", value=[1, 1, 2]), "signature.classes"),
     ],
 )

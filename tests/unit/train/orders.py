@@ -33,6 +33,24 @@ def build():
     return Own()
 """
 
+UNUSED = """
+from torch import nn
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.aux = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(8, 5)
+        self.first.bias.requires_grad_(False)
+        for kept in (self.first.bias, self.aux.weight, self.aux.bias):
+            nn.init.constant_(kept, 0.5)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+def build():
+    return Unused()
+"""
+
 BATCH_NORM = """
 from torch import nn
 
@@ -129,6 +147,16 @@ def _full_batch(folder: Path, run_id: str, size: int) -> TrainOrder:
     return order(folder, run_id, train, model={"kind": "mlp", "hidden": [16]})
 
 
+def _unused(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """As `_full_batch`, for a network with a layer that its forward does not use, and one that is frozen."""
+    code_dir = folder / "code"
+    code_dir.mkdir(exist_ok=True)
+    (code_dir / "unused_model.py").write_text(UNUSED)
+    train = {"num_workers": size, "global_batch_size": 66, "optimizer": {"kind": "adamw", "lr": 0.01}}
+    own = {"kind": "import", "path": "unused_model.py:build"}
+    return order(folder, run_id, train, model=own, code_dir=code_dir)
+
+
 def _frozen(folder: Path, run_id: str, size: int) -> TrainOrder:
     """A learning rate that changes nothing, so train_loss is the mean over the rows that were seen.
 
@@ -162,6 +190,7 @@ def _streamed(folder: Path, run_id: str, size: int) -> TrainOrder:
 
 ORDERS = {
     "full_batch": _full_batch,
+    "unused": _unused,
     "frozen": _frozen,
     "whole": _checkpointed,
     "resumed": _checkpointed,

@@ -21,7 +21,7 @@ from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
 from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
-from tests.unit.train.orders import NUM_TRAIN, dataset, order
+from tests.unit.train.orders import NUM_TRAIN, UNUSED, dataset, order
 from tests.unit.train.ranks import answer_after_interruption
 
 
@@ -304,6 +304,30 @@ def test_run_without_validation_rows_has_no_validation_metrics(tmp_path: Path) -
 def test_run_model_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cnn reads one image"):
         _run(order(tmp_path, "r1", {}, model={"kind": "cnn"}))
+
+
+def test_run_network_with_unused_and_frozen_parameters_names_them_and_goes_on_from_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "unused_model.py").write_text(UNUSED)
+    own = {"kind": "import", "path": "unused_model.py:build"}
+    told: list[dict[str, Any]] = []
+    whole = loop.run(order(tmp_path, "r1", {}, model=own, code_dir=tmp_path), World(), told.append)
+    assert [event["text"] for event in told if event["event"] == "unused"] == [
+        "the network's forward does not use aux.weight, aux.bias: they stay as they are"
+    ]
+
+    _run(order(tmp_path, "r2", {"epochs": 1}, model=own, code_dir=tmp_path))
+    assert _run(order(tmp_path, "r2", {}, model=own, code_dir=tmp_path)).artifact.digest == whole.artifact.digest
+
+
+def test_run_network_that_cannot_be_trained_is_refused_before_a_row_is_read(tmp_path: Path) -> None:
+    (tmp_path / "frozen_model.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Linear(3, 2).requires_grad_(False)\n"
+    )
+    own = {"kind": "import", "path": "frozen_model.py:build"}
+    with pytest.raises(ModelError, match="every parameter is frozen"):
+        _run(order(tmp_path, "r1", {}, model=own, code_dir=tmp_path))
 
 
 def test_run_own_code_changed_since_the_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_run_same_set_of_rows_a_step_gives_the_weights_of_one_rank(outcomes: Out
 
 
 @pytest.mark.parametrize("size", [2, 3])
+def test_run_with_unused_and_frozen_parameters_trains_the_others_alike_on_any_number_of_ranks(
+    outcomes: Outcomes, size: int
+) -> None:
+    one, many = outcomes.weights("unused", 1), outcomes.weights("unused", size)
+    for name, weight in one.items():
+        torch.testing.assert_close(many[name], weight, rtol=1e-5, atol=1e-6)
+    for name in ("aux.weight", "aux.bias", "first.bias"):  # not even decayed
+        assert bool((many[name] == 0.5).all())
+
+
+@pytest.mark.parametrize("size", [2, 3])
 def test_run_each_row_counts_exactly_once_an_epoch(outcomes: Outcomes, size: int) -> None:
     one, many = outcomes.of("frozen", 1)[0], outcomes.of("frozen", size)[0]
 
