@@ -38,6 +38,20 @@ class Column(Record):
     """Whether a missing value is allowed (an `impute` transform fills it)."""
 
 
+class Reading(Record):
+    """How the rows a model learned were read, so that the rows it is asked about are read alike."""
+
+    format: str
+    """As in data.source.format."""
+    settings: dict[str, Any] = {}
+    """The other fields of data.source, without paths and without the choice of columns and rows."""
+
+    @property
+    def null_words(self) -> frozenset[str]:
+        """Texts that mean 'no value'; empty for formats that have a null of their own."""
+        return frozenset(word for word in self.settings.get("null_values", ()) if isinstance(word, str))
+
+
 class Signature(Record):
     """What a model reads and answers."""
 
@@ -49,6 +63,13 @@ class Signature(Record):
     """Classification: the label of each output, in order."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """Columns or fields that are not among the inputs: left out, or refused by name (data.policy)."""
+    reading: Reading | None = None
+    """None: not known, as of versions registered before it was kept."""
+
+    @property
+    def null_words(self) -> frozenset[str]:
+        """Texts that mean 'no value' in an input, in training, batch inference and requests alike."""
+        return self.reading.null_words if self.reading is not None else frozenset()
 
 
 class Shard(Record):

@@ -38,10 +38,10 @@ def raw_columns(table: pa.Table, signature: Signature) -> dict[str, Any]:
             if close
             else "name the model's columns in source.columns, or train with data.policy.extra_columns: ignore",
         )
-    return {column.name: _raw(table, column) for column in signature.inputs}
+    return {column.name: _raw(table, column, signature.null_words) for column in signature.inputs}
 
 
-def _raw(table: pa.Table, column: Column) -> NDArray[Any] | pa.Array:
+def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray[Any] | pa.Array:
     name = column.name
     if name not in table.column_names:
         close = difflib.get_close_matches(name, table.column_names, n=1)
@@ -52,7 +52,7 @@ def _raw(table: pa.Table, column: Column) -> NDArray[Any] | pa.Array:
     found = columns.kind(table.schema.field(name).type)
     _check_kind(found, column)
     if column.dtype == "string":
-        text, missing = columns.strings(table[name])
+        text, missing = columns.strings(columns.without(table[name], null_words))
         _check_missing(missing, column)
         return text
     exact = found.dtype if found.dtype in columns.NUMBERS else "float64"

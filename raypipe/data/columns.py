@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,6 +204,17 @@ def strings(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
     return array, _missing(array)
+
+
+def without(column: pa.ChunkedArray, words: Collection[str]) -> pa.ChunkedArray:
+    """Text with null in place of some words, plain; as it came where it holds none of them."""
+    if not words or not is_text(column.type):
+        return column
+    found = pc.call_function("is_in", [column], pc.SetLookupOptions(pa.array(sorted(words), pa.string())))
+    if not pc.call_function("any", [found]).as_py():
+        return column
+    plain = column.cast(pa.string())
+    return pc.call_function("if_else", [found, pa.scalar(None, pa.string()), plain])
 
 
 def counts(column: pa.ChunkedArray) -> Counter[Any]:

@@ -47,6 +47,9 @@ ABSENT_KEY = b"raypipe.absent"
 LEFT_OUT_KEY = b"raypipe.left_out"
 """Schema metadata, JSON: columns that nobody asked for by name and that cannot be read -> what is wrong with them."""
 
+ZEROS_KEY = b"raypipe.leading_zeros"
+"""Schema metadata, JSON: column that is read as numbers -> a value of it that was written with leading zeros."""
+
 BAD = "__bad"
 """Column of text that formats add for rows they could not read: why, or null; other columns hold there what could be
 read of the row, which may be a guess, or null or 0."""
@@ -238,6 +241,11 @@ def refuse_unusable(names: Iterable[str], unusable: Mapping[str, str], file: str
         raise columns.refused(refused, file)
 
 
+def leading_zeros(schema: pa.Schema) -> dict[str, str]:
+    """Columns of whole numbers that were written with leading zeros, each with such a value."""
+    return json.loads((schema.metadata or {}).get(ZEROS_KEY, b"{}"))
+
+
 def refuse_names(names: Sequence[str], file: str) -> None:
     """Raise ColumnRefused when a file has a column twice, or one with a name of ours."""
     refuse_unusable(names, unusable_names(names), file)
@@ -273,6 +281,13 @@ def with_bad(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
     for row, reason in reasons.items():
         marks[row] = reason
     return table.append_column(BAD, pa.array(marks, pa.string()))
+
+
+def with_zeros(table: pa.Table, found: Mapping[str, str]) -> pa.Table:
+    """The table with what `leading_zeros` tells."""
+    if not found:
+        return table
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), ZEROS_KEY: json.dumps(found)})
 
 
 def refuse_bad(table: pa.Table) -> pa.Table:
@@ -365,7 +380,9 @@ def read_group(
                     there = [name for name in read.column_names if name not in unusable]
                     read = with_left_out(read.select(there), unusable)
                 table = masking.apply(_chosen(read, names, where, part.name), part.name)
-                table = table.replace_schema_metadata(read.schema.metadata)
+                zeros = {n: text for n, text in leading_zeros(read.schema).items() if n not in masking.names}
+                metadata = {k: v for k, v in (read.schema.metadata or {}).items() if k != ZEROS_KEY}
+                table = with_zeros(table.replace_schema_metadata(metadata), zeros)
                 agreed.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
                 agreed.add_types(table.schema)
                 # An empty one tells which columns there are, where those before it did not.
@@ -397,5 +414,9 @@ def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: Agreed) -> pa.Table:
         require(agreed.tensors(), table.column_names, owner)
     whole = pa.concat_tables([agreed.apply(table) for table, _ in tables])
     nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
+    zeros: dict[str, str] = {}
+    for table, _ in reversed(tables):
+        zeros.update((name, text) for name, text in leading_zeros(table.schema).items() if name in whole.column_names)
     whole = whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
-    return with_left_out(whole, {name: what for table, _ in tables for name, what in left_out(table.schema).items()})
+    unusable = {name: what for table, _ in tables for name, what in left_out(table.schema).items()}
+    return with_zeros(with_left_out(whole, unusable), zeros)

@@ -28,13 +28,14 @@ from raypipe.data.ranges import Apart
 from raypipe.data.remedies import remedies
 from raypipe.data.split import SPLITS, SplitState
 from raypipe.data.storing import Stored, fit_stored, store_all
-from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
+from raypipe.data.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
 from raypipe.data.validate import Schema, quantity_note
 from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import (
     DataProfile,
     DatasetVersion,
     ExpectationResult,
+    Reading,
     Shard,
     Signature,
     Split,
@@ -63,7 +64,8 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     started = time.monotonic()
     cut, schema = cut_rows(spec, ctx)
     _tell_rows(ctx, cut, time.monotonic() - started)
-    for line in left_out(spec.index_columns(cut.kinds())):
+    zeros = lost_zeros([block.profile for block in cut.blocks], schema)
+    for line in [*left_out(spec.index_columns(cut.kinds())), *zeros]:
         ctx.progress.say("data", line)
     if note := quantity_note(cut.labels, spec.target):
         ctx.progress.say("data", note)
@@ -81,7 +83,11 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
         _mark_latest(version, ctx)
         return known
     signature = Signature(
-        inputs=schema.inputs, task=spec.task, target=schema.target, extra_columns=spec.policy.extra_columns
+        inputs=schema.inputs,
+        task=spec.task,
+        target=schema.target,
+        extra_columns=spec.policy.extra_columns,
+        reading=Reading(format=spec.source.format, settings=spec.source.settings()),
     )
     try:
         stored = store_all(cut, found.state, found.apart, spec, signature, version, ctx)

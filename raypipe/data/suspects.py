@@ -6,6 +6,7 @@ anyway, so nothing is read again.  n rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from raypipe.data.hashing import Values
 from raypipe.data.profile import ColumnPart, ProfilePart
 from raypipe.data.transforms.dates import refuse_unclear
 from raypipe.data.transforms.units import are_ten_digits
+from raypipe.data.validate import Profile, Schema
 from raypipe.spec.data import DataSpec
 from raypipe.spec.transforms import DatePartsTransform
 
@@ -56,6 +58,23 @@ def left_out(names: Sequence[str]) -> list[str]:
         else f"a column without a name {why} give it one in the file"
         for name in names
     ]
+
+
+def lost_zeros(profiles: Sequence[Profile], schema: Schema) -> list[str]:
+    """A line for each feature, target, or column of the split whose leading zeros were lost as it was read."""
+    found: dict[str, str] = {}
+    for profile in reversed(profiles):
+        found.update(profile.leading_zeros)
+    lines: list[str] = []
+    for name, column in schema.columns.items():
+        if name in found and column.dtype != "string":
+            what = "the target" if name == schema.target else "column"
+            lines.append(
+                f"{what} '{name}' is written with leading zeros ('{found[name]}') but read as numbers "
+                f"({int(found[name])}), in requests and answers too; to keep what is written, declare it as text: "
+                f"data.source.dtypes: {{{json.dumps(name)}: string}}"
+            )
+    return lines
 
 
 def suspects(whole: ProfilePart, spec: DataSpec, features: tuple[str, ...]) -> list[str]:

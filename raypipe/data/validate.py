@@ -23,7 +23,7 @@ from raypipe.data.expectations import columns_of, refuse_unknown
 from raypipe.data.hashing import Values
 from raypipe.data.losses import Targets
 from raypipe.data.problems import NeedsNumbers, Problems
-from raypipe.data.reading import BAD, FILE_KEY, absent, left_out, refuse_unusable, require
+from raypipe.data.reading import BAD, FILE_KEY, absent, leading_zeros, left_out, refuse_unusable, require
 from raypipe.data.remedies import UNREAD
 from raypipe.data.shards import ROW_ID
 from raypipe.data.split import KEY_COLUMNS
@@ -55,6 +55,8 @@ class Profile:
     """See reading.absent."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """See reading.left_out."""
+    leading_zeros: Mapping[str, str] = field(default_factory=dict)
+    """See reading.leading_zeros."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def profile(block: pa.Table) -> Profile:
         shapes={name: columns.shapes(block[name]) for name in names},
         absent=absent(block.schema),
         left_out=left_out(block.schema),
+        leading_zeros=leading_zeros(block.schema),
     )
 
 

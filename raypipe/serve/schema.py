@@ -53,7 +53,8 @@ def columns_of(instances: Any, signature: Signature, *, max_rows: int) -> Column
             status=413,
         )
     values = _by_column(instances, signature)
-    return {column.name: _column(column, values[i]) for i, column in enumerate(signature.inputs)}
+    null_words = signature.null_words
+    return {column.name: _column(column, values[i], null_words) for i, column in enumerate(signature.inputs)}
 
 
 def example_of(signature: Signature) -> str:
@@ -90,14 +91,14 @@ def _row(row: Any, index: int, signature: Signature) -> list[Any]:
         known = {c.name for c in inputs}
         extra = [str(name) for name in row if name not in known]
         if extra and signature.extra_columns == "error":
-            raise RequestError(f"row {index}: unknown field '{_shown(extra[0])}'", _did_you_mean(extra[0], signature))
+            raise RequestError(f"row {index}: unknown field {_shown(extra[0])}", _did_you_mean(extra[0], signature))
         for column in inputs:
             if column.name not in row:
                 near = [name[:MAX_SHOWN_CHARS] for name in extra[:MAX_COMPARED_NAMES]]
                 close = difflib.get_close_matches(column.name, near, n=1)
                 raise RequestError(
                     f"row {index}: field '{column.name}' is missing; expected {_expected(column)}",
-                    f"is '{_shown(close[0])}' meant? name it '{column.name}'" if close else example_of(signature),
+                    f"is {_shown(close[0])} meant? name it '{column.name}'" if close else example_of(signature),
                 )
         return [row[c.name] for c in inputs]
     if len(inputs) == 1:
@@ -115,15 +116,17 @@ def _row(row: Any, index: int, signature: Signature) -> list[Any]:
     return row
 
 
-def _column(column: Column, values: Sequence[Any]) -> NDArray[Any]:
-    array = _fast_strings(column, values) if column.dtype == "string" else _fast_numbers(column, values)
+def _column(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any]:
+    array = _fast_strings(column, values, null_words) if column.dtype == "string" else _fast_numbers(column, values)
     if array is not None:
         return array
-    return _exact(column, values)
+    return _exact(column, values, null_words)
 
 
-def _fast_strings(column: Column, values: Sequence[Any]) -> NDArray[Any] | None:
+def _fast_strings(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any] | None:
     if column.shape or not set(map(type, values)) <= ({str, type(None)} if column.nullable else {str}):
+        return None
+    if not null_words.isdisjoint(values):
         return None
     array = np.empty(len(values), dtype=object)
     array[:] = values
@@ -169,11 +172,19 @@ def _in_range(column: Column, array: NDArray[Any]) -> bool:
     return int(array.min()) >= limits.min and int(array.max()) <= limits.max
 
 
-def _exact(column: Column, values: Sequence[Any]) -> NDArray[Any]:
-    """Check value by value; raises at the first wrong one."""
-    checked = [
-        _checked(column, value, column.shape, f"row {i}, field '{column.name}'") for i, value in enumerate(values)
-    ]
+def _exact(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any]:
+    """Check value by value; raises at the first wrong one. A text that meant 'no value' in training does so here."""
+    checked: list[Any] = []
+    for i, value in enumerate(values):
+        where = f"row {i}, field '{column.name}'"
+        if isinstance(value, str) and not column.shape and value in null_words:
+            if not column.nullable:
+                raise RequestError(
+                    f"{where}: found {_shown(value)}, which meant 'no value' in the training data; a value is required",
+                    f"expected {_expected(column)}",
+                )
+            value = None
+        checked.append(_checked(column, value, column.shape, where))
     if column.dtype == "string":
         dtype: Any = object
     else:
@@ -251,9 +262,11 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    """A value for people; text stands in quotes, so that nothing and blanks are told apart."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
-    return "".join(character if character.isprintable() else "?" for character in text)
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return f"'{text}'" if isinstance(value, str) else text
 
 
 def _did_you_mean(name: str, signature: Signature) -> str:

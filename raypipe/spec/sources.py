@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -54,6 +54,10 @@ def _family(value: Scalar) -> str:
     return "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
 
 
+NOT_HOW = frozenset({"format", "path", "arrays", "images", "labels", "dataset", "columns", "where"})
+"""Fields of sources that say which files, columns and rows are read, and not how."""
+
+
 class SourceSpec(Spec):
     """Fields every source has."""
 
@@ -65,6 +69,10 @@ class SourceSpec(Spec):
     def places(self) -> list[str]:
         """Every path and address it names, as written."""
         return []
+
+    def settings(self) -> dict[str, Any]:
+        """How its files are read, JSON-able: all fields but those of NOT_HOW."""
+        return self.model_dump(mode="json", exclude=set(NOT_HOW), exclude_none=True)
 
     def in_split(self, word: str) -> Self:
         """The source of one split: `word` in place of `{split}` in every path, or the folder `word` below it."""

@@ -103,12 +103,19 @@ def test_prepare_of_a_target_of_text_or_truth_with_a_file_without_rows_gives_its
 
 
 def test_prepare_of_rows_written_with_their_index_leaves_it_out_and_says_so(ray_cluster, tmp_path):
-    rows = [{"": i, "id": i + 1, "pay": row["pay"], "label": row["label"]} for i, row in enumerate(ADULTS)]
+    rows = [
+        {"": i, "id": i + 1, "pay": row["pay"], "zip": f"{i % 50:05d}", "label": f"0{row['label']}"}
+        for i, row in enumerate(ADULTS)
+    ]
     write_csv(tmp_path / "in" / "a.csv", rows)
     stream = io.StringIO()
     context = replace(run_context(open_store(str(tmp_path / "store"))), progress=Progress("rindex", stream))
     dataset = prepare(spec(tmp_path / "in", split={}, transforms=[]), context)
-    assert [column.name for column in dataset.signature.inputs] == ["id", "pay"]
+    assert [column.name for column in dataset.signature.inputs] == ["id", "pay", "zip"]
+    assert dataset.signature.reading is not None and dataset.signature.reading.settings["delimiter"] == ","
+    assert "" in dataset.signature.null_words
     lines = stream.getvalue()
     assert "a column without a name holds the number or name of each row and no data: left out" in lines
     assert "column 'id' counts the rows (1 to 600, each once)" in lines and "'pay' " not in lines
+    assert "column 'zip' is written with leading zeros ('00000') but read as numbers (0)" in lines
+    assert "the target 'label' is written with leading zeros ('00')" in lines

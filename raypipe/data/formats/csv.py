@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -31,6 +32,7 @@ from raypipe.data.reading import (
     usable,
     with_bad,
     with_left_out,
+    with_zeros,
 )
 from raypipe.errors import DataError
 from raypipe.spec.sources import CsvSource
@@ -42,6 +44,8 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 BLANK = b"\r\n"
 NEWLINE, RETURN, QUOTE = b'\n\r"'
 HINT = "check data.source.delimiter, and that the file is whole"
+HEAD_BYTES = 2**20
+"""What is looked at, of some 64 MiB, for numbers with leading zeros."""
 SHOWN = 80
 """Characters of a value that a message shows."""
 DELIMITERS = ",;\t|"
@@ -188,6 +192,9 @@ class _Parser:
         """Several columns without a name; spreadsheets leave such, empty, beside a table."""
         self._left_out = {name: what for name, what in unusable.items() if is_all and name}
         self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items() if name in names}
+        self._zeros = re.compile(
+            rb"(?:^|[\"" + re.escape(source.delimiter.encode()) + rb"])\s*[+-]?0[0-9]", re.MULTILINE
+        )
         self._dates: dict[str, pa.DataType] = {}
         """Columns that would be read as dates and times; they stay the text that was written."""
 
@@ -216,7 +223,9 @@ class _Parser:
         unread.update({row: f"{self._file}: {why}" for row, why in skipped.items() if why is not None})
         if any(table[own].null_count < table.num_rows for own in self._unnamed):
             self._left_out[""] = "is the name of several columns that hold values, as the header leaves it empty"
-        return with_left_out(with_bad(table.drop_columns(self._unnamed), unread), self._left_out)
+        zeros = self._leading_zeros(chunk, table)
+        table = with_bad(table.drop_columns(self._unnamed), unread)
+        return with_zeros(with_left_out(table, self._left_out), zeros)
 
     def _filled(self, table: pa.Table, guessed: dict[int, str]) -> pa.Table:
         """The table with the values of rows that were skipped, where these fit the types that the others have."""
@@ -236,6 +245,24 @@ class _Parser:
                 filled = pc.replace_with_mask(column.combine_chunks(), pa.array(is_guessed), values)
                 table = table.set_column(place, name, filled)
         return table
+
+    def _leading_zeros(self, chunk: Chunk, table: pa.Table) -> dict[str, str]:
+        """Whole numbers, of columns nobody declared, that the first rows of a chunk write like 007: column -> text."""
+        num_rows = int(np.searchsorted(chunk.ends, HEAD_BYTES, side="right"))
+        whole = [f.name for f in table.schema if pa.types.is_integer(f.type) and f.name not in self._declared]
+        start = int(chunk.ends[num_rows - 1]) if num_rows else 0
+        if not whole or not self._zeros.search(chunk.data, 0, start):
+            return {}
+        unread = {row: why for row, why in chunk.unread.items() if row < num_rows}
+        text, _ = self._read(
+            Chunk(chunk.data[:start], chunk.ends[:num_rows], unread), dict.fromkeys(whole, pa.string())
+        )
+        found: dict[str, str] = {}
+        for name in whole:
+            values = text[name].filter(pc.match_substring_regex(text[name], r"^\s*[+-]?0[0-9]"))
+            if len(values):
+                found[name] = values[0].as_py().strip()
+        return found
 
     def _read(self, chunk: Chunk, types: dict[str, pa.DataType]) -> tuple[pa.Table, dict[int, str | None]]:
         """The rows that can be read, and the others: place among all rows -> why."""
@@ -281,8 +308,7 @@ class _Parser:
             written = table[name].combine_chunks()
             values, misfits = _as_type(written, wanted, self._source.decimal_point)
             for row in misfits:
-                text = str(pc.utf8_trim_whitespace(written[row]))
-                why = f"'{name}' is '{text[:SHOWN]}', which is no {self._source.dtypes[name]}"
+                why = f"'{name}' is '{str(written[row])[:SHOWN]}', which is no {self._source.dtypes[name]}"
                 reasons[row] = f"{reasons[row]}; {why}" if row in reasons else f"{self._file}: {why}"
             table = table.set_column(table.column_names.index(name), name, values)
         return table, reasons

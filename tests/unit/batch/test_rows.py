@@ -12,7 +12,7 @@ from ray.data.extensions import ArrowTensorArray
 from raypipe.batch.rows import raw_columns
 from raypipe.data.columns import ENCODED
 from raypipe.errors import DataError
-from raypipe.records import Column, Signature
+from raypipe.records import Column, Reading, Signature
 
 
 def raw(values: Any, **column: Any) -> Any:
@@ -109,3 +109,16 @@ def test_row_numbers_that_training_left_out_are_no_extra_column():
     signature = Signature(inputs=(column,), task="regression", target="y", extra_columns="error")
     table = pa.table({"": [0], "Unnamed: 0": [0], "__index_level_0__": [0], "width": [1.0]})
     assert list(raw_columns(table, signature)) == ["width"]
+
+
+@pytest.mark.parametrize("is_encoded", [False, True])
+def test_text_that_meant_no_value_in_training_is_missing_in_files_of_any_format(is_encoded: bool):
+    reading = Reading(format="csv", settings={"null_values": ["", "NA"]})
+    column = Column(name="city", dtype="string", nullable=True)
+    signature = Signature(inputs=(column,), task="regression", target="y", reading=reading)
+    text = pa.array(["", "Bonn", "NA", " ", None])
+    table = pa.table({"city": text.dictionary_encode() if is_encoded else text})
+    assert raw_columns(table, signature)["city"].to_pylist() == [None, "Bonn", None, " ", None]
+    required = signature.model_copy(update={"inputs": (column.model_copy(update={"nullable": False}),)})
+    with pytest.raises(DataError, match="'city': 3 of 5 rows have no value"):
+        raw_columns(table, required)

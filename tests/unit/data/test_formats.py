@@ -19,7 +19,7 @@ from raypipe.data import columns
 from raypipe.data.files import find
 from raypipe.data.formats import FORMATS, csv, idx, sklearn
 from raypipe.data.hashing import row_ids
-from raypipe.data.reading import read_group
+from raypipe.data.reading import BAD, leading_zeros, read_group
 from raypipe.data.stage import source_fingerprint
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.spec.data import DataSpec
@@ -369,3 +369,26 @@ def test_source_fingerprint_changes_with_content_and_not_with_the_place(tmp_path
         return source_fingerprint(DataSpec.model_validate(fields))
 
     assert of("here", "a,y\n1,2\n") == of("there", "a,y\n1,2\n") != of("here", "a,y\n1,3\n")
+
+
+def test_csv_numbers_written_with_leading_zeros_are_told_with_the_first_of_them(tmp_path):
+    text = 'zip,"id",share,name,y\n2139,1,0.5,007,10\n02139,2,00.5,a,"01"\n'
+    (tmp_path / "f.csv").write_text(text)
+    (table,) = read_group([source_file(tmp_path / "f.csv")], reader("csv"), None)
+    assert table["zip"].to_pylist() == [2139, 2139] and table["name"].to_pylist() == ["007", "a"]
+    assert leading_zeros(table.schema) == {"zip": "02139", "y": "01"}
+    kept = reader("csv", dtypes={"zip": "string", "y": "string"})
+    (table,) = read_group([source_file(tmp_path / "f.csv")], kept, None)
+    assert table["zip"].to_pylist() == ["2139", "02139"] and leading_zeros(table.schema) == {}
+
+
+def test_csv_numbers_without_leading_zeros_tell_nothing(tmp_path):
+    (tmp_path / "f.csv").write_text("a,b,c\n0,100,-0\n10,2000,0\n")
+    (table,) = read_group([source_file(tmp_path / "f.csv")], reader("csv"), None)
+    assert leading_zeros(table.schema) == {}
+
+
+def test_csv_value_that_is_none_of_its_type_is_shown_as_it_is_written(tmp_path):
+    (tmp_path / "f.csv").write_text("a,b\n1,x\n ,x\n")
+    (table,) = reader("csv", dtypes={"a": "int64"})(source_file(tmp_path / "f.csv"))
+    assert "'a' is ' ', which is no int64" in table[BAD].to_pylist()[1]

@@ -9,8 +9,8 @@ from sklearn.datasets import load_iris
 
 from raypipe.data import profile
 from raypipe.data.hashing import row_ids
-from raypipe.data.reading import FILE_KEY
-from raypipe.data.suspects import left_out, refuse_unclear_dates, suspects
+from raypipe.data.reading import FILE_KEY, with_zeros
+from raypipe.data.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
 from raypipe.data.validate import profile as block_profile
 from raypipe.data.validate import schema_of
 from raypipe.errors import DataError
@@ -201,3 +201,14 @@ def test_seconds_are_not_taken_for_dates_of_ten_digits():
 def test_numbers_that_a_transform_changes_before_they_are_dates_are_not_judged():
     scale = {"kind": "scale", "columns": ["t"], "factor": 0.5}
     refuse({"t": HOURS, "y": [0, 1] * 48}, transforms=[scale, {"kind": "date_parts", "columns": ["t"]}])
+
+
+def test_leading_zeros_that_are_lost_are_told_with_the_field_that_keeps_them():
+    blocks = [
+        pa.table({"zip": [2139], "y": [1], "note": [7]}).replace_schema_metadata({FILE_KEY: "f"}),
+        with_zeros(pa.table({"zip": [501], "y": [2], "note": [7]}), {"zip": "00501", "y": "02", "note": "007"}),
+    ]
+    profiles = [block_profile(block) for block in blocks]
+    place, label = lost_zeros(profiles, schema_of(spec(features=["zip"], split={"key": ["zip"]}), profiles))
+    assert "column 'zip' is written with leading zeros ('00501') but read as numbers (501)" in place
+    assert label.startswith("the target 'y'") and 'data.source.dtypes: {"y": string}' in label

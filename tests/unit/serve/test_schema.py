@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.errors import RequestError
-from raypipe.records import Column, Signature
+from raypipe.records import Column, Reading, Signature
 from raypipe.serve import schema
 from raypipe.serve.schema import columns_of
 
@@ -93,7 +93,7 @@ def test_huge_but_finite_float64_is_taken():
     [
         ({"x": 1}, ONE, "'instances' must be a list of rows; found an object"),
         ([], ONE, "at least one row"),
-        ([1, "2"], ONE, "row 1, field 'x': found 2 (string); expected a number"),
+        ([1, "2"], ONE, "row 1, field 'x': found '2' (string); expected a number"),
         ([1.5, True], ONE, "row 1, field 'x': found True (boolean); expected a number"),
         ([None], ONE, "row 0, field 'x': found null"),
         ([1e39], ONE, "does not fit float32"),
@@ -106,8 +106,8 @@ def test_huge_but_finite_float64_is_taken():
         ([[[1, 2, 3], [4, 5, -1]]], IMAGE, "-1 is out of range"),
         ([[[1, 2, 3], [4, 5, 1e30]]], IMAGE, "out of range"),
         ([5], IMAGE, "found 5 (integer); expected <uint8 list of shape [2, 3]>"),
-        (["abc"], IMAGE, "found abc (string)"),
-        ([PERSON, {**PERSON, "age": "40"}], TABLE, "row 1, field 'age': found 40 (string)"),
+        (["abc"], IMAGE, "found 'abc' (string)"),
+        ([PERSON, {**PERSON, "age": "40"}], TABLE, "row 1, field 'age': found '40' (string)"),
         ([{**PERSON, "age": None}], TABLE, "field 'age': found null"),
         ([{**PERSON, "member": 1}], TABLE, "found 1 (integer); expected true or false"),
         ([{**PERSON, "city": 7}], TABLE, "found 7 (integer); expected a string"),
@@ -176,7 +176,7 @@ def requests(draw: st.DrawFn) -> tuple[Column, list[Any]]:
 def test_every_legal_request_gives_its_values_whichever_way_they_are_read(request: tuple[Column, list[Any]]):
     column, instances = request
     found = parse([{"x": value} for value in instances], signature(column))["x"]
-    exact = schema._exact(column, orjson.loads(json.dumps(instances)))
+    exact = schema._exact(column, orjson.loads(json.dumps(instances)), frozenset())
     assert found.dtype == exact.dtype and found.shape == exact.shape == (len(instances), *column.shape)
     for value, one, other in zip(flat(instances), found.reshape(-1).tolist(), exact.reshape(-1).tolist(), strict=True):
         missing = value is None
@@ -216,3 +216,29 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     return bool(one == other) or (isinstance(one, float) and one == np.float32(other))
+
+
+CSV = Reading(format="csv", settings={"null_values": ["", "NA"], "delimiter": ";"})
+
+
+def test_text_that_meant_no_value_in_training_is_missing_in_a_request():
+    inputs = (Column(name="city", dtype="string", nullable=True), Column(name="age", dtype="float64", nullable=True))
+    learned = Signature(inputs=inputs, task="regression", target="y", reading=CSV)
+    rows = [{"city": "", "age": "NA"}, {"city": "Bonn", "age": 3}, {"city": None, "age": ""}, {"city": " ", "age": 1}]
+    found = columns_of(rows, learned, max_rows=9)
+    assert found["city"].tolist() == [None, "Bonn", None, " "]
+    np.testing.assert_array_equal(found["age"], [np.nan, 3, np.nan, 1])
+    other = columns_of([{"city": "", "age": 1}], learned.model_copy(update={"reading": None}), max_rows=9)
+    assert other["city"].tolist() == [""]
+
+
+def test_text_that_meant_no_value_is_refused_where_a_value_is_required():
+    learned = Signature(inputs=(Column(name="city", dtype="string"),), task="regression", target="y", reading=CSV)
+    with pytest.raises(RequestError, match="row 1, field 'city': found '', which meant 'no value'"):
+        columns_of([{"city": "Bonn"}, {"city": ""}], learned, max_rows=9)
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_nothing_and_blanks_are_told_apart(value):
+    with pytest.raises(RequestError, match=f"field 'x': found '{value}' \\(string\\)"):
+        columns_of([{"x": value}], ONE, max_rows=9)
