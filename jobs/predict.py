@@ -12,7 +12,8 @@ from raypipe.cli.serving import BY_PATH, predict_files
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", required=True, help="MODEL, MODEL@ALIAS or MODEL@VERSION")
 parser.add_argument("--input", required=True, help="file, folder, glob or s3:// prefix")
-parser.add_argument("--format", help=f"{BY_PATH}; unset: by the input's ending")
+parser.add_argument("--format", help=f"{BY_PATH}; unset: by the input's ending, else as in training")
+parser.add_argument("--read", action="append", metavar="FIELD=VALUE", help="of data.source, else as in training")
 parser.add_argument("--output", required=True, help="folder or s3:// prefix")
 parser.add_argument("--workers", type=int, default=1, help="scoring processes")
 parser.add_argument("--store", help="folder or s3://bucket/prefix")
@@ -20,7 +21,6 @@ parser.add_argument("--code", type=Path, help="folder that holds the model's own
 args = parser.parse_args()
 
 with exit_codes():
-    written = predict_files(
-        args.model, args.input, args.output, args.format, args.workers, store=args.store, code_dir=args.code
-    )
+    files = args.model, args.input, args.output, args.format, args.workers
+    written = predict_files(*files, read=args.read, store=args.store, code_dir=args.code)
     show(written.model_dump_json())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raypipe.batch.reading import as_learned
 from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import Claim, ParquetShards, claim, complete
 from raypipe.data.formats import FORMATS
@@ -56,7 +57,8 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
         artifact=model.artifact.digest,
         source=spec.source.model_dump(mode="json", exclude_none=True),
     )
-    source: ray.data.Dataset = FORMATS[spec.source.format].read(spec.source, str(Path.cwd()), None)
+    learned = as_learned(spec.source, model.signature)
+    source: ray.data.Dataset = FORMATS[spec.source.format].read(learned, str(Path.cwd()), None)
     source.context.execution_options.preserve_order = True  # shard 0 holds the first rows
     source.context.raise_original_map_exception = True  # else our errors lose their type on the way
     channel = f"raypipe/{ctx.run_id}/batch"

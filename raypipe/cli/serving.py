@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from raypipe.cli.output import reported, say, show, show_json, show_table
 from raypipe.errors import ClusterError, ServeError, SpecError
 
 if TYPE_CHECKING:
-    from raypipe.records import BatchOutput, ModelVersion
+    from raypipe.records import BatchOutput, ModelVersion, Reading
     from raypipe.runtime.context import RunContext
     from raypipe.storage import Store
 
@@ -32,8 +32,8 @@ FORMATS = {
 }
 """File name ending -> format, where --format is not given."""
 
-BY_PATH = "csv, parquet, jsonl, arrow, images, numpy or text"
-"""Formats that need no more than a path."""
+BY_PATH = "csv, parquet, jsonl, arrow, images, wav, numpy or text"
+"""Formats of files that one path names."""
 
 Address = Annotated[
     str | None,
@@ -137,7 +137,15 @@ def predict(
     reference: Reference,
     source: Annotated[str, typer.Option("--input", metavar="URI", help="File, folder, glob or s3:// prefix.")],
     output: Annotated[str, typer.Option("--output", metavar="URI", help="Folder or s3:// prefix for Parquet shards.")],
-    file_format: Annotated[str | None, typer.Option("--format", help=f"{BY_PATH}; unset: by its ending.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help=f"{BY_PATH}; unset: by its ending, else as in training.")
+    ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--read", metavar="FIELD=VALUE", help="A field of data.source, e.g. delimiter=; else as in training."
+        ),
+    ] = None,
     num_workers: Annotated[int, typer.Option("--workers", help="Scoring processes.")] = 1,
     code: Code = None,
     allow: Allow = None,
@@ -147,7 +155,7 @@ def predict(
 ) -> None:
     """Predict whole files with Ray Data: the same rows with predictions out."""
     written = predict_files(
-        reference, source, output, file_format, num_workers, store=store, address=address, code_dir=code
+        reference, source, output, file_format, num_workers, read=read, store=store, address=address, code_dir=code
     )
     if as_json:
         show_json(written.model_dump(mode="json"))
@@ -163,11 +171,15 @@ def predict_files(
     file_format: str | None,
     num_workers: int,
     *,
+    read: Sequence[str] | None = None,
     store: str | None = None,
     address: str | None = None,
     code_dir: Path | None = None,
 ) -> BatchOutput:
     """Batch inference as the command does it; also what jobs/predict.py calls.
+
+    Args:
+        read: `field=value` of the source, before what the model's training data was read with.
 
     Raises:
         SpecError: the format cannot be told, or an option does not fit.
@@ -188,12 +200,19 @@ def predict_files(
             raise SpecError(f"{option}: {error}") from None
     if in_job():
         lasting(output, "--output")
-    wanted = {"format": file_format or _format_of(source), "path": _absolute(source)}
-    spec = _checked("batch", source=wanted, output=_absolute(output), num_workers=num_workers)
+    fields = _read_fields(read or ())
+    if file_format is not None and file_format not in _formats():
+        raise SpecError(f"--format: found {file_format!r}; must be {BY_PATH}")
     opened = open_reachable(store)
     opened.check()
     version = resolve(opened, reference)
+    from raypipe.batch.reading import source_fields
     from raypipe.batch.stage import predict_batch
+
+    reading = version.signature.reading
+    wanted = {**fields, "format": file_format or _format_of(source, reading), "path": _absolute(source)}
+    wanted = source_fields(wanted, reading)
+    spec = _checked("batch", source=wanted, output=_absolute(output), num_workers=num_workers)
 
     code_dir = code_dir.resolve() if code_dir else None
     readers = Bundle("reading rows", 1, ResourceSpec())
@@ -242,14 +261,54 @@ def _checked(kind: str, **values: Any) -> Any:
         return {"serve": ServeSpec, "batch": BatchSpec}[kind].model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else kind
-        raise SpecError(f"{option}: found {first['input']!r}; {first['msg'].removeprefix('Value error, ')}") from None
+        place = [str(part) for part in first["loc"]]
+        what = first["msg"].removeprefix("Value error, ")
+        if place[:1] == ["source"] and len(place) > 2:  # source, format, field
+            option = "--input" if place[2] == "path" else f"--read {place[2]}"
+            if first["type"] == "missing":
+                raise SpecError(
+                    f"format {place[1]} needs to know {place[2]}, and the model does not",
+                    f"give --read {place[2]}=VALUE",
+                ) from None
+        else:
+            option = "--format" if place == ["source"] else "--" + place[0].replace("_", "-") if place else kind
+        raise SpecError(f"{option}: found {_found(first['input'])}; {what}") from None
 
 
-def _format_of(uri: str) -> str:
-    path = Path(uri.removesuffix(".gz"))
-    if path.suffix in FORMATS:
-        return FORMATS[path.suffix]
+def _found(value: Any) -> str:
+    return repr(value.get("format") if isinstance(value, dict) else value)
+
+
+def _read_fields(read: Sequence[str]) -> dict[str, Any]:
+    """`field=value` of --read, the value as YAML, or as it is written where that is none."""
+    import yaml
+
+    fields: dict[str, Any] = {}
+    for each in read:
+        name, sign, text = each.partition("=")
+        if not sign or not name or name in ("format", "path"):
+            raise SpecError(
+                f"--read {each}: must be field=value, a field of data.source beside format and path",
+                "for example --read 'delimiter=;'",
+            )
+        try:
+            fields[name] = yaml.safe_load(text) if text else ""
+        except (yaml.YAMLError, ValueError):
+            fields[name] = text
+    return fields
+
+
+def _formats() -> Sequence[str]:
+    return BY_PATH.replace(" or ", ", ").split(", ")
+
+
+def _format_of(uri: str, reading: Reading | None) -> str:
+    """By the ending, else that of the rows the model learned."""
+    ending = Path(uri.removesuffix(".gz")).suffix
+    if ending in FORMATS:
+        return FORMATS[ending]
+    if reading is not None and reading.format in _formats():
+        return reading.format
     raise SpecError(f"--input {uri}: the ending does not tell the format", f"give --format {BY_PATH}")
 
 

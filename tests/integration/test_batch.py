@@ -14,10 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from raypipe.batch.reading import source_fields
 from raypipe.batch.stage import predict_batch
 from raypipe.errors import DataError, DigestMismatch
 from raypipe.model.predictor import Predictor
-from raypipe.records import BatchOutput, ModelVersion
+from raypipe.records import BatchOutput, ModelVersion, Reading
 from raypipe.registry.stage import register
 from raypipe.runtime.context import RunContext
 from raypipe.spec.batch import BatchSpec
@@ -85,6 +86,21 @@ def test_batch_over_text_that_one_file_keeps_as_a_dictionary_and_the_other_does_
     source = {"format": "parquet", "path": str(tmp_path / "*.parquet")}
     table = answered(predict_batch(spec(source, tmp_path / "out"), model, ctx))
     assert table.select(["id", "b", "a"]).equals(pa.concat_tables([rows(1000), rows(1000, 1000)]))
+
+
+def test_batch_reads_a_file_as_the_rows_the_model_learned(ctx: RunContext, tmp_path: Path):
+    dataset = tiny.dataset(ctx.store, num_test_rows=50)
+    reading = Reading(format="csv", settings={"delimiter": ";", "dtypes": {"y": "string", "note": "string"}})
+    learned = dataset.signature.model_copy(update={"reading": reading})
+    dataset = dataset.model_copy(update={"signature": learned})
+    trained = tiny.trained(ctx.store, dataset)
+    model = register(RegistrySpec(), "tiny", trained, dataset, tiny.report(trained), ctx)
+    (tmp_path / "rows.txt").write_text("id;b;a;note\nx;1.5;2;007\ny;0.5;-1;08\n")
+    fields = source_fields({"format": "csv", "path": str(tmp_path / "rows.txt")}, model.signature.reading)
+    table = answered(predict_batch(spec(fields, tmp_path / "out"), model, ctx))
+    assert table["id"].to_pylist() == ["x", "y"] and table["note"].to_pylist() == ["007", "08"]
+    expected = Predictor.load(ctx.store, model.artifact).predict({"a": np.array([2.0, -1]), "b": np.array([1.5, 0.5])})
+    assert table["prediction"].to_pylist() == [tiny.CLASSES[i] for i in expected.labels()]
 
 
 def test_batch_of_a_regression_again_replaces_what_it_wrote(ctx: RunContext, tmp_path: Path):

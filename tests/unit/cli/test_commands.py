@@ -6,17 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from raypipe.cli import serving
 from raypipe.cli.main import app
 from raypipe.cli.output import reported
 from raypipe.cli.serving import BY_PATH
 from raypipe.cli.summary import curl_line
-from raypipe.errors import DataError, StoreError
-from raypipe.records import Endpoint
+from raypipe.errors import DataError, SpecError, StoreError
+from raypipe.records import Endpoint, Reading
 from raypipe.spec.sources import FORMAT_NAMES
 
 runner = CliRunner()
@@ -248,9 +250,37 @@ def test_submit_without_a_store_that_lasts_is_refused(file: Path, options: list[
     assert answer.exit_code == 2 and "--store" in answer.stderr
 
 
-def test_predict_input_without_a_known_ending_asks_for_the_format(file: Path):
-    answer = runner.invoke(app, ["predict", "flowers", "--input", "rows", "--output", "out"])
-    assert answer.exit_code == 2 and "--format" in answer.stderr
+def test_predict_input_without_a_known_ending_is_of_the_format_of_training_or_asks_for_it():
+    for reading in (None, Reading(format="idx")):
+        with pytest.raises(SpecError, match=r"(?s)--input rows: the ending does not tell.*--format"):
+            serving._format_of("rows", reading)
+    assert serving._format_of("sounds/", Reading(format="wav")) == "wav"
+    assert serving._format_of("rows.tsv", Reading(format="csv")) == "csv"
+    assert serving._format_of("rows.parquet", Reading(format="csv")) == "parquet"
+
+
+def test_predict_read_fields_are_yaml_or_as_they_are_written():
+    fields = serving._read_fields(["delimiter=;", "decimal=,", "size=[8, 8]", "dtypes={a: string}", 'tab="\\t"'])
+    assert fields == {"delimiter": ";", "decimal": ",", "size": [8, 8], "dtypes": {"a": "string"}, "tab": "\t"}
+
+
+@pytest.mark.parametrize("read", ["delimiter", "=x", "path=/etc", "format=csv"])
+def test_predict_read_that_is_no_field_of_a_source_exits_2(file: Path, read: str):
+    answer = runner.invoke(app, ["predict", "flowers", "--input", "a.csv", "--output", "out", "--read", read])
+    assert answer.exit_code == 2 and f"--read {read}: must be field=value" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"format": "csv", "path": "a", "delimiter": "ab"}, "--read delimiter: found 'ab'"),
+        ({"format": "csv", "path": "a", "delimeter": ";"}, "--read delimeter: found ';'"),
+        ({"format": "wav", "path": "a", "duration_s": 1}, "format wav needs to know sample_rate"),
+    ],
+)
+def test_predict_field_that_does_not_fit_its_source_names_the_option(source: dict[str, Any], message: str):
+    with pytest.raises(SpecError, match=message):
+        serving._checked("batch", source=source, output="out")
 
 
 def test_predict_output_in_a_jobs_own_folder_exits_2(file: Path, monkeypatch: pytest.MonkeyPatch):
