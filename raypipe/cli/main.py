@@ -86,13 +86,18 @@ project.add_to(app)
 @reported
 def validate(file: File, sets: Sets = None, allow: Allow = None, as_json: AsJson = False) -> None:
     """Check a pipeline file; starts nothing."""
+    from raypipe.spec.advice import advice
     from raypipe.spec.files import check_files
     from raypipe.spec.load import load_pipeline
 
     checked = load_pipeline(file, sets or ())
     check_files(checked)
+    warnings = advice(checked.spec)
+    for text in warnings:
+        say(f"warning: {text}")
     if as_json:
-        show_json({"valid": True, "file": str(file), "spec": checked.spec.model_dump(mode="json")})
+        spec = checked.spec.model_dump(mode="json")
+        show_json({"valid": True, "file": str(file), "warnings": warnings, "spec": spec})
     else:
         show(f"{file}: valid, pipeline '{checked.spec.name}'")
 
@@ -111,7 +116,10 @@ def plan(
     """Show which stages would run or be reused, with the reason for each."""
     from raypipe.pipeline.api import Pipeline
 
-    steps = Pipeline.load(file, sets or (), store).plan(resume=resume, fresh=fresh)
+    pipeline = Pipeline.load(file, sets or (), store)
+    steps = pipeline.plan(resume=resume, fresh=fresh)
+    for text in pipeline.advice(steps):
+        say(f"warning: {text}")
     if as_json:
         show_json([_step_document(step) for step in steps])
         return

@@ -18,15 +18,16 @@ from raypipe.errors import RaypipeError, SpecError
 from raypipe.pipeline.demand import demand_of
 from raypipe.pipeline.plan import Planner, Step, check_step, step_names
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
-from raypipe.pipeline.stages import WITHOUT_RAY, alias_of
+from raypipe.pipeline.stages import WITHOUT_RAY, alias_of, train_rows
 from raypipe.pipeline.state import RunState
 from raypipe.pipeline.unfinished import how_to_go_on, noted
-from raypipe.records import Endpoint, StageRecord
+from raypipe.records import DatasetVersion, Endpoint, StageRecord
 from raypipe.registry.aliases import Alias
 from raypipe.runtime.connect import Cluster, connect, hush
 from raypipe.runtime.context import RunContext, new_run_id
 from raypipe.runtime.progress import Progress
 from raypipe.runtime.reach import check_shared, open_reachable
+from raypipe.spec.advice import advice
 from raypipe.spec.files import check_files
 from raypipe.spec.load import PipelineFile, load_pipeline
 from raypipe.spec.model import ImportModel
@@ -114,6 +115,12 @@ class Pipeline:
         self.validate()
         store = self.open_store()
         return self._planner(store, self._state(store, resume or new_run_id(), must_exist=resume), fresh).walk()
+
+    def advice(self, steps: Iterable[Step] = ()) -> list[str]:
+        """Settings that have no effect, one line each; with a plan's steps, also those that its dataset shows."""
+        records = [step.found.record for step in steps if step.found is not None]
+        dataset = next((each for each in records if isinstance(each, DatasetVersion)), None)
+        return advice(self.spec, None if dataset is None else train_rows(dataset))
 
     def run(
         self,

@@ -21,6 +21,7 @@ from raypipe.records import (
 )
 from raypipe.registry.aliases import Alias, Aliases
 from raypipe.runtime.context import RunContext
+from raypipe.spec.advice import advice
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout
 from raypipe.storage.documents import read_document
@@ -41,13 +42,27 @@ def _data(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
 def _train(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
     from raypipe.train.stage import train
 
+    _warn("train", spec, records, ctx)
     return train(spec, _dataset(records), ctx)
 
 
 def _tune(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
     from raypipe.tune.stage import tune
 
+    _warn("tune", spec, records, ctx)
     return tune(spec, _dataset(records), ctx)
+
+
+def _warn(stage: str, spec: PipelineSpec, records: Records, ctx: RunContext) -> None:
+    """Before the hours, not after them."""
+    for text in advice(spec, train_rows(_dataset(records))):
+        ctx.progress.say(stage, f"warning: {text}")
+
+
+def train_rows(dataset: DatasetVersion) -> int | None:
+    """Rows of the train split."""
+    train = dataset.splits.get("train")
+    return None if train is None else train.num_rows
 
 
 def _evaluate(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:

@@ -192,6 +192,16 @@ def test_init_folder_that_holds_something_is_refused_and_unchanged(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_validate_and_plan_warn_of_a_setting_without_effect(file: Path):
+    setting = ["--set", "train.epochs=3", "--set", "train.early_stopping={patience_epochs: 3}"]
+    for word in ("validate", "plan"):
+        answer = runner.invoke(app, [word, str(file), *setting])
+        assert answer.exit_code == 0
+        assert answer.stderr.startswith("warning: train.early_stopping.patience_epochs=3 is not below train.epochs=3")
+    told = json.loads(runner.invoke(app, ["validate", str(file), *setting, "--json"]).stdout)
+    assert [text.split(" ")[0] for text in told["warnings"]] == ["train.early_stopping.patience_epochs=3"]
+
+
 def test_schema_describes_every_field():
     schema = json.loads(runner.invoke(app, ["schema"]).stdout)
     fields = {

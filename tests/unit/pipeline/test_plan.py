@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from raypipe.errors import DocumentError, SpecError
 from raypipe.pipeline.plan import Planner, changes, check_step
 from raypipe.pipeline.run import Walk, collect_needed, run
+from raypipe.pipeline.stages import STAGES
 from raypipe.pipeline.state import Records, RunState
 from raypipe.records import (
     ArtifactRef,
@@ -16,11 +18,13 @@ from raypipe.records import (
     EvaluationReport,
     ModelVersion,
     Signature,
+    Split,
     StageRecord,
     TrainResult,
 )
 from raypipe.registry.aliases import Aliases
-from raypipe.runtime.progress import read_events
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress, read_events
 from raypipe.spec.load import load_pipeline
 from raypipe.storage import Store, layout
 from raypipe.storage.documents import write_document
@@ -382,3 +386,22 @@ def test_changes_name_fields_and_call_other_inputs_by_words():
     before = {"train": {"epochs": 3, "lr": 1}, "source": "a", "stage_version": 1}
     now = {"train": {"epochs": 4, "lr": 1}, "source": "b", "stage_version": 2}
     assert changes(before, now) == ["the source files", "raypipe's own stage", "train.epochs"]
+
+
+def test_run_warns_before_it_trains_of_a_warmup_that_its_rows_do_not_reach(
+    folder: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    override = "train.schedule={kind: cosine, warmup_steps: 1000}"
+    spec = load_pipeline(folder / "pipeline.yaml", [override]).spec
+    made = _made("data", planner(folder, store), {})
+    assert isinstance(made, DatasetVersion)
+    split = Split(shards=(), num_rows=10)
+    records: Records = {"data": made.model_copy(update={"splits": {"train": split}})}
+    stream = io.StringIO()
+    seen: list[str] = []
+    monkeypatch.setattr("raypipe.train.stage.train", lambda *_: seen.append(stream.getvalue()))
+
+    STAGES["train"](spec, records, RunContext(run_id="r1", store=store, progress=Progress("r1", stream)))
+
+    (before,) = seen
+    assert "r1 train     warning: train.schedule.warmup_steps=1000 is beyond the training's 3 steps" in before
