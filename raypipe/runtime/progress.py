@@ -55,7 +55,7 @@ class Progress:
                 line = one_line(f"{clock} {self.run_id} {stage:<9} {text}")
                 print(line, file=self._stream, flush=True)
 
-    def count(self, stage: str, num_rows: int, text: str, **fields: Any) -> None:
+    def count(self, stage: str, num_rows: int, text: str, /, **fields: Any) -> None:
         """How many rows are done so far. Nothing while none is: `0 rows` reads like a fault, and waiting is told by
         the heartbeat."""
         self.say(stage, text, show=num_rows > 0, **fields)

@@ -182,3 +182,11 @@ def test_announced_ray_of_a_process_that_died_is_forgotten(tmp_path: Path, monke
     left.parent.mkdir(parents=True)
     left.write_text('{"address": "127.0.0.1:1"}')
     assert local.addresses() == [] and not left.exists()
+
+
+def test_count_of_rows_is_a_field_of_its_event_too():
+    progress = Progress("r1", None)
+    progress.count("data", 3, "checked 3 rows", num_rows=3)
+    store = MemoryStore()
+    progress.save(store)
+    assert read_events(store, "r1")[-1]["num_rows"] == 3
