@@ -333,9 +333,12 @@ class EvaluationReport(Record):
     num_rows: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]] | None = None
-    """Class label -> precision, recall, f1, support."""
+    """Class label -> precision, recall, f1, support; None where there are more than 100 classes."""
     confusion: tuple[tuple[int, ...], ...] | None = None
-    """Rows: true class; columns: predicted class."""
+    """Rows: true class; columns: predicted class; None where there are more than 100 classes."""
+    confusion_key: str | None = None
+    """With more than 100 classes: a CSV of true class, predicted class and number of rows. This record travels with
+    every version and to every replica, so it must not grow with the square of the classes."""
     gates: tuple[GateResult, ...] = ()
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable
 
 from raypipe.records import EvaluationReport
@@ -10,6 +12,9 @@ MAX_MATRIX_CLASSES = 20
 """More classes than this make a table nobody reads; the most frequent confusions are listed instead."""
 
 MAX_CONFUSIONS = 20
+
+MAX_RECORDED_CLASSES = 100
+"""A record keeps figures of each class, and of each pair, for so many at most."""
 
 
 def to_markdown(report: EvaluationReport, title: str) -> str:
@@ -33,6 +38,20 @@ def to_markdown(report: EvaluationReport, title: str) -> str:
     if report.confusion is not None and report.per_class is not None:
         parts += ["## Confusions", _confusions(report.confusion, list(report.per_class))]
     return "\n\n".join(parts) + "\n"
+
+
+def recorded(report: EvaluationReport, key: str) -> tuple[EvaluationReport, bytes | None]:
+    """The report as a record may keep it, and what goes under `key` beside it: the confusions as CSV, if they do."""
+    confusion, labels = report.confusion, list(report.per_class or {})
+    if confusion is None or len(confusion) <= MAX_RECORDED_CLASSES:
+        return report, None
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("true", "predicted", "rows"))
+    for true, counts in zip(labels, confusion, strict=True):
+        writer.writerows((true, predicted, n) for predicted, n in zip(labels, counts, strict=True) if n)
+    small = report.model_copy(update={"confusion": None, "per_class": None, "confusion_key": key})
+    return small, text.getvalue().encode()
 
 
 def _verdict(report: EvaluationReport) -> str:

@@ -6,7 +6,7 @@ import time
 
 from raypipe.errors import DataError, ModelError, TrainingError
 from raypipe.evaluate.gates import Standing, judge, needs_champion
-from raypipe.evaluate.report import to_markdown
+from raypipe.evaluate.report import recorded, to_markdown
 from raypipe.evaluate.score import Scored, score
 from raypipe.model.metrics import classification_metrics, regression_metrics
 from raypipe.records import (
@@ -51,6 +51,10 @@ def evaluate(
     report = report.model_copy(update={"gates": tuple(judge(spec.gates, report.metrics, standing))})
     text = to_markdown(report, title=f"Evaluation of {ctx.name}, run {ctx.run_id}")
     ctx.store.write(layout.evaluation_text(ctx.run_id), text.encode())
+    key = layout.evaluation_confusions(ctx.run_id)
+    report, confusions = recorded(report, key)
+    if confusions is not None:
+        ctx.store.write(key, confusions)
     _tell(report, rows_per_s, ctx)
     return report
 

@@ -101,6 +101,11 @@ def evaluation_text(run_id: str) -> str:
     return f"{run(run_id)}/evaluate/report.md"
 
 
+def evaluation_confusions(run_id: str) -> str:
+    """How often each class was taken for each other, as CSV; where the record cannot hold it."""
+    return f"{run(run_id)}/evaluate/confusions.csv"
+
+
 def checkpoints(run_id: str) -> str:
     return f"{run(run_id)}/train/checkpoints"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from raypipe.evaluate.report import MAX_CONFUSIONS, to_markdown
+from raypipe.evaluate.report import MAX_CONFUSIONS, MAX_RECORDED_CLASSES, recorded, to_markdown
 from raypipe.records import ArtifactRef, EvaluationReport, GateResult
 
 ARTIFACT = ArtifactRef(key="runs/r1/train/artifact", digest="ab" * 32)
@@ -65,3 +65,20 @@ def test_report_with_a_label_that_looks_like_a_table_stays_one_table():
     report = classes(1)
     report = report.model_copy(update={"per_class": {"a|b\nc": report.per_class["c0"]}}) if report.per_class else report
     assert "| a\\|b c | 0.5000 |" in to_markdown(report, "T")
+
+
+def test_record_of_many_classes_does_not_grow_with_them_and_names_where_the_confusions_are():
+    report = classes(400)
+    record, confusions = recorded(report, "runs/r1/evaluate/confusions.csv")
+    assert len(record.to_json()) < 1000 < len(report.to_json())
+    assert record.confusion_key == "runs/r1/evaluate/confusions.csv"
+    assert (record.metrics, record.num_rows) == (report.metrics, report.num_rows)
+    assert confusions is not None
+    lines = confusions.decode().splitlines()
+    assert lines[:3] == ["true,predicted,rows", "c0,c0,2", "c0,c1,1"]
+    assert sum(int(line.rsplit(",", 1)[1]) for line in lines[1:]) == report.num_rows
+
+
+def test_record_of_few_classes_keeps_the_matrix():
+    report = classes(MAX_RECORDED_CLASSES)
+    assert recorded(report, "key") == (report, None)
