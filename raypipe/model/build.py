@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def build_model(
     module = ZOO[spec.kind](spec, feature_shape, width)
     _check_output(module, spec, feature_shape, width, signature)
     return module
+
+
+def check_single_row(module: nn.Module, feature_shape: tuple[int, ...]) -> None:
+    """Refuse a network that cannot be trained on one row at a time: BatchNorm needs several values a channel.
+
+    What else a network raises in training is told when it is trained.
+
+    Raises:
+        ModelError: naming the layer.
+    """
+    norms = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    device = next(module.parameters()).device
+    copied = copy.deepcopy(module).train()  # running averages of the network itself stay as they are
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copied(torch.zeros(1, *feature_shape, device=device))
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise ModelError(
+                f"a worker's batches have one row, but the model holds {type(norms[0][1]).__name__} "
+                f"('{norms[0][0]}'), which cannot be trained on a single row",
+                "raise train.global_batch_size to 2 rows a worker or more, or lower train.num_workers",
+            ) from None
+    except Exception:
+        return
 
 
 def outline(spec: Model, signature: Signature, feature_shape: tuple[int, ...]) -> nn.Module:

@@ -150,7 +150,8 @@ class TrainSpec(Spec):
     epochs: int = Field(default=5, ge=1)
     """Passes over the train split."""
     global_batch_size: int = Field(default=128, ge=1)
-    """Rows per optimizer step, summed over workers."""
+    """Rows per optimizer step, summed over workers. The last step of an epoch takes what is left, and up to two rows a
+    worker more where otherwise one would be left with a single row or none."""
     optimizer: Optimizer = AdamWSpec(kind="adamw")
     """What turns gradients into steps."""
     schedule: Schedule = ConstantSchedule()

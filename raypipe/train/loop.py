@@ -25,7 +25,7 @@ from raypipe.data.target import statistics
 from raypipe.errors import CheckpointError, DigestMismatch, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
-from raypipe.model.build import build_model
+from raypipe.model.build import build_model, check_single_row
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
 from raypipe.model.target import describe, fit_target, loss_factor, resolved, to_unit
@@ -79,7 +79,7 @@ class TrainOrder:
 
 
 Report = Callable[[dict[str, Any]], None]
-"""Told what happens: {"event": "rows" | "start" | "step" | "epoch", ...}; called by every rank."""
+"""Told what happens: {"event": "rows" | "target" | "start" | "step" | "epoch", ...}; called by every rank."""
 
 
 def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
@@ -144,7 +144,9 @@ class Trainer:
         )
         self.train_rows = self.shares.train
         self.worker_batch_size = self.spec.global_batch_size // world.size
-        self.steps_per_epoch = -(-self.train_rows.largest // self.worker_batch_size)
+        if min(self.worker_batch_size, self.train_rows.num_rows_all // world.size) == 1:
+            check_single_row(self.module, order.dataset.feature_shape)
+        self.steps_per_epoch = self.train_rows.num_steps(self.worker_batch_size)
         self.total_steps = self.steps_per_epoch * self.spec.epochs
         self.state = TrainState(fingerprint=order.fingerprint())
         self.best_weights: dict[str, Tensor] = {}
@@ -215,6 +217,7 @@ class Trainer:
         loss_sum, num_rows = self._loss_of_all()
         metrics = {"train_loss": loss_sum / num_rows * self.loss_factor}
         if self.shares.val is not None:
+            self._agree_on_buffers()
             metrics |= self.validate(self.shares.val)
         if not all(np.isfinite(value) for value in metrics.values()):
             raise self._non_finite(self.state.step)
@@ -390,6 +393,15 @@ class Trainer:
             self.loss(self.parallel(rows.features), rows.target, reduction="mean").backward()
         self._forget_gradients()
         self.module.load_state_dict(before)  # normalisation layers keep running averages of what they see
+
+    def _agree_on_buffers(self) -> None:
+        """Give every rank the running averages of rank 0, which are those that are saved.
+
+        DDP does so before its next forward pass only, and each rank would validate with its own until then.
+        """
+        if self.world.size > 1:
+            for buffer in self.module.buffers():
+                dist.broadcast(buffer, src=0)
 
     def _failing_together(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches. Where other ranks wait, one that cannot be read makes the gradient NaN, which all ranks see at

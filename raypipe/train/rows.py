@@ -80,10 +80,16 @@ class Share(ABC):
         self.num_rows_all = split.num_rows
         self.groups = windows.cut(split.shards, start, stop, window_rows)
 
-    @property
-    def largest(self) -> int:
-        """Rows of the largest share."""
-        return -(-self.num_rows_all // self.world.size)
+    def num_steps(self, worker_batch_size: int) -> int:
+        """Steps of an epoch, the same on every rank.
+
+        All steps but the last are full on every rank. A rank that would have a single row in the last one, of which a
+        normalization over rows makes nothing, or none, takes what is left with the step before, and so do all.
+        """
+        smallest, largest = self.num_rows_all // self.world.size, -(-self.num_rows_all // self.world.size)
+        steps = -(-largest // worker_batch_size)
+        left = smallest - (steps - 1) * worker_batch_size
+        return steps - 1 if steps > 1 and left < min(2, worker_batch_size) else steps
 
     @abstractmethod
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
@@ -99,36 +105,23 @@ class Share(ABC):
             return next(batches)
 
     def batches(self, worker_batch_size: int, seed: int, *, first_step: int) -> Generator[Batch, None, None]:
-        """The batches of an epoch from `first_step` on.
-
-        Where this worker has no row left in the last step, it takes part with a row of weight 0, so that no rank waits
-        for another and every row counts exactly once.
+        """The batches of an epoch from `first_step` on: at least one row in each, every row in exactly one.
 
         Raises:
             DigestMismatch, ObjectMissing, StoreError: rows are read while training, and could not be.
         """
-        skip = min(first_step * worker_batch_size, self.num_rows - 1)  # one row is there, even where none counts
-        with closing(self.shuffled(worker_batch_size, seed, skip=skip)) as source:
-            rows = None
-            for step in range(first_step, -(-self.largest // worker_batch_size)):
-                num_rows = _in_step(self.num_rows, step, worker_batch_size)
-                if num_rows or rows is None:
-                    rows = next(source)
-                if not num_rows:
-                    rows = Rows(rows.features[-1:], rows.target[-1:])
-                alone = self.world.size == 1
-                weight = 1.0 if alone else num_rows * self.world.size / self._rows_of_all(step, worker_batch_size)
-                yield Batch(rows, weight, num_rows)
-
-    def _rows_of_all(self, step: int, worker_batch_size: int) -> int:
-        """Rows that all ranks together take in a step of the epoch."""
-        bounds = (share(self.num_rows_all, rank, self.world.size) for rank in range(self.world.size))
-        return sum(_in_step(stop - start, step, worker_batch_size) for start, stop in bounds)
+        last = self.num_steps(worker_batch_size) - 1
+        full = worker_batch_size * self.world.size
+        with closing(self.shuffled(worker_batch_size, seed, skip=first_step * worker_batch_size)) as source:
+            for step in range(first_step, last + 1):
+                rows = next(source) if step < last else _joined(list(source))
+                num_rows = len(rows.target)
+                num_rows_all = full if step < last else self.num_rows_all - last * full
+                yield Batch(rows, num_rows * self.world.size / num_rows_all, num_rows)
 
 
-def _in_step(num_rows: int, step: int, worker_batch_size: int) -> int:
-    """Rows of a share of `num_rows` that are taken in one step."""
-    return min(worker_batch_size, max(0, num_rows - step * worker_batch_size))
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else Rows(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class Reader:

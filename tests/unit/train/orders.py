@@ -14,7 +14,7 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train.loop import TrainOrder
 
-NUM_TRAIN, NUM_VAL = 61, 20
+NUM_TRAIN, NUM_VAL = 67, 20
 
 STREAMED = {"resident_bytes": 0, "window_rows": 8}
 
@@ -60,7 +60,7 @@ def build():
 
 
 def dataset(store: Store, **options: Any) -> DatasetVersion:
-    """61 train and 20 val rows of three numbers in two classes that overlap a little; 10 rows a shard."""
+    """67 train and 20 val rows of three numbers in two classes that overlap a little; 10 rows a shard."""
     random = np.random.default_rng(3)
     x = random.normal(size=(NUM_TRAIN + NUM_VAL, 3)).astype(np.float32)
     y = (x @ [1.0, -2.0, 0.5] + random.normal(scale=0.5, size=len(x)) > 0).astype(np.int64)
@@ -133,6 +133,15 @@ def _damaged_under_batch_norm(folder: Path, run_id: str, size: int) -> TrainOrde
     return order(folder, run_id, train, model=own, code_dir=code_dir, data=data)
 
 
+def _batch_norm(folder: Path, run_id: str, size: int) -> TrainOrder:
+    """A model that takes no single row in training, where 66 of 67 rows fill a step at any number of ranks."""
+    code_dir = folder / "code"
+    code_dir.mkdir(exist_ok=True)
+    (code_dir / "batch_norm_model.py").write_text(BATCH_NORM)
+    own = {"kind": "import", "path": "batch_norm_model.py:build"}
+    return order(folder, run_id, {"num_workers": size, "global_batch_size": 66}, model=own, code_dir=code_dir)
+
+
 def _damaged_val(folder: Path, run_id: str, size: int) -> TrainOrder:
     """The last rank cannot read its val rows, which are streamed."""
     store = LocalFolder(str(folder))
@@ -142,8 +151,8 @@ def _damaged_val(folder: Path, run_id: str, size: int) -> TrainOrder:
 
 
 def _full_batch(folder: Path, run_id: str, size: int) -> TrainOrder:
-    """One step an epoch over all 61 rows, which no world size divides: the same set of rows at any size."""
-    train = {"num_workers": size, "global_batch_size": 66, "clip_grad_norm": 0.5, "label_smoothing_frac": 0.1}
+    """One step an epoch over all 67 rows, which no world size divides: the same set of rows at any size."""
+    train = {"num_workers": size, "global_batch_size": 72, "clip_grad_norm": 0.5, "label_smoothing_frac": 0.1}
     return order(folder, run_id, train, model={"kind": "mlp", "hidden": [16]})
 
 
@@ -160,9 +169,9 @@ def _unused(folder: Path, run_id: str, size: int) -> TrainOrder:
 def _frozen(folder: Path, run_id: str, size: int) -> TrainOrder:
     """A learning rate that changes nothing, so train_loss is the mean over the rows that were seen.
 
-    At 60 rows a step the last step has one row, so all ranks but one have none.
+    At 24 rows a step the last step has 19, which ranks take unevenly.
     """
-    train = {"num_workers": size, "global_batch_size": 60, "optimizer": {"kind": "sgd", "lr": 1e-30}, "epochs": 2}
+    train = {"num_workers": size, "global_batch_size": 24, "optimizer": {"kind": "sgd", "lr": 1e-30}, "epochs": 2}
     return order(folder, run_id, train, model={"kind": "linear"})
 
 
@@ -201,6 +210,7 @@ ORDERS = {
     "damaged": _damaged_shard,
     "damaged_while_training": _damaged_while_training,
     "damaged_under_batch_norm": _damaged_under_batch_norm,
+    "batch_norm": _batch_norm,
     "damaged_val": _damaged_val,
     "unwritable": _unwritable,
 }

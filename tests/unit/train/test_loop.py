@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
 from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
-from tests.unit.train.orders import NUM_TRAIN, UNUSED, dataset, order
+from tests.unit.train.orders import BATCH_NORM, NUM_TRAIN, UNUSED, dataset, order
 from tests.unit.train.ranks import answer_after_interruption
 
 
@@ -69,7 +70,7 @@ def test_run_says_start_and_each_epoch_with_its_metrics(tmp_path: Path) -> None:
 
     assert [event["event"] for event in events] == ["rows", "start", "epoch", "epoch", "epoch"]
     assert events[0]["rows"] == {
-        "train": {"home": "memory", "num_bytes": 1220},
+        "train": {"home": "memory", "num_bytes": 1340},
         "val": {"home": "memory", "num_bytes": 400},
     }
     assert events[1]["total_steps"] == result.num_steps == 18
@@ -421,6 +422,38 @@ def test_run_network_that_raises_is_told_with_type_file_line_and_step(
 def test_run_error_that_may_pass_by_itself_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError):
         _run(_raising(tmp_path, "peer"))
+
+
+def _batch_norm(tmp_path: Path, run_id: str, train: dict[str, Any], num_rows: int) -> TrainOrder:
+    (tmp_path / "code").mkdir(exist_ok=True)
+    (tmp_path / "code" / "norm_model.py").write_text(BATCH_NORM)
+    x = np.random.default_rng(0).normal(size=(num_rows, 3))
+    data = tiny_dataset(LocalFolder(str(tmp_path)), {"x": x}, np.arange(num_rows) % 2)
+    own = {"kind": "import", "path": "norm_model.py:build"}
+    return order(tmp_path, run_id, train, model=own, code_dir=tmp_path / "code", data=data)
+
+
+def test_run_batch_norm_with_a_single_row_left_over_takes_it_with_the_step_before(tmp_path: Path) -> None:
+    result = _run(_batch_norm(tmp_path, "r1", {"global_batch_size": 64, "epochs": 2}, 129))
+
+    assert result.num_steps == 2 * 2
+
+
+@pytest.mark.parametrize(("batch", "num_rows"), [(1, 20), (8, 1)])
+def test_run_batch_norm_with_single_rows_alone_is_refused_by_its_layer(
+    batch: int, num_rows: int, tmp_path: Path
+) -> None:
+    training = _batch_norm(tmp_path, "r1", {"global_batch_size": batch}, 20)
+    splits = {**training.dataset.splits}
+    if num_rows == 1:
+        x, y = np.zeros((1, 3)), np.array([0])
+        one = tiny_dataset(LocalFolder(str(tmp_path)), {"x": x}, y, name="one")
+        splits["train"] = one.splits["train"]
+    training = replace(training, dataset=training.dataset.model_copy(update={"splits": splits}))
+
+    with pytest.raises(ModelError, match=r"batches have one row, but the model holds BatchNorm1d \('1'\)") as caught:
+        _run(training)
+    assert "raise train.global_batch_size" in caught.value.hint
 
 
 def test_run_each_row_counts_once_where_the_last_step_is_short(tmp_path: Path) -> None:

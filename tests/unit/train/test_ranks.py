@@ -14,7 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from raypipe.model.artifact import WEIGHTS
+from raypipe.data.shards import load_rows
+from raypipe.model.artifact import WEIGHTS, read_artifact
+from raypipe.records import TrainResult
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import read_published
 from raypipe.train.rows import World
@@ -96,7 +98,7 @@ def test_run_with_unused_and_frozen_parameters_trains_the_others_alike_on_any_nu
 def test_run_each_row_counts_exactly_once_an_epoch(outcomes: Outcomes, size: int) -> None:
     one, many = outcomes.of("frozen", 1)[0], outcomes.of("frozen", size)[0]
 
-    assert many["num_steps"] == 2 * 2, f"{NUM_TRAIN} rows are two steps of 60, the second with one row"
+    assert many["num_steps"] == 2 * 3, f"{NUM_TRAIN} rows are two steps of 24 and one of 19"
     for alone, shared in zip(one["history"], many["history"], strict=True):
         assert shared["metrics"]["train_loss"] == pytest.approx(alone["metrics"]["train_loss"], rel=1e-6)
 
@@ -112,6 +114,26 @@ def test_validate_on_many_ranks_gives_the_metrics_of_one(outcomes: Outcomes, siz
             k: v for k, v in expected.items() if k != "val_loss"
         }
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_batch_norm_with_a_row_left_over_trains_and_tells_the_loss_of_the_model_it_saves(
+    outcomes: Outcomes, size: int
+) -> None:
+    answers = outcomes.of("batch_norm", size)
+    assert "error" not in answers[0], answers[0]
+    order = ORDERS["batch_norm"](outcomes.folder / "store", f"batch_norm-{size}", size)
+    trained = TrainResult.model_validate(answers[0])
+    _, module = read_artifact(outcomes.store, trained.artifact, code_dir=order.code_dir)
+    rows = load_rows(outcomes.store, order.dataset, "val")
+
+    with torch.inference_mode():
+        output = module(torch.from_numpy(rows.columns["x"]))
+    loss = float(torch.nn.functional.cross_entropy(output.double(), torch.from_numpy(rows.target)))
+
+    assert trained.num_steps == 3, "the 67th row is taken with the others"
+    for answer in answers:
+        assert answer["history"][-1]["metrics"]["val_loss"] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resumed", "streamed_resumed", "stale_resumed"])
