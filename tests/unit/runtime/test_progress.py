@@ -32,7 +32,7 @@ def test_progress_count_of_no_rows_is_no_line():
 
     progress.count("evaluate", 0, "0 of 366 rows scored")
     assert (stream.getvalue(), progress.silent_s > 0) == ("", True)
-    progress.count("evaluate", 3, "3 of 366 rows scored")
+    progress.count("evaluate", 3, "3 of 366 rows scored", num_rows=3)
     assert stream.getvalue().endswith("evaluate  3 of 366 rows scored\n")
 
 
