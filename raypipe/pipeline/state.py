@@ -85,7 +85,8 @@ class RunState:
         What cannot be read, because it is damaged or another raypipe wrote it, is not found: the stage runs again.
         """
         index = _readable(self.store, layout.fingerprint(stage, fingerprint(inputs)))
-        for run_id in dict.fromkeys([self.run_id, *([str(index["run_id"])] if index else [])]):
+        runs = [self.run_id] if index is None else [self.run_id, str(index["run_id"])]
+        for run_id in dict.fromkeys(runs):
             # A run keeps what a stage gave last, and that may be from other inputs than the index was written for.
             if _readable(self.store, layout.inputs(run_id, stage)) != plain(inputs):
                 continue

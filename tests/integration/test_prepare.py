@@ -120,6 +120,7 @@ def test_prepare_keeps_a_profile_and_measures_drift_against_it(ray_cluster, ctx,
     drift = {"kind": "drift", "columns": ["pay"], "threshold": 0.25}
     write_csv(tmp_path / "in" / "a.csv", ADULTS)
     first = prepare(spec(tmp_path / "in", expectations=[drift]), ctx)
+    assert first.profile_key
     profile = read_document(ctx.store, first.profile_key, DataProfile)
     pay, age = profile.column("pay"), profile.column("age")
     assert pay and age and profile.num_rows == 600 and (pay.min, pay.max, pay.nulls) == (0.0, 3.0, 0)

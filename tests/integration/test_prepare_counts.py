@@ -33,6 +33,7 @@ def test_prepare_counts_rows_without_the_repeats_that_are_set_aside(ray_cluster,
     fields: dict[str, Any] = {"bad_rows": {"max_frac": 0.5}}
     count = {"kind": "row_count", "min": 600, "max": 600}
     made = prepare(spec(tmp_path / "in", expectations=[count, unique], **fields), ctx)
+    assert made.profile_key
     profile = read_document(ctx.store, made.profile_key, DataProfile)
     assert [(result.kind, result.passed) for result in profile.expectations] == [("row_count", True), ("unique", False)]
     before = store_files(ctx.store)
@@ -53,5 +54,6 @@ def test_prepare_counts_rows_without_the_copies_that_leak_into_another_split(ray
     count = {"kind": "row_count", "max": 1200, "on_fail": "warn"}
     made = prepare(spec(tmp_path / "in", "a.csv", expectations=[count], **fields), ctx)
     assert sum(split.num_rows for split in made.splits.values()) == 1200
+    assert made.profile_key
     (found,) = read_document(ctx.store, made.profile_key, DataProfile).expectations
     assert found.passed and found.detail == "there are 1200 rows"
