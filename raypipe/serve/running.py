@@ -10,13 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from raypipe.errors import ServeError, masked
-from raypipe.records import Endpoint
+from raypipe.records import Endpoint, ModelVersion, Record
+from raypipe.spec.serve import ServeSpec
 
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
 ENDPOINTS = "raypipe/serve/endpoints/"
+SWAPS = "raypipe/serve/swaps/"
 LISTENER = "raypipe/serve/listener"
 POLL_S = 0.05
 SHUTDOWN_TIMEOUT_S = 60.0
@@ -35,6 +39,16 @@ class Listener:
     host: str
     port: int
     ingress: str
+
+
+class Deployed(Record):
+    """An application that answered as it should, and all that brings it back."""
+
+    endpoint: Endpoint
+    model: ModelVersion
+    spec: ServeSpec
+    store_uri: str
+    code_dir: str | None
 
 
 def applications() -> dict[str, ApplicationStatusOverview]:
@@ -117,22 +131,47 @@ def note_listener(started: Listener) -> None:
     _put(LISTENER, json.dumps(asdict(started)))
 
 
-def note_endpoint(endpoint: Endpoint) -> None:
-    """Remember what an application serves."""
-    _put(ENDPOINTS + endpoint.name, endpoint.to_json().decode())
+def note_deployed(deployed: Deployed) -> None:
+    """Remember what an application serves; a swap to it has ended."""
+    _put(ENDPOINTS + deployed.endpoint.name, deployed.to_json().decode())
+    forget_swap(deployed.endpoint.name)
 
 
-def noted_endpoint(name: str) -> Endpoint | None:
-    """What raypipe deployed under this application name."""
+def noted_deployed(name: str) -> Deployed | None:
+    """What raypipe deployed under this application name; None for others' applications, and older raypipes'."""
     noted = _get(ENDPOINTS + name)
-    return None if noted is None else Endpoint.model_validate_json(noted)
+    try:
+        return None if noted is None else Deployed.model_validate_json(noted)
+    except ValidationError:
+        return None
 
 
 def forget_endpoint(name: str) -> None:
-    """Drop the note of an application that is gone."""
+    """Drop the notes of an application that is gone."""
+    _delete(ENDPOINTS + name)
+    forget_swap(name)
+
+
+def note_swap(name: str, version: int) -> None:
+    """Remember that a version is about to take an application over, until that is done or undone."""
+    _put(SWAPS + name, str(version))
+
+
+def noted_swap(name: str) -> int | None:
+    """The version whose swap began and has not ended: it goes on now, or its command was killed."""
+    noted = _get(SWAPS + name)
+    return None if noted is None else int(noted)
+
+
+def forget_swap(name: str) -> None:
+    """The swap was done or undone."""
+    _delete(SWAPS + name)
+
+
+def _delete(key: str) -> None:
     from ray.experimental import internal_kv
 
-    internal_kv._internal_kv_del(ENDPOINTS + name)
+    internal_kv._internal_kv_del(key)
 
 
 def _get(key: str) -> bytes | None:

@@ -21,7 +21,7 @@ from raypipe.serve import running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
 from raypipe.serve.probe import expected_of, probe, wait_reachable
-from raypipe.serve.running import Listener
+from raypipe.serve.running import Deployed, Listener
 from raypipe.spec.serve import ServeSpec
 
 if TYPE_CHECKING:
@@ -59,30 +59,71 @@ def deploy(
         The endpoint, with the probe's request and answer.
     Raises:
         PortInUseError: another program listens on the port; nothing was started.
-        ServeError: it did not become healthy in time (with the replica's own reason), or answers wrongly; undone.
+        ServeError: it did not become healthy in time (with the replica's own reason), or answers wrongly. What was
+            served under this name before is put back; a first version is taken down.
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; nothing was started.
     """
     predictor = Predictor.load(ctx.store, model.artifact, code_dir=ctx.code_dir)
     expected = expected_of(predictor, probe_rows, spec.max_request_rows) if probe_rows else None
     listener = _start(spec)
     endpoint = _endpoint(spec, model, listener)
-    replaced = endpoint.name in running.applications()
+    deployed = Deployed(
+        endpoint=endpoint,
+        model=model,
+        spec=spec,
+        store_uri=ctx.store.uri,
+        code_dir=None if ctx.code_dir is None else str(ctx.code_dir),
+    )
+    is_swap = endpoint.name in running.applications()
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
+    if is_swap:
+        running.note_swap(endpoint.name, model.version)
     try:
-        _run(spec, model, ctx)
+        _run(deployed)
         _wait_running(endpoint.name, deadline, spec)
         wait_reachable(endpoint, deadline)
         if probe_rows and expected is not None:
             endpoint = endpoint.model_copy(update={"probe": probe(endpoint, probe_rows, expected, spec, deadline)})
-    except BaseException:
-        # The version before keeps its replicas where new ones fail to start; a first version leaves nothing behind.
-        if not replaced and endpoint.name in running.applications():
-            stop(endpoint.name)
+    except BaseException as error:
+        undone = _undo(endpoint.name, is_swap=is_swap)
+        if undone:
+            ctx.progress.say(STAGE, undone)
+        if isinstance(error, ServeError) and undone:
+            raise ServeError(f"{error.message}; {undone}", error.hint) from error
         raise
-    running.note_endpoint(endpoint)
+    running.note_deployed(deployed.model_copy(update={"endpoint": endpoint}))
     ctx.progress.say(STAGE, f"{model.model}@{model.version} answers at {endpoint.url}", url=endpoint.url)
     return endpoint
+
+
+def _undo(name: str, *, is_swap: bool) -> str:
+    """Take down what failed, and put back what was served under its name before.
+
+    Returns:
+        What came of it, in words; empty where there was nothing before.
+    """
+    if not is_swap:
+        if name in running.applications():
+            stop(name)
+        return ""
+    before = running.noted_deployed(name)
+    if before is None:
+        running.forget_endpoint(name)  # a note that says no more than its version would not be true now
+        return (
+            f"what was served as '{name}' before was not deployed by this raypipe and cannot be put back: the version "
+            f"that failed may still answer (raypipe status, raypipe stop {name})"
+        )
+    version = f"{before.model.model}@{before.model.version}"
+    deadline = time.monotonic() + before.spec.start_timeout_s
+    try:
+        _run(before)
+        _wait_running(name, deadline, before.spec)
+        wait_reachable(before.endpoint, deadline)
+    except ServeError as error:
+        return f"{version}, which was served before, could not be put back: {error.message}"
+    running.forget_swap(name)
+    return f"{version}, which was served before, answers again"
 
 
 def status() -> list[dict[str, Any]]:
@@ -189,13 +230,14 @@ def shut_down(port: int | None = None) -> None:
         forget_files(port)
 
 
-def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:
+def _run(deployed: Deployed) -> None:
     """Hand the application to Serve; does not wait."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig
     from ray.serve.exceptions import RayServeException
     from ray.serve.schema import LoggingConfig
 
+    spec, model = deployed.spec, deployed.model
     deployment = serve.deployment(
         ModelApp,
         name=model.model,
@@ -213,8 +255,9 @@ def _run(spec: ServeSpec, model: ModelVersion, ctx: RunContext) -> None:
         ray_actor_options=ray_options(spec.resources),
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
     )
-    code_dir = str(ctx.code_dir) if ctx.code_dir is not None else None
-    application = deployment.bind(ctx.store.uri, model.model_dump_json(), code_dir, spec.model_dump_json())
+    application = deployment.bind(
+        deployed.store_uri, model.model_dump_json(), deployed.code_dir, spec.model_dump_json()
+    )
     target = serve.RunTarget(target=application, name=model.model, route_prefix=_prefix(spec) or "/")
     try:
         serve.run_many([target], wait_for_applications_running=False)
@@ -268,12 +311,13 @@ def _last_line(text: str) -> str:
 
 
 def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
-    known = running.noted_endpoint(name)
+    known = running.noted_deployed(name)
+    swap = running.noted_swap(name)
     states = [deployment.replica_states for deployment in application.deployments.values()]
     # A state is its own name, as text; the type that says so is private to Serve.
     replicas = sum(each.get("RUNNING", 0) for each in states)  # pyright: ignore[reportCallIssue, reportArgumentType]
     noted = (
-        known.model_dump(include={"model", "version", "url", "min_replicas", "max_replicas", "ingress"})
+        known.endpoint.model_dump(include={"model", "version", "url", "min_replicas", "max_replicas", "ingress"})
         if known
         else {}
     )
@@ -282,8 +326,15 @@ def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
         "name": name,
         "state": state,
         "replicas": replicas,
-        "message": "" if state == "RUNNING" else _reason(application),
+        "message": _message(state, application, swap),
     } | noted
+
+
+def _message(state: str, application: ApplicationStatusOverview, swap: int | None) -> str:
+    said = "" if state == "RUNNING" else _reason(application)
+    if swap is None:
+        return said
+    return f"a swap to version {swap} has begun and not ended; either version may answer. {said}".rstrip()
 
 
 def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpoint:

@@ -45,6 +45,26 @@ def build(input_shape, num_outputs):
 """
 
 
+ANSWERS_OTHERWISE_IN_A_REPLICA = """
+import os
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, num_outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+        self.factor = 1.0 if os.getpid() == {pid} else 0.5
+
+    def forward(self, x):
+        return self.layers(x) * self.factor
+
+
+def build(input_shape, num_outputs):
+    return Network(num_outputs)
+"""
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> LocalFolder:
     return LocalFolder(str(tmp_path_factory.mktemp("store")))
@@ -225,6 +245,34 @@ def test_code_that_the_replica_cannot_import_is_told_and_undone(
     with pytest.raises(ServeError, match=r"homesick did not start: .*left_at_home"):
         deploy(spec.model_copy(update={"route_prefix": "/homesick"}), model, run_context(store, code_dir=code))
     assert [row["name"] for row in status()] == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [(ANSWERS_OTHERWISE_IN_A_REPLICA, "answers differently from the model here"), (ONLY_IN_THE_DRIVER, "left_at_home")],
+    ids=["wrong answers", "does not start"],
+)
+def test_swap_that_fails_puts_back_the_version_before_and_status_tells_it(
+    served: Endpoint,
+    spec: ServeSpec,
+    store: LocalFolder,
+    digits: DatasetVersion,
+    tmp_path: Path,
+    clean_modules: None,
+    source: str,
+    reason: str,
+):
+    code = write_code(tmp_path / "code", source.format(pid=os.getpid()))
+    network = ImportModel(kind="import", path="model.py:build")
+    model = model_version(store, digits, name="digits", version=3, spec=network, code_dir=code)
+    with pytest.raises(ServeError, match=rf"{reason}.*; digits@1, which was served before, answers again"):
+        deploy(spec, model, run_context(store, code_dir=code), probe_rows=ROWS[:2])
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as client:
+        assert client.get("/healthz").json()["version"] == 1
+        answer = client.post("/predict", json={"instances": ROWS[:2]}).json()
+        assert answer["predictions"] == served.probe["answer"]["predictions"]
+    (row,) = status()
+    assert (row["version"], row["state"], row["message"]) == (1, "RUNNING", "")
 
 
 def test_second_version_second_model_and_route_prefix(
