@@ -15,7 +15,7 @@ from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.records import DataProfile, DatasetVersion
 from raypipe.spec.data import DataSpec
-from raypipe.storage import open_store
+from raypipe.storage import layout, open_store
 from raypipe.storage.documents import read_document
 from raypipe.testing.fakes import run_context
 from tests.integration.tables import ADULTS, spec, store_files, write_csv
@@ -71,6 +71,11 @@ def test_prepare_a_second_time_reuses_the_version(ray_cluster, ctx, tmp_path):
     assert prepare(spec(tmp_path / "in", read_parallelism=3), ctx) == first
     assert not ctx.store.exists(shard)
     assert DatasetVersion.model_validate_json(first.to_json()) == first
+    record = layout.dataset_record(first.name, first.version)
+    whole = ctx.store.read(record)
+    ctx.store.write(record, whole.replace(b'"train"', b'"tra1n"', 1))
+    assert prepare(spec(tmp_path / "in"), ctx) == first  # a damaged record is none: all is written again
+    assert ctx.store.exists(shard) and ctx.store.read(record) == whole
 
 
 def test_prepare_fits_on_train_rows_only(ray_cluster, ctx, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,28 @@ def test_plan_changed_field_runs_from_its_stage_on(
     names = [step.name for step in steps]
     assert [step.name for step in steps if step.reuse] == names[: names.index(first)]
     assert steps[names.index(first)].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("key", "damage"),
+    [
+        (layout.record("r7e9", "train"), lambda data: data.replace(b'"best_epoch": 1', b'"best_epoch": 2')),
+        (layout.record("r7e9", "train"), lambda data: data[:-40]),
+        (layout.record("r7e9", "train"), lambda data: b'{"written": "by another raypipe"}'),
+    ],
+    ids=["changed", "cut off", "of another raypipe"],
+)
+def test_plan_damaged_outcome_runs_again(folder: Path, store: MemoryStore, key: str, damage: Callable[[bytes], bytes]):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    store.write(key, damage(store.read(key)))
+    assert reasons(planner(folder, store))["train"] == "runs: the earlier result of r7e9 is no longer whole"
+
+
+def test_plan_damaged_pointers_run_again(folder: Path, store: MemoryStore):
+    finish(planner(folder, store, run_id="r7e9"), "data", "train")
+    for info in [*store.list("stages"), *store.list("pipelines")]:
+        store.write(info.key, b"{")
+    assert reasons(planner(folder, store))["data"] == "runs: no earlier result"
 
 
 @pytest.mark.parametrize(
