@@ -182,7 +182,10 @@ def test_plan_changed_field_runs_from_its_stage_on(
 def test_plan_damaged_outcome_runs_again(folder: Path, store: MemoryStore, key: str, damage: Callable[[bytes], bytes]):
     finish(planner(folder, store, run_id="r7e9"), "data", "train")
     store.write(key, damage(store.read(key)))
-    assert reasons(planner(folder, store))["train"] == "runs: the earlier result of r7e9 is damaged or of another version of raypipe"
+    assert (
+        reasons(planner(folder, store))["train"]
+        == "runs: the earlier result of r7e9 is damaged or of another version of raypipe"
+    )
 
 
 def test_plan_damaged_pointers_run_again(folder: Path, store: MemoryStore):
