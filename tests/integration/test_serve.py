@@ -54,7 +54,7 @@ class Network(nn.Module):
     def __init__(self, num_outputs):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
-        self.factor = 1.0 if os.getpid() == {pid} else 0.5
+        self.factor = 1.0 if os.getpid() == {pid} else -1.0
 
     def forward(self, x):
         return self.layers(x) * self.factor
