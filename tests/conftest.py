@@ -11,7 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("raypipe", deadline=None)
+hypothesis.settings.load_profile("raypipe")
 
 FIRST_PORT, LAST_PORT = 20_000, 29_999
 """Below the ephemeral range, above Ray's worker ports (10002-19999), below Serve's replicas (30000+)."""
