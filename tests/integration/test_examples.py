@@ -98,6 +98,12 @@ def dataset_of(result: RunResult) -> DatasetVersion:
     return found
 
 
+def assert_readme_tells(example: str, dataset: DatasetVersion) -> None:
+    """The run that an example's README shows made this very dataset version."""
+    splits = ", ".join(f"{name} {split.num_rows}" for name, split in dataset.splits.items())
+    assert f"{dataset.version[:12]}: {splits} rows" in (EXAMPLES / example / "README.md").read_text()
+
+
 def asked_rows(result: RunResult, store: Store) -> dict[str, np.ndarray]:
     from raypipe.data.shards import load_rows
 
@@ -174,6 +180,7 @@ def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_n
     endpoint = Endpoint.model_validate(told["stages"]["serve"]["record"])
     store = open_store(str(home / "kept"))
     version = ModelVersion.model_validate(told["stages"]["register"]["record"])
+    assert_readme_tells("01_digits", DatasetVersion.model_validate(told["stages"]["data"]["record"]))
     images = [row["image"] for row in endpoint.probe["request"]["instances"]]
     predictor = Predictor.load(store, version.artifact)
     assert_same_answers(endpoint.probe["answer"]["predictions"], predictor, {"image": np.array(images, dtype=np.uint8)})
@@ -198,6 +205,7 @@ def test_mnist_reaches_its_accuracy_and_a_plain_torch_loop_comes_to_the_same(run
     result = run("02_mnist/pipeline.yaml", f"data.root={MNIST}", until="register")
     accuracy = report_of(result).metrics["accuracy"]
     assert report_of(result).num_rows == 10_000
+    assert_readme_tells("02_mnist", dataset_of(result))
     assert accuracy >= 0.975
     assert abs(accuracy - plain_mnist(store, dataset_of(result))) <= 0.003
 
@@ -335,6 +343,7 @@ YOUR_MODEL = EXAMPLES / "04_your_model"
 @pytest.mark.timeout(240)
 def test_your_torch_network_trains_registers_and_serves(run: Run, store: Store):
     result = run("04_your_model/pipeline.yaml")
+    assert_readme_tells("04_your_model", dataset_of(result))
     assert report_of(result).metrics["accuracy"] >= 0.97
     assert_endpoint_agrees(result, store, YOUR_MODEL)
 
@@ -360,6 +369,7 @@ def test_pictures_are_drawn_into_s3_read_from_there_and_told_apart(run: Run, sto
     result = run("05_images/pipeline.yaml", f"data.root=s3://{bucket}/example")
     assert report_of(result).metrics["f1_macro"] >= 0.95
     dataset = dataset_of(result)
+    assert_readme_tells("05_images", dataset)
     assert {name: split.num_rows for name, split in dataset.splits.items()} == {"train": 600, "val": 150, "test": 250}
     assert dataset.num_bad_rows == 2 and dataset.bad_rows_key
     reasons = [json.loads(line)["reason"] for line in store.read(dataset.bad_rows_key).splitlines()]
@@ -373,6 +383,7 @@ def test_sounds_are_told_apart_and_a_wav_file_can_be_asked_about(run: Run, store
     make_data("06_audio", str(folder / "sounds"))
     result = run("06_audio/pipeline.yaml", f"data.root={folder}")
     assert report_of(result).metrics["accuracy"] >= 0.93
+    assert_readme_tells("06_audio", dataset_of(result))
     assert_endpoint_agrees(result, store)
     assert result.endpoint is not None
     sound = folder / "sounds" / "rattle" / "007.wav"
