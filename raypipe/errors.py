@@ -41,17 +41,21 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 _USERINFO = re.compile(
-    r"(\b[A-Za-z][\w+.-]*:/{1,3})"
-    r"(?:[^/\s'\"<>]*@"  # user:password@host
-    r"|[^/\s:@]+:(?!\d+(?:[/?#\s'\"]|$))[^\s'\"<>]*@)"  # a password that holds a slash; after a host comes a port
+    r"([\w+.-]:/{1,3})"
+    r"(?:[^/\s'\"<>]{0,2048}(?:@|%40)"  # user:password@host
+    # a password that holds a slash; after a host comes a port
+    r"|[^/\s:@]{1,2048}:(?!\d+(?:[/?#\s'\"]|$))[^\s'\"<>]{0,2048}@)"
 )
-_QUERY = re.compile(r"(\bhttps?://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+"""No repetition without an end: a text of somebody else's must not cost the square of its length."""
+
+_QUERY = re.compile(r"(\bhttps?://[^\s?'\"<>]{0,2048})\?[^\s'\"<>]*")
 
 
 def masked(text: str, *, queries: bool = True) -> str:
     """`text` with what may be secret left out of every address in it: user names, passwords, queries of http(s)."""
-    text = _USERINFO.sub(r"\1", text)
-    return _QUERY.sub(r"\1", text) if queries else text
+    if "@" in text or "%40" in text:
+        text = _USERINFO.sub(r"\1", text)
+    return _QUERY.sub(r"\1", text) if queries and "?" in text else text
 
 
 class RaypipeError(Exception):

@@ -78,7 +78,7 @@ def check_shape(what: str, shape: Sequence[int]) -> None:
         ArtifactError: naming it.
     """
     if len(shape) > 8 or any(size < 1 for size in shape) or math.prod(shape) > MAX_ROW_VALUES:
-        refuse(f"{what} has shape {list(shape[:8])}; sizes must be 1 or more, and at most {MAX_ROW_VALUES} in all")
+        refuse(f"{what} has shape {_told(shape)}; sizes must be 1 or more, and at most {MAX_ROW_VALUES} in all")
 
 
 def check_target(transform: TargetTransform, signature: Signature) -> None:
@@ -121,7 +121,7 @@ def check_transforms(states: Sequence[dict[str, Any]], signature: Signature, fea
     except Exception as error:
         refuse(f"transforms: they cannot be applied to the inputs: {type(error).__name__}: {str(error)[:200]}")
     if shape != feature_shape:
-        refuse(f"feature_shape: found {list(feature_shape)}, but the transforms give {list(shape[:8])}")
+        refuse(f"feature_shape: found {_told(feature_shape)}, but the transforms give {_told(shape)}")
 
 
 def tensor_shapes(weights: bytes) -> dict[str, tuple[int, ...]]:
@@ -160,8 +160,12 @@ def check_weights(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Ten
     refuse(f"the weights do not fit the model: {'; '.join(told)}{more}")
 
 
-def _told(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else str(list(shape))
+def _told(shape: Sequence[int] | None) -> str:
+    """Short: a forged shape may have a million sizes, and a size thousands of digits."""
+    if shape is None:
+        return "absent"
+    sizes = [str(n) if abs(n) < 10**12 else "more than 10^12" for n in shape[:8]]
+    return f"[{', '.join(sizes)}{', ...' if len(shape) > 8 else ''}]"
 
 
 def _check_state(state: dict[str, Any], inputs: set[str]) -> None:

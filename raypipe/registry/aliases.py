@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Annotated
 from uuid import uuid4
+
+from pydantic import Field
 
 from raypipe.errors import (
     AliasMoved,
@@ -29,10 +32,13 @@ MAX_TRIES = 5
 """Writes tried when storage does not say whether the last one landed."""
 
 
+Number = Annotated[int, Field(ge=1, lt=10**18)]
+
+
 class AliasMove(Record):
     """One move of an alias."""
 
-    version: int
+    version: Number
     nonce: str
     """Names this move; no two moves share it."""
     moved_at: str
@@ -44,14 +50,14 @@ class Alias(Record):
 
     model: str
     name: str
-    version: int
+    version: Number
     nonce: str
     """Names the move that led here; what `expect` is compared by."""
     moved_at: str
     """UTC, ISO 8601."""
     history: tuple[AliasMove, ...]
     """The last moves, oldest first; the last one led here."""
-    previous: tuple[int, ...] = ()
+    previous: tuple[Number, ...] = ()
     """Versions a rollback goes to, the next one last; a rollback takes its version off, so two go back two."""
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raypipe.errors import DocumentError, ObjectMissing, RegistryError, StoreError
+from raypipe.errors import DocumentError, ObjectMissing, RegistryError, SpecError, StoreError
 from raypipe.records import ArtifactRef, ModelVersion, Record
 from raypipe.registry.aliases import Alias, Aliases
 from raypipe.storage import Store, layout
@@ -17,8 +17,9 @@ from raypipe.storage.publish import read_published
 
 DEFAULT_ALIAS = "champion"
 
-_NUMBER = re.compile(r"[1-9][0-9]*")
-"""How a version number is written, and not `01` or digits of other scripts: one version has one name."""
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+"""How a version number is written, and not `01` or digits of other scripts: one version has one name. A longer one was
+never given out, and Python refuses to read thousands of digits."""
 
 
 class TakenNumber(Record):
@@ -46,10 +47,11 @@ class Listed:
 
 
 def list_models(store: Store) -> list[str]:
-    """Names of all models that have a version, sorted."""
+    """Names of all models that have a version, sorted; folders that no model can be named after are none."""
     prefix = f"{layout.models()}/"
     parts = [info.key.removeprefix(prefix).split("/") for info in store.list(layout.models())]
-    return sorted({part[0] for part in parts if part[1:2] == ["versions"] and part[-1] == "version.json"})
+    names = {part[0] for part in parts if part[1:2] == ["versions"] and part[-1] == "version.json"}
+    return sorted(name for name in names if _is_name(name))
 
 
 def version_numbers(store: Store, model: str) -> list[int]:
@@ -206,7 +208,9 @@ def _check_identity(store: Store, version: ModelVersion, model: str, number: int
     if taken is None and not sealed:
         return  # both began at the same time: an older raypipe registered it
     digest = version.artifact.digest
-    if version.artifact != ArtifactRef(key=layout.model_artifact(model, digest), digest=digest):
+    if not _is_name(digest[:32]) or version.artifact != ArtifactRef(
+        key=layout.model_artifact(model, digest), digest=digest
+    ):
         raise RegistryError(f"{where}: its artifact is {version.artifact.key}, not that of its digest {digest[:12]}")
     if (version.evaluation.artifact.digest, version.evaluation.dataset) != (digest, version.dataset):
         raise RegistryError(f"{where}: its evaluation is that of another model or dataset")
@@ -223,6 +227,14 @@ def _check_identity(store: Store, version: ModelVersion, model: str, number: int
             f"{version.run_id}{'' if sealed else ', without a digest'}",
             "restore the object from a backup or an older bucket version, and find out who wrote it",
         )
+
+
+def _is_name(text: str) -> bool:
+    try:
+        layout.name(text)
+    except SpecError:
+        return False
+    return True
 
 
 def _pointed_at(store: Store, alias: Alias) -> ModelVersion:

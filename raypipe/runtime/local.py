@@ -87,6 +87,8 @@ def _write_token(folder: Path) -> bool:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
+        if path.stat().st_mode & 0o077:  # Ray's own command makes it so, and every user here may reach the ports
+            path.chmod(0o600)
         return path.stat().st_size > 0 and os.access(path, os.R_OK)
     except OSError:  # a home that cannot be written, or is not there
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from raypipe.errors import ClusterError
+from raypipe.errors import ClusterError, SpecError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -32,16 +32,21 @@ def check_answers(address: str) -> None:
         address: `host:port` or `ray://host:port`; what is neither is left to Ray.
     Raises:
         ClusterError: with the reason.
+        SpecError: there is no such port or host name.
     """
     host, port = _split(address.removeprefix("ray://"))
     if port is None:
         return
+    if not 0 < port < 2**16:  # a resolver takes a larger one modulo 65,536, and reaches another program
+        raise SpecError(f"the cluster's address {address[:80]}: ports go from 1 to 65535", HINT)
     try:
         with socket.create_connection((host, port), TOUCH_TIMEOUT_S) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
                 _check_greeting(connection, address)
     except TimeoutError:
         raise ClusterError(f"no Ray cluster answers at {address} within {TOUCH_TIMEOUT_S:g} s", HINT) from None
+    except UnicodeError:
+        raise SpecError(f"the cluster's address {address[:80]} has no host name", HINT) from None
     except OSError as error:
         raise ClusterError(f"no Ray cluster answers at {address}: {error.strerror or error}", HINT) from None
 
@@ -65,4 +70,4 @@ def _split(address: str) -> tuple[str, int | None]:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or "/" in host:
         return address, None
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), int(port[:9])

@@ -91,13 +91,16 @@ def _socket(section: str, line: str) -> str:
 def main(arguments: list[str]) -> None:
     """Become HAProxy with the checked file; ends with a message on stderr, which Ray tells, where it is unknown."""
     binary, *rest = arguments
+    # HAProxy reads every file that -f names or that stands after `--`; -C says where these are looked for.
+    if rest.count("-f") != 1 or rest[-1] == "-f" or {"--", "-C"} & set(rest):
+        sys.exit(f"raypipe does not start HAProxy: it needs one file, after -f, in {rest}")
     place = rest.index("-f") + 1
     config = rest[place]
     checked = f"{config}.checked"
     try:
         with open(config, encoding="utf-8") as file:
             text = closed_to_others(file.read())
-    except UnknownConfigError as error:
+    except (UnknownConfigError, OSError, UnicodeDecodeError) as error:
         sys.exit(f"raypipe does not start HAProxy with {config}: {error}")
     handle = os.open(f"{checked}.{os.getpid()}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from raypipe.errors import SpecError, masked
 
@@ -31,7 +32,7 @@ def check_address(address: str) -> None:
     scheme, separator, rest = address.partition("://")
     if not separator:
         return
-    netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    netloc = unquote(re.split(r"[/?#]", rest, maxsplit=1)[0])
     is_key = scheme.lower() == "s3" and ":" in netloc  # no bucket's name holds one
     if "@" in netloc or is_key or masked(address, queries=False) != address:
         raise ValueError(
@@ -65,4 +66,6 @@ def refuse_userinfo(option: str, address: str) -> None:
 def _without(scheme: str, rest: str) -> str:
     """The address without anything that may be secret."""
     shown = rest.rpartition("@")[2].partition("?")[0]
-    return f"{scheme}://..." if ":" in shown.partition("/")[0] and scheme.lower() == "s3" else f"{scheme}://{shown}"
+    netloc = shown.partition("/")[0]
+    hides = "%" in netloc or (":" in netloc and scheme.lower() == "s3")
+    return f"{scheme}://..." if hides else f"{scheme}://{shown}"

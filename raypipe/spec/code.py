@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +17,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 
 from raypipe.errors import SpecError
-from raypipe.spec.functions import Functions
+from raypipe.spec.functions import RESERVED, Functions
 
 ALLOW_MODULES = "RAYPIPE_ALLOW_MODULES"
 """Variable with the installed modules that `model.path` may name, joined by commas; `--allow-module` adds to it."""
-
-RESERVED = frozenset({*sys.stdlib_module_names, "__main__", "raypipe"})
-"""First parts of module names that mean what runs already."""
 
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -160,12 +156,12 @@ def _missing(path: str, code_dir: Path | None) -> SpecError:
 
 
 def _below(path: str, name: str, code_dir: Path) -> Path | None:
-    """The module's file in the caller's folder."""
+    """The module's file in the caller's folder; a name that no file can have names none (`Path.is_file` raises)."""
     stem = code_dir / name.replace(".", "/")
     candidates = [stem.with_name(f"{stem.name}.py")]
     if not path.partition(":")[0].endswith(".py"):
         candidates.insert(0, stem / "__init__.py")  # a package goes before a module, as for Python
-    return next((file for file in candidates if file.is_file()), None)
+    return next((file for file in candidates if os.path.isfile(file)), None)
 
 
 def _installed_file(name: str) -> Path | None:
@@ -229,7 +225,7 @@ def _imported(source: bytes, file: Path, root: Path) -> Iterator[Path]:
             here = start
             for part in name.split("."):
                 candidates = (here / f"{part}.py", here / part / "__init__.py")
-                yield from (candidate for candidate in candidates if candidate.is_file())
+                yield from (candidate for candidate in candidates if os.path.isfile(candidate))
                 here = here / part
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from raypipe.errors import SpecError, did_you_mean
+
+RESERVED = frozenset({*sys.stdlib_module_names, "__main__", "raypipe"})
+"""First parts of module names that mean what runs already, whatever files of these names lie in the folder."""
 
 Binding = (
     ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom
@@ -77,16 +81,16 @@ class Functions:
         if isinstance(node, ast.Import):
             return next(a.name for a in node.names if (a.asname or a.name.partition(".")[0]) == name)
         if isinstance(node, ast.Assign | ast.AnnAssign):
-            value = node.value
-            while isinstance(value, ast.Attribute):
-                value = value.value
-            if isinstance(value, ast.Name):  # another name for something: what matters is what that is
-                is_builtin = hasattr(builtins, value.id)
-                return self._foreign(file, value.id, seen, path) or ("builtins" if is_builtin else None)
+            for value in _aliased(node.value):  # another name for something: what matters is what that is
+                origin = self._foreign(file, value, seen, path)
+                if origin or (origin == "" and hasattr(builtins, value)):
+                    return origin or "builtins"
         return None
 
     def _target(self, node: ast.ImportFrom, file: str) -> str | None:
         """The file that `from .module import name` reads the name from, where it is one of ours."""
+        if not node.level and (node.module or "").partition(".")[0] in RESERVED:
+            return None
         folder = PurePosixPath(file).parent
         for _ in range(node.level - 1):
             folder = folder.parent
@@ -128,6 +132,23 @@ def _bound(tree: ast.Module) -> dict[str, list[Binding]]:
         for name in names:
             found.setdefault(name, []).append(node)
     return found
+
+
+def _aliased(value: ast.expr | None) -> Iterator[str]:
+    """Names of which one is, or holds, what an expression gives; what a call gives was made by this file."""
+    if isinstance(value, ast.Name):
+        yield value.id
+    parts: list[ast.expr | None] = []
+    if isinstance(value, ast.Attribute | ast.Subscript | ast.Starred | ast.NamedExpr):
+        parts = [value.value]
+    elif isinstance(value, ast.IfExp):
+        parts = [value.body, value.orelse]
+    elif isinstance(value, ast.BoolOp | ast.Dict):
+        parts = [*value.values]
+    elif isinstance(value, ast.Tuple | ast.List | ast.Set):
+        parts = [*value.elts]
+    for part in parts:
+        yield from _aliased(part)
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:

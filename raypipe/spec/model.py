@@ -44,9 +44,11 @@ class CnnModel(Spec):
 
 IMPORT_PATTERN = r"^((\./)?[\w-]+(/[\w-]+)*\.py|[\w-]+(\.[\w-]+)*):[A-Za-z_]\w*$"
 
+MAX_PATH_CHARS = 500
+
 
 def _check_path(path: str) -> str:
-    if re.fullmatch(IMPORT_PATTERN, path):
+    if len(path) <= MAX_PATH_CHARS and re.fullmatch(IMPORT_PATTERN, path):
         return path
     raise ValueError(
         f"found {path[:80]!r}; must be model.py:build or nets/model.py:build, from the pipeline file's folder "

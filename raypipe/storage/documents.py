@@ -107,7 +107,7 @@ def read_mapping(store: Store, key: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(unseal(store.uri, key, store.read(key)))
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise DocumentError(f"{store.uri}/{key} is damaged: not a JSON mapping", RESTORE)

@@ -31,10 +31,15 @@ def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> 
     if not callable(function):
         raise ModelError(f"model.path: {spec.path} names no function of that module")
     offered = {"input_shape": input_shape, "num_outputs": num_outputs}
-    named = inspect.signature(function).parameters
-    arguments = {**{k: v for k, v in offered.items() if k in named}, **spec.args}
     try:
-        inspect.signature(function).bind(**arguments)
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:  # a class that takes over how a type of Python's own is called
+        raise ModelError(
+            f"model.path: {spec.path} does not tell its parameters: {error}", "name a function that returns the network"
+        ) from None
+    arguments = {**{k: v for k, v in offered.items() if k in signature.parameters}, **spec.args}
+    try:
+        signature.bind(**arguments)
     except TypeError as error:
         raise ModelError(
             f"model.path: {spec.path} cannot be called with {sorted(arguments)}: {error}",

@@ -199,3 +199,19 @@ def test_traceback_of_a_chain_is_masked_on_the_screen_and_in_its_file(
         log = Path(answer.stderr.partition("the traceback is in ")[2].partition(";")[0])
         assert "http://proxy:3128 refused" in log.read_text() and SECRET not in log.read_text()
     assert SECRET in "".join(traceback.format_exception(error))  # what was masked
+
+
+@pytest.mark.parametrize(
+    "store", [f"s3://AKIA%3A{SECRET}%40bucket/p", f"s3://AKIA%3a{SECRET}", f"https://u:{SECRET}%40h/"]
+)
+def test_address_in_percent_encoding_is_refused_too(store: str):
+    with pytest.raises(ValueError, match="user name or password") as caught:
+        check_address(store)
+    assert SECRET not in str(caught.value)
+    assert "%40" not in store or SECRET not in masked(f"no answer from {store}, tried 3 times")
+
+
+@pytest.mark.parametrize("text", ["a." * 100_000, "a:/" * 10_000, "x:/y:z" * 3_000, "http://" * 3_000])
+@pytest.mark.parametrize("more", ["", "@ ", "%40 ? "])
+def test_masking_long_texts_does_not_cost_the_square_of_their_length(text: str, more: str):
+    assert masked(more + text) == more + text  # pytest's time-out is the bar: the first took minutes

@@ -103,6 +103,7 @@ def test_build_model_two_folders_with_a_helper_of_one_name_each_gets_its_own(
         ("build = 3", "model.py:build", "names no function of that module"),
         ("def build(hidden): ...", "model.py:build", r"cannot be called with \[\]: missing a required argument"),
         ("def build(): return 'text'", "model.py:build", "returned str; it must return a torch.nn.Module"),
+        ("class build(dict): ...", "model.py:build", "does not tell its parameters: no signature found"),
         ("def build(): raise KeyError('boom')", "model.py:build", "failed with .*KeyError: 'boom'"),
         ("def build(): return len(3)", "model.py:build", "failed with .*TypeError: object of type 'int'"),
         ("raise SystemExit(3)\ndef build(): ...", "model.py:build", "failed while being imported: SystemExit: 3"),

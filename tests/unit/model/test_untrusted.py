@@ -217,3 +217,11 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 def _not_reached(*args: Any, **kwargs: Any) -> Any:
     raise AssertionError("reached")
+
+
+def test_shapes_of_a_million_sizes_and_thousands_of_digits_are_told_in_short():
+    with pytest.raises(ArtifactError) as caught:
+        untrusted.check_weights({"w": (1,) * 10**6}, {"w": torch.zeros(2)})
+    assert caught.value.message.endswith("w is [1, 1, 1, 1, 1, 1, 1, 1, ...], not [2]")
+    with pytest.raises(ArtifactError, match=r"has shape \[more than 10\^12\]"):
+        untrusted.check_shape("x", [10**5000])

@@ -8,10 +8,19 @@ from collections.abc import Callable
 import pytest
 
 from raypipe.errors import RegistryError
-from raypipe.records import ModelVersion
+from raypipe.records import ArtifactRef, ModelVersion
 from raypipe.registry.aliases import Aliases
 from raypipe.registry.stage import register
-from raypipe.registry.versions import TakenNumber, check_artifact, get, list_versions, promote, resolve, rollback
+from raypipe.registry.versions import (
+    TakenNumber,
+    check_artifact,
+    get,
+    list_models,
+    list_versions,
+    promote,
+    resolve,
+    rollback,
+)
 from raypipe.spec.registry import RegistrySpec
 from raypipe.storage import Store, layout
 from raypipe.storage.documents import write_document
@@ -216,3 +225,31 @@ def damage_weights(store: Store, version: ModelVersion) -> None:
     data = bytearray(store.read(key))
     data[-1] ^= 1
     store.write(key, bytes(data))
+
+
+@pytest.mark.parametrize("digest", ["", "../x", "A" * 64, "a" * 30 + ".."])
+def test_digest_that_cannot_name_an_artifact_does_not_stop_the_list(store: MemoryStore, digest: str):
+    forge(store, artifact=ArtifactRef(key="a", digest=digest))
+    listed = list_versions(store, "digits")
+    assert [each.version is None for each in listed] == [True, False, False]
+    assert "its artifact is a, not that of its digest" in listed[0].problem
+
+
+def test_folder_that_no_model_can_be_named_after_is_no_model(store: MemoryStore):
+    store.write("models/Foo Bar/versions/1/version.json", b"{}")
+    assert list_models(store) == ["digits"]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "9" * 30, "9" * 4000])
+def test_alias_at_a_number_that_was_never_given_out_is_damaged(store: MemoryStore, number: str):
+    key = layout.alias("digits", "champion")
+    forged = f'"model":"digits","name":"champion","version":{number},"nonce":"x","moved_at":"","history":[]'
+    store.write(key, f"{{{forged}}}".encode())
+    with pytest.raises(RegistryError, match="is damaged: not a readable Alias"):
+        resolve(store, "digits")
+    assert "is damaged" in Aliases(store, "digits").listed()[0].problem
+
+
+def test_number_of_thousands_of_digits_names_no_version(store: MemoryStore):
+    with pytest.raises(RegistryError, match="names no version"):
+        resolve(store, f"digits@{'9' * 5000}")

@@ -44,3 +44,13 @@ def test_token_of_the_user_is_made_once_and_used(tmp_path: Path, monkeypatch: py
     token = tmp_path / ".ray" / "auth_token"
     assert len(token.read_text()) == 64 and stat.S_IMODE(token.stat().st_mode) == 0o600
     assert not (tmp_path / "unused").exists()
+
+
+def test_token_that_others_could_read_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("t" * 64)  # as Ray's own command makes it
+    token.chmod(0o644)
+    with local.ensure_token(tmp_path / "unused"):
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600 and token.read_text() == "t" * 64

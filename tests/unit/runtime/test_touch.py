@@ -11,7 +11,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from raypipe.errors import ClusterError
+from raypipe.errors import ClusterError, SpecError
 from raypipe.runtime import touch
 from raypipe.runtime.connect import connect
 from raypipe.runtime.resources import Demand
@@ -74,3 +74,19 @@ def test_what_is_no_address_is_left_to_ray():
 @pytest.mark.parametrize(("address", "answer"), [("127.0.0.1:1", True), ("[::1]:1", True), ("10.0.0.1:1", False)])
 def test_loopback_addresses_are_known(address: str, answer: bool):
     assert is_loopback(address) is answer
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:75536", "ports go from 1 to 65535"),
+        ("127.0.0.1:0", "ports go from 1 to 65535"),
+        (f"127.0.0.1:{'9' * 5000}", "ports go from 1 to 65535"),
+        ("a..b:80", "has no host name"),
+        (f"{'a' * 300}:80", "has no host name"),
+    ],
+)
+def test_address_that_names_nothing_is_the_users_mistake(address: str, said: str):
+    with pytest.raises(SpecError, match=said) as raised:
+        check_answers(address)
+    assert len(raised.value.message) < 200

@@ -100,3 +100,28 @@ def test_refusal_reaches_ray_on_stderr_and_starts_nothing(tmp_path: Path):
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "unknown address to listen on, in listen all" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["-v"],
+        ["-db", "-f"],
+        ["-db", "-f", "a.cfg", "-f", "b.cfg"],
+        ["-db", "-f", "a.cfg", "--", "b.cfg"],
+        ["-db", "-f", "a.cfg", "-C", "/"],
+        ["-db", "-f", "not-there.cfg"],
+    ],
+)
+def test_other_arguments_than_rays_start_nothing(tmp_path: Path, arguments: list[str]):
+    written_by_ray(tmp_path).rename(tmp_path / "a.cfg")
+    ended = subprocess.run(
+        [sys.executable, launcher.__file__, "/bin/echo", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("raypipe does not start HAProxy") and "Traceback" not in ended.stderr

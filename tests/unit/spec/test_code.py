@@ -146,12 +146,17 @@ def test_installed_module_is_not_reached_through_a_folder_above_it(tmp_path: Pat
         ),
         ("from helpers import biuld\n", "'biuld' is not written in model.py, which imports it from 'os'"),
         ("from helpers import *\n", "'biuld' is not written in model.py, which imports it from 'os'"),
+        ("import os, math\nbiuld = os.system if math else math.sin\n", "imports it from 'os'"),
+        ("import os\nx, biuld = 1, os.system\n", "imports it from 'os'"),
+        ("import os\nALL = {'a': os.system}\nbiuld = ALL['a']\n", "imports it from 'os'"),
+        ("import os\nbiuld = None or os.system\n", "imports it from 'os'"),
+        ("from select import biuld\n", "imports it from 'select'"),
         ("def build(:\n", "model.py line 1 is no Python"),
         ("x = 1\n", "model.py has no function or class 'biuld'"),
     ],
 )
 def test_function_is_sought_in_the_syntax_tree(tmp_path: Path, source: str, said: str):
-    write_sources(tmp_path, model=source, helpers="from os import system as biuld\n")
+    write_sources(tmp_path, model=source, helpers="from os import system as biuld\n", select="def biuld(): ...\n")
     assert said in problem(tmp_path, "model.py:biuld").message
 
 
@@ -163,6 +168,8 @@ def test_function_is_sought_in_the_syntax_tree(tmp_path: Path, source: str, said
         "build = lambda: None\n",
         "import functools\nbuild = functools.partial(dict)\n",
         "def make(): ...\nbuild = make\n",
+        "def make(): ...\nALL = {'a': make}\nbuild = ALL['a'] if ALL else make\n",
+        "def open(): ...\nbuild = open\n",
         "if True:\n    def build(): ...\n",
         "from helpers import build\n",
         "from helpers import make as build\n",
@@ -184,3 +191,13 @@ def test_function_imported_from_an_allowed_module_is_taken(tmp_path: Path, monke
     assert problem(tmp_path, "model.py:load").hint.endswith("--allow-module torch.hub")
     monkeypatch.setenv(ALLOW_MODULES, "torch.hub")
     find_module("model.py:load", tmp_path).check_function()
+
+
+def test_name_that_no_file_can_have_is_told_as_missing(tmp_path: Path):
+    assert "does not exist" in problem(tmp_path, f"{'a' * 300}.py:build").message
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("PATH", f"{'a/' * 5000}b.py:build"))
+    with pytest.raises(SpecError, match=r"must be model\.py:build") as caught:
+        load_pipeline(tmp_path / "p.yaml")
+    assert len(caught.value.message) < 1000
+    write_sources(tmp_path, model=f"import {'a' * 300}\ndef build(): ...\n")
+    assert find_module("model.py:build", tmp_path).needed == {"model.py"}

@@ -105,3 +105,10 @@ def test_random_damage_of_many_bytes_is_refused(store: MemoryStore):
         changed = data[:start] + draw.randbytes(8) + data[start + 8 :]
         with pytest.raises(DocumentError, match="is damaged"):
             parse(store, KEY, changed, EvaluationReport)
+
+
+@pytest.mark.parametrize("data", [b'{"a":' + b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}"], ids=["deep", "digits"])
+def test_document_that_python_cannot_read_is_damaged(store: MemoryStore, data: bytes):
+    store.write("a.json", data)
+    with pytest.raises(DocumentError, match="is damaged: not a JSON mapping"):
+        read_mapping(store, "a.json")
