@@ -219,10 +219,14 @@ def test_pipeline_bucket_that_does_not_exist_exits_2(file: Path, request: pytest
 def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(
     file: Path, run_before: dict[str, Any], free_port: int
 ):
+    # As in a container with any user id: no home, no folder of its own for temporary files, and a token all the same.
+    env = {**os.environ, "HOME": "/dev/null/home", "TMPDIR": "/nowhere", "RAY_AUTH_MODE": "token"}
     words = [sys.executable, "-m", "raypipe", "run", str(file), "--json", "--set", f"serve.port={free_port}"]
     errors = file.parent / "stderr"
     with errors.open("w") as stderr:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True, env=env
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, errors.read_text()
@@ -232,7 +236,8 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(
     assert answer.json()["predictions"][0]["label"] == endpoint["answer"]["predictions"][0]["label"]
 
     # Its own process: this one may be on the session's Ray.
-    found = subprocess.run([*words[:3], "status", "--json"], capture_output=True, text=True, timeout=90, check=True)
+    asking = [*words[:3], "status", "--json"]
+    found = subprocess.run(asking, capture_output=True, text=True, timeout=90, check=True, env=env)
     (served,) = json.loads(found.stdout)
     assert (served["name"], served["state"], served["version"]) == ("flowers", "RUNNING", 1)
     busy = raypipe("run", file, "--set", f"serve.port={free_port}")
