@@ -8,7 +8,8 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# pip, with every wheel's SHA-256 checked; its argument names the extras
+INSTALL := $(BIN)/python .ci/install.py
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 BENCH := .venv/.installed-bench
@@ -44,15 +45,15 @@ $(BIN)/python:
 	"$$python" -m venv .venv
 
 $(RUN): $(PINS) | $(BIN)/python
-	$(PIP) -e .
+	$(INSTALL)
 	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
-	$(PIP) -e '.[dev]'
+	$(INSTALL) dev
 	@touch $(RUN) $@
 
 $(BENCH): $(PINS) | $(BIN)/python
-	$(PIP) -e '.[dev,bench,keras]'
+	$(INSTALL) dev,bench,keras
 	@touch $(RUN) $(DEV) $@
 
 # --- running ---------------------------------------------------------------------------------------------------------

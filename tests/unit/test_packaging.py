@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import importlib.util
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -95,6 +99,138 @@ def test_constraints_pin_no_package_twice(python: str):
 def test_constraints_hold_plain_pins_without_build_tags_or_addresses():
     plain = re.compile(r'[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*(; python_version (<|>=) "3\.\d+")?')
     assert [line for line in constraint_lines() if not plain.fullmatch(line)] == []
+
+
+# --- every wheel is checked before anything of it runs (.ci/install.py) ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def installer() -> ModuleType:
+    """The program `make install` runs, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("installer", ROOT / ".ci" / "install.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_pin_lists_the_hash_of_a_wheel(installer: ModuleType):
+    hashes = installer.listed_hashes((ROOT / "constraints.txt").read_text())
+    pins = [Requirement(line) for line in constraint_lines()]
+    assert [str(pin) for pin in pins if not hashes[installer.key(pin.name, str(pin.specifier)[2:])]] == []
+    assert [pin for pin, wheels in hashes.items() if not wheels] == []  # the `#: ` lines too
+
+
+def test_torch_lists_its_cpu_build_beside_the_public_wheels(installer: ModuleType):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    torch = lines.index(next(line for line in lines if line.startswith("torch==")))
+    by_hand = [line for line in lines[torch + 1 :] if (wheel := installer.HASH.fullmatch(line)) and wheel["why"]]
+    assert len(by_hand) == 1 and "CPU build" in by_hand[0]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_builds_raypipe_is_pinned(python: str):
+    pins = pins_on(python)
+    build = {"hatchling", "editables", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
+    assert {name for name in build if len(pins.get(name, [])) != 1} == set()
+
+
+def test_makefile_installs_through_the_hash_checking_program_only():
+    recipes = re.findall(r"^\t(.*(?:INSTALL|pip install).*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert [recipe for recipe in recipes if "$(INSTALL)" in recipe] == [
+        "$(INSTALL)",
+        "$(INSTALL) dev",
+        "$(INSTALL) dev,bench,keras",
+    ]
+    assert [recipe for recipe in recipes if "pip" in recipe] == []
+
+
+def tiny_wheel(folder: Path, code: str) -> Path:
+    """A wheel of the package `checked` 1.0 that holds one module."""
+    wheel = folder / "checked-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("checked.py", code)
+        archive.writestr("checked-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: checked\nVersion: 1.0\n")
+        archive.writestr(
+            "checked-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("checked-1.0.dist-info/RECORD", "")
+    return wheel
+
+
+def run_installer(installer: ModuleType, monkeypatch: pytest.MonkeyPatch, wheel: Path, constraints: str) -> Path:
+    """Install `checked` with the real pip, from the wheel's folder and nowhere else; returns where it would lie."""
+    target = wheel.parent / "site"
+    (wheel.parent / "constraints.txt").write_text(constraints)
+    monkeypatch.setattr(installer, "CONSTRAINTS", wheel.parent / "constraints.txt")
+    for name, value in {
+        "NO_INDEX": "1",
+        "FIND_LINKS": str(wheel.parent),
+        "TARGET": str(target),
+        "CONFIG_FILE": "/dev/null",
+    }.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    installer.install("checked")
+    return target / "checked.py"
+
+
+def test_wheel_whose_hash_is_listed_is_installed(
+    installer: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    wheel = tiny_wheel(tmp_path, "answer = 42")
+    listed = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    installed = run_installer(installer, monkeypatch, wheel, f"checked==1.0\n#   sha256:{listed}\n")
+    assert installed.read_text() == "answer = 42"
+
+
+def test_wheel_that_was_tampered_with_is_refused(
+    installer: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    wheel = tiny_wheel(tmp_path, "answer = 42")
+    listed = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    tiny_wheel(tmp_path, "answer = 43")
+    with pytest.raises(SystemExit) as ended:
+        run_installer(installer, monkeypatch, wheel, f"checked==1.0\n#   sha256:{listed}\n")
+    assert ended.value.code == 1
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
+    assert not (tmp_path / "site").exists()
+
+
+def test_package_without_a_listed_hash_is_refused_by_name(
+    installer: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    wheel = tiny_wheel(tmp_path, "answer = 42")
+    with pytest.raises(
+        SystemExit, match=r"no SHA-256 for checked==1\.0, so nothing was installed.*make the hashes anew"
+    ):
+        run_installer(installer, monkeypatch, wheel, "other==1.0\n")
+    assert not (tmp_path / "site").exists()
+
+
+def test_hashes_made_anew_are_those_of_wheels_for_our_pythons_and_keep_what_was_put_by_hand(installer: ModuleType):
+    names = {
+        "1" * 64: "a-1.0-cp312-cp312-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        "2" * 64: "a-1.0-cp39-abi3-macosx_11_0_arm64.whl",
+        "3" * 64: "a-1.0-py2.py3-none-any.whl",
+        "4" * 64: "a-1.0-cp312-cp312-musllinux_1_2_x86_64.whl",
+        "5" * 64: "a-1.0-cp313-cp313t-manylinux_2_28_aarch64.whl",
+        "6" * 64: "a-1.0-cp314-cp314-manylinux_2_28_aarch64.whl",
+        "7" * 64: "a-1.0-cp311-cp311-win_amd64.whl",
+    }
+    wheels = [{"url": f"packages/{name}", "hashes": {"sha256": digest}} for digest, name in names.items()]
+    lock = {"packages": [{"name": "a", "version": "1.0", "wheels": wheels}]}
+    by_hand = f"#   sha256:{'8' * 64} another build"
+    made = installer.with_hashes(f"# head\na==1.0\n#   sha256:{'9' * 64}\n{by_hand}\n", lock)
+    assert made.splitlines() == [
+        "# head",
+        "a==1.0",
+        *(f"#   sha256:{digit * 64}" for digit in "123"),
+        by_hand,
+    ]
+    with pytest.raises(SystemExit, match=r"lacks a pin for a==1\.0"):
+        installer.with_hashes("# head\n", lock)
+    with pytest.raises(SystemExit, match=r"no wheel for b==1\.0"):
+        installer.with_hashes("a==1.0\nb==1.0\n", lock)
 
 
 def test_version_agrees_with_the_package():
