@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ import pyarrow.fs as pafs
 from raypipe.data import disk, web
 from raypipe.data.disk import PinnedFile, open_pinned
 from raypipe.data.ranged import RangedFile
-from raypipe.errors import DataError, StoreError, did_you_mean
+from raypipe.errors import DataError, RaypipeError, StoreError, did_you_mean
 from raypipe.spec.sources import FORMAT_NAMES
 
 HASHED_BYTES = 16 * 2**20
@@ -102,7 +102,7 @@ def open_file(file: SourceFile) -> pa.NativeFile:
     """
     if file.uri.startswith(HTTP):
         return pa.BufferReader(read_bytes(file))
-    return pa.PythonFile(_opened(file), mode="r")
+    return _SourceStream(_Source(_opened(file)), mode="r")
 
 
 def open_text(file: SourceFile) -> io.IOBase | pa.NativeFile:
@@ -320,6 +320,37 @@ def _unreadable(uri: str, error: OSError) -> DataError:
 
 def _opened(file: SourceFile) -> io.IOBase:
     return _open_s3(file) if file.uri.startswith(S3) else _open_local(file)
+
+
+class _Source:
+    """A file as Arrow reads it, which keeps our own error that stopped a reading."""
+
+    def __init__(self, inner: io.IOBase) -> None:
+        self._inner: Any = inner
+        self.failure: RaypipeError | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._inner.read(size)
+        except RaypipeError as error:
+            self.failure = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _SourceStream(pa.PythonFile):
+    """Leaves its block with the error that stopped the reading: some of Arrow's decoders keep its words alone."""
+
+    def __init__(self, source: _Source, mode: str) -> None:
+        self._source = source
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        failure = self._source.failure
+        if failure is not None and isinstance(error, Exception) and not isinstance(error, RaypipeError):
+            raise failure from None
 
 
 def _open_local(file: SourceFile) -> io.BufferedReader:
