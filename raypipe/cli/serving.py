@@ -193,9 +193,9 @@ def predict_files(
     from raypipe.spec.resources import ResourceSpec
     from raypipe.storage import open_store
 
-    for option, address in (("--input", source), ("--output", output)):
+    for option, uri in (("--input", source), ("--output", output)):
         try:
-            check_address(address)  # before any other message, which would show it
+            check_address(uri)  # before any other message, which would show it
         except ValueError as error:
             raise SpecError(f"{option}: {error}") from None
     if in_job():
