@@ -108,3 +108,19 @@ def test_rollback_to_a_version_that_is_gone_exits_2_and_says_what_to_type(store:
     assert answer.exit_code == 2 and "raypipe promote digits@1 --alias champion" in answer.stderr
     assert "digits@champion -> digits@1 (was digits@3)" in answered("promote", "digits@1")
     assert "digits@champion -> digits@3 (was digits@1)" in answered("rollback", "digits")
+
+
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_predict_asks_the_cluster_that_is_named_and_no_other(
+    store: Store, tmp_path: Path, free_port: int, given: str, monkeypatch: pytest.MonkeyPatch
+):
+    rows, nobody = tmp_path / "rows.jsonl", f"127.0.0.1:{free_port}"
+    rows.write_text("{}\n")
+    words = ["predict", "digits", "--input", str(rows), "--output", str(tmp_path / "out")]
+    if given == "option":
+        words += ["--address", nobody]
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", nobody)
+    answer = runner.invoke(app, words)
+    assert answer.exit_code == 4
+    assert f":{free_port}: " in answer.stderr, "Ray calls the loopback address by the node's"
