@@ -10,7 +10,8 @@ import ray
 from raypipe.data.cutting import collect
 from raypipe.data.shards import load_rows
 from raypipe.data.stage import prepare
-from raypipe.errors import ClusterError, DataError
+from raypipe.errors import ClusterError, DataError, ObjectMissing
+from raypipe.storage import layout
 from tests.integration.tables import ADULTS, PLAIN, spec, store_files, write_csv, write_parquet
 
 pytestmark = pytest.mark.ray
@@ -131,13 +132,15 @@ def test_prepare_that_fails_leaves_a_version_alone_that_another_run_has_made_mea
     write_parquet(tmp_path / "g.parquet", [{**row, "key": row["key"] + 1000} for row in ADULTS])
     prepare(spec(tmp_path, "g.parquet", "parquet", **PLAIN), ctx)
     before = store_files(ctx.store)
-    real, asked = ctx.store.exists, []
+    record, real, asked = layout.dataset_record(made.name, made.version), ctx.store.read, []
 
-    def exists(key):
-        asked.append(key)
-        return len(asked) > 1 and real(key)  # not there when this run begins
+    def read(key):
+        if key == record and not asked:
+            asked.append(key)
+            raise ObjectMissing(f"{key} is not there when this run begins")
+        return real(key)
 
-    monkeypatch.setattr(ctx.store, "exists", exists)  # two runs that overlap, without a race
+    monkeypatch.setattr(ctx.store, "read", read)  # two runs that overlap, without a race
     with pytest.raises(DataError, match="pay"):
         prepare(spec(tmp_path, "f.parquet", "parquet", **PLAIN, **drift), ctx)
     assert store_files(ctx.store) == before
