@@ -17,7 +17,7 @@ parser.add_argument("--read", action="append", metavar="FIELD=VALUE", help="of d
 parser.add_argument("--output", required=True, help="folder or s3:// prefix")
 parser.add_argument("--workers", type=int, default=1, help="scoring processes")
 parser.add_argument("--store", help="folder or s3://bucket/prefix")
-parser.add_argument("--code", type=Path, help="folder that holds the model's own module (model.kind: import)")
+parser.add_argument("--code", type=Path, default=Path(), help="folder of the model's own module; unset: the job's own")
 args = parser.parse_args()
 
 with exit_codes():

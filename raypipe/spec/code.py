@@ -111,7 +111,8 @@ def find_module(path: str, code_dir: Path | None) -> OwnModule:
         if not is_allowed:
             raise _not_allowed(path, name)
     found = _installed_file(name)
-    if found is None:
+    by_chance = code_dir is None and found is not None and not is_installed(found.resolve())
+    if found is None or (by_chance and not is_allowed):  # a file of the folder where the process happens to run
         raise _missing(path, code_dir)
     if not is_allowed:
         raise _not_allowed(path, name)

@@ -56,6 +56,14 @@ def test_module_that_is_not_there_is_told_with_where_it_was_sought(tmp_path: Pat
         find_module("nets.large:build", tmp_path)
 
 
+def test_folder_must_be_given_though_the_module_lies_on_pythons_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_sources(tmp_path, nearby="def build(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match=r"its folder is not given") as caught:
+        find_module("nearby.py:build", None)
+    assert caught.value.hint.startswith("give --code DIR")
+
+
 def test_sources_follow_imports_below_the_folder_and_nothing_else(tmp_path: Path):
     write_sources(
         tmp_path,
