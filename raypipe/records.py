@@ -123,7 +123,7 @@ class DatasetVersion(Record):
     splits: dict[str, Split]
     """train, val, test; an empty split has 0 rows and no shards."""
     split_state: dict[str, Any] = {}
-    """Where the borders between the splits are, for kinds of split that depend on all rows; see data/split.py."""
+    """Where the borders between the splits are, for kinds of split that depend on all rows; see data/splits."""
     transforms: tuple[dict[str, Any], ...]
     """Fitted state of each transform, in order; see data/transforms.py."""
     feature_shape: tuple[int, ...]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raypipe.data import columns
+from raypipe.data.table import columns
 from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 from raypipe.spec.data import INDEX_NAME

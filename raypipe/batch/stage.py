@@ -16,8 +16,8 @@ from raypipe.batch.reading import as_learned
 from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import Claim, ParquetShards, claim, complete
 from raypipe.data.formats import FORMATS
-from raypipe.data.packing import decoded
-from raypipe.data.reading import refuse_bad
+from raypipe.data.table.marks import refuse_bad
+from raypipe.data.table.packing import decoded
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature
 from raypipe.runtime.context import RunContext

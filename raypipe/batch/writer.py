@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ray.data import Datasink
 from ray.data.datasource import WriteResult
 
-from raypipe.data.columns import tensor_values
+from raypipe.data.table.columns import tensor_values
 from raypipe.errors import DataError
 from raypipe.records import Record, Shard
 from raypipe.runtime.progress import Reporter

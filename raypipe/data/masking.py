@@ -16,10 +16,11 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data import columns
-from raypipe.data.agreement import MixedTypes
-from raypipe.data.columns import ColumnRefused
-from raypipe.data.reading import BAD, MissingColumn, require
+from raypipe.data.table import columns
+from raypipe.data.table.agreement import MixedTypes
+from raypipe.data.table.columns import ColumnRefused
+from raypipe.data.table.marks import BAD
+from raypipe.data.table.names import MissingColumn, require
 from raypipe.errors import DataError, SourceChanged, SpecError, StoreError
 from raypipe.spec.masking import MaskSpec
 

@@ -16,15 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data import columns, packing
+from raypipe.data.table import columns, packing
+from raypipe.data.table.names import ROW_ID
 from raypipe.errors import DataError
 from raypipe.records import Column, DatasetVersion, Shard, Signature
 from raypipe.storage import Store
 from raypipe.storage.publish import FileDigest, read_verified
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
-
-ROW_ID = "__row_id"
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,24 @@ from typing import Any
 
 import ray
 
-from raypipe.data import judging, leaks, masking, profile, ranges, target
-from raypipe.data.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
-from raypipe.data.cutting import Cut, collect, cut_rows
-from raypipe.data.duplicates import Duplicates, all_repeats
+from raypipe.data import masking
+from raypipe.data.checks import judging
+from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
+from raypipe.data.checks.duplicates import Duplicates, all_repeats
+from raypipe.data.checks.losses import Losses, Targets
+from raypipe.data.checks.remedies import remedies
+from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
+from raypipe.data.checks.validate import Schema, quantity_note
 from raypipe.data.formats import FORMATS
-from raypipe.data.leaks import Leaks
-from raypipe.data.losses import Losses, Targets
-from raypipe.data.ranges import Apart
-from raypipe.data.remedies import remedies
-from raypipe.data.split import SPLITS, SplitState
-from raypipe.data.storing import Stored, fit_stored, store_all
-from raypipe.data.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
-from raypipe.data.validate import Schema, quantity_note
+from raypipe.data.profile import profile
+from raypipe.data.shuffle import ranges, target
+from raypipe.data.shuffle.cutting import Cut, cut_rows
+from raypipe.data.shuffle.ranges import Apart
+from raypipe.data.shuffle.storing import Stored, fit_stored, store_all
+from raypipe.data.splits import leaks
+from raypipe.data.splits.leaks import Leaks
+from raypipe.data.splits.split import SPLITS, SplitState
+from raypipe.data.tasks import collect
 from raypipe.errors import DataError, DocumentError, ObjectMissing
 from raypipe.records import (
     DataProfile,

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from obstore.store import MemoryStore as _Memory
 
-from raypipe.data import target as targets
-from raypipe.data.fitting import fit, partials
-from raypipe.data.shards import ROW_ID, tensor_array, to_bytes
+from raypipe.data.shards import tensor_array, to_bytes
+from raypipe.data.shuffle import target as targets
+from raypipe.data.table.names import ROW_ID
 from raypipe.data.transforms import FittedTransforms
+from raypipe.data.transforms.fitting import fit, partials
 from raypipe.records import Column, DatasetVersion, Shard, Signature, Split, TargetStatistics
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress

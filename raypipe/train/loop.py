@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.data.shards import share
-from raypipe.data.target import statistics
+from raypipe.data.shuffle.target import statistics
 from raypipe.errors import CheckpointError, DigestMismatch, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact

@@ -14,8 +14,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raypipe.data import columns
 from raypipe.data.shards import encode_target, features, read_shard, share
+from raypipe.data.table import columns
 from raypipe.data.transforms import FittedTransforms
 from raypipe.model.target import to_model
 from raypipe.records import DatasetVersion, Shard, Split, TargetTransform

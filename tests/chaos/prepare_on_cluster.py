@@ -17,7 +17,8 @@ from typing import Any
 import ray
 from ray.util.state import list_tasks
 
-from raypipe.data import cutting, stage, storing
+from raypipe.data import stage
+from raypipe.data.shuffle import cutting, storing
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.spec.data import DataSpec

@@ -79,7 +79,7 @@ def test_batch_over_files_gives_every_row_once_in_order_with_the_predictors_answ
 def test_batch_over_text_that_one_file_keeps_as_a_dictionary_and_the_other_does_not(
     ctx: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("raypipe.data.reading.SMALL_BYTES", 2000)  # each file is read by a task of its own
+    monkeypatch.setattr("raypipe.data.formats.reading.SMALL_BYTES", 2000)  # each file is read by a task of its own
     model = registered(ctx)
     for i in range(2):
         pq.write_table(rows(1000, 1000 * i), tmp_path / f"{i}.parquet", use_dictionary=i == 0)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data import storing
 from raypipe.data.shards import encode_target, load_rows
+from raypipe.data.shuffle import storing
+from raypipe.data.shuffle.target import finish, part
 from raypipe.data.stage import prepare
-from raypipe.data.target import finish, part
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.records import DataProfile, DatasetVersion

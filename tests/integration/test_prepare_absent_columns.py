@@ -47,7 +47,7 @@ def test_prepare_masks_and_asks_for_a_field_that_few_lines_have_and_refuses_one_
 ):
     rows = [{**row, "age": 30, **({"note": "CANARY"} if row["key"] == 433 else {})} for row in ADULTS]
     (tmp_path / "f.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr("raypipe.data.lines.CHUNK_BYTES", 2000)
+    monkeypatch.setattr("raypipe.data.formats.lines.CHUNK_BYTES", 2000)
     where = [{"column": "note", "op": "is_null"}]
     source = {"format": "jsonl", "path": "f.jsonl", "where": where}
     fields: dict[str, Any] = {**PLAIN, "read_parallelism": parallelism}

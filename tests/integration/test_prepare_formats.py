@@ -48,7 +48,7 @@ def test_large_file_divided_between_tasks_gives_the_bytes_it_gives_whole(ray_clu
     seen = []
     for size, parallelism in [(2**30, None), (2000, 1), (2000, 2), (2000, 7), (700, 7)]:
         # Parts as small as these rows, which would else fit into one.
-        monkeypatch.setattr("raypipe.data.lines.CHUNK_BYTES", size)
+        monkeypatch.setattr("raypipe.data.formats.lines.CHUNK_BYTES", size)
         monkeypatch.setattr("raypipe.data.formats.parquet.BLOCK_BYTES", size)
         store = open_store(str(tmp_path / f"store-{size}-{parallelism}"))
         prepare(spec(tmp_path, source=source, read_parallelism=parallelism), run_context(store))

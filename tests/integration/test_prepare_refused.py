@@ -7,9 +7,9 @@ import os
 import pytest
 import ray
 
-from raypipe.data.cutting import collect
 from raypipe.data.shards import load_rows
 from raypipe.data.stage import prepare
+from raypipe.data.tasks import collect
 from raypipe.errors import ClusterError, DataError, ObjectMissing
 from raypipe.storage import layout
 from tests.integration.tables import ADULTS, PLAIN, spec, store_files, write_csv, write_parquet

@@ -14,10 +14,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data import lines, ranged
-from raypipe.data.files import find, open_file, read_bytes
-from raypipe.data.formats import arrow, csv, parquet
-from raypipe.data.reading import FileRange
+from raypipe.data.formats import arrow, csv, lines, parquet
+from raypipe.data.formats.reading import FileRange
+from raypipe.data.sources import ranged
+from raypipe.data.sources.files import find, open_file, read_bytes
 from raypipe.errors import DataError, SourceChanged, StoreAccessError
 from raypipe.spec.sources import ArrowSource, CsvSource, ParquetSource
 from raypipe.testing.faults import ThrottlingProxy

@@ -15,25 +15,12 @@ import pyarrow.compute
 import pyarrow.csv as pacsv
 import ray.data
 
-from raypipe.data.agreement import MixedSource
-from raypipe.data.files import SourceFile, find
-from raypipe.data.lines import Chunk, RowReader, ranges
-from raypipe.data.reading import (
-    NO_MASKING,
-    FileRange,
-    Masking,
-    MissingColumn,
-    as_range,
-    needed,
-    read_files,
-    readable,
-    require,
-    unusable_names,
-    usable,
-    with_bad,
-    with_left_out,
-    with_zeros,
-)
+from raypipe.data.formats.lines import Chunk, RowReader, ranges
+from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
+from raypipe.data.sources.files import SourceFile, find
+from raypipe.data.table.agreement import MixedSource
+from raypipe.data.table.marks import with_bad, with_left_out, with_zeros
+from raypipe.data.table.names import MissingColumn, needed, require, unusable_names, usable
 from raypipe.errors import DataError
 from raypipe.spec.sources import CsvSource
 

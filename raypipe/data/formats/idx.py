@@ -15,8 +15,8 @@ import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.files import SourceFile, find, read_bytes
-from raypipe.data.reading import NO_MASKING, Masking, read_files
+from raypipe.data.formats.reading import NO_MASKING, Masking, read_files
+from raypipe.data.sources.files import SourceFile, find, read_bytes
 from raypipe.errors import DataError
 from raypipe.spec.sources import IdxSource
 

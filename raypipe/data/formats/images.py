@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from raypipe.data import folders
-from raypipe.data.files import SourceFile
-from raypipe.data.reading import NO_MASKING, Masking
+from raypipe.data.formats import folders
+from raypipe.data.formats.reading import NO_MASKING, Masking
+from raypipe.data.sources.files import SourceFile
 from raypipe.errors import DataError
 from raypipe.spec.sources import ImagesSource
 

@@ -17,21 +17,12 @@ import pyarrow.compute
 import pyarrow.json as pajson
 import ray.data
 
-from raypipe.data import columns
-from raypipe.data.files import SourceFile, find
-from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
-from raypipe.data.reading import (
-    ABSENT_KEY,
-    NO_MASKING,
-    FileRange,
-    Masking,
-    as_range,
-    needed,
-    read_files,
-    readable,
-    refuse_names,
-    with_bad,
-)
+from raypipe.data.formats.lines import Chunk, RowReader, line_ends, ranges
+from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
+from raypipe.data.sources.files import SourceFile, find
+from raypipe.data.table import columns
+from raypipe.data.table.marks import ABSENT_KEY, with_bad
+from raypipe.data.table.names import needed, refuse_names
 from raypipe.errors import DataError
 from raypipe.spec.sources import JsonlSource
 

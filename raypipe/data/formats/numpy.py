@@ -17,8 +17,9 @@ import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.files import SourceFile, find, open_file
-from raypipe.data.reading import BLOCK_BYTES, NO_MASKING, Masking, needed, read_files, readable, unusable_names, usable
+from raypipe.data.formats.reading import BLOCK_BYTES, NO_MASKING, Masking, read_files, readable
+from raypipe.data.sources.files import SourceFile, find, open_file
+from raypipe.data.table.names import needed, unusable_names, usable
 from raypipe.errors import DataError
 from raypipe.spec.sources import NumpySource
 

@@ -10,21 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from raypipe.data.files import HTTP, SourceFile, find, open_file
-from raypipe.data.reading import (
-    BLOCK_BYTES,
-    NO_MASKING,
-    FileRange,
-    Masking,
-    as_range,
-    needed,
-    read_files,
-    readable,
-    unusable_columns,
-    usable,
-    with_left_out,
-)
-from raypipe.data.selecting import may_meet
+from raypipe.data.formats.reading import BLOCK_BYTES, NO_MASKING, FileRange, Masking, as_range, read_files, readable
+from raypipe.data.formats.selecting import may_meet
+from raypipe.data.sources.files import HTTP, SourceFile, find, open_file
+from raypipe.data.table.marks import with_left_out
+from raypipe.data.table.names import needed, unusable_columns, usable
 from raypipe.spec.sources import Condition, ParquetSource
 
 SUFFIXES = (".parquet", ".pq")

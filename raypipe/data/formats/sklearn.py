@@ -11,8 +11,8 @@ import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.files import SourceFile
-from raypipe.data.reading import NO_MASKING, Masking, read_group
+from raypipe.data.formats.reading import NO_MASKING, Masking, read_group
+from raypipe.data.sources.files import SourceFile
 from raypipe.spec.sources import SklearnSource
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from raypipe.data.files import SourceFile, find, open_text
-from raypipe.data.lines import Chunk, RowReader, line_ends, ranges
-from raypipe.data.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable, with_bad
+from raypipe.data.formats.lines import Chunk, RowReader, line_ends, ranges
+from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
+from raypipe.data.sources.files import SourceFile, find, open_text
+from raypipe.data.table.marks import with_bad
 from raypipe.spec.sources import TextSource
 
 SUFFIXES = (".txt", ".txt.gz", ".md", ".text")

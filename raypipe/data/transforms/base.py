@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.problems import NeedsNumbers
+from raypipe.data.table.problems import NeedsNumbers
 from raypipe.errors import DataError
 from raypipe.records import Column
 

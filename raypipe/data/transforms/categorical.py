@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.hashing import row_ids
+from raypipe.data.table.hashing import row_ids
 from raypipe.data.transforms.base import (
     Fitted,
     Kind,

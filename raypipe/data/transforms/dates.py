@@ -10,16 +10,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.transforms.base import (
-    Kind,
-    Values,
-    first,
-    need_filled,
-    need_single,
-    numbers,
-    pc,
-    refuse_missing,
-)
+from raypipe.data.transforms.base import Kind, Values, first, need_filled, need_single, numbers, pc, refuse_missing
 from raypipe.data.transforms.units import EPOCH, SPELLED, likely_unit, seconds_of, unclear
 from raypipe.errors import DataError
 from raypipe.records import Column

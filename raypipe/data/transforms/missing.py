@@ -9,16 +9,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.data.transforms import statistics
-from raypipe.data.transforms.base import (
-    Fitted,
-    Kind,
-    Values,
-    is_missing,
-    need_numbers,
-    need_single,
-    nothing_to_fit,
-    pc,
-)
+from raypipe.data.transforms.base import Fitted, Kind, Values, is_missing, need_numbers, need_single, nothing_to_fit, pc
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import ImputeTransform

@@ -216,7 +216,7 @@ class TransformContract:
 
     def _fit(self, fields: dict[str, Any], ends: list[int]) -> tuple[Any, list[Any], dict[str, np.ndarray]]:
         """Fitted on the rows cut at `ends`, the last being 60."""
-        from raypipe.data import fitting
+        from raypipe.data.transforms import fitting
         from raypipe.records import Column
         from raypipe.testing.fakes import fit_columns
 

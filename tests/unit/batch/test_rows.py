@@ -10,7 +10,7 @@ import pytest
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
-from raypipe.data.columns import ENCODED
+from raypipe.data.table.columns import ENCODED
 from raypipe.errors import DataError
 from raypipe.records import Column, Reading, Signature
 

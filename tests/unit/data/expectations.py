@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from raypipe.data.columns import Kind
-from raypipe.data.duplicates import find_duplicates, key_parts
-from raypipe.data.expectations import BlockTallies, tallies, violations
-from raypipe.data.hashing import Values, row_ids
-from raypipe.data.judging import judge, judge_count
+from raypipe.data.checks.duplicates import find_duplicates, key_parts
+from raypipe.data.checks.expectations import BlockTallies, tallies, violations
+from raypipe.data.checks.judging import judge, judge_count
+from raypipe.data.table.columns import Kind
+from raypipe.data.table.hashing import Values, row_ids
 from raypipe.records import ExpectationResult
 from raypipe.spec.expectations import Expectation
 

@@ -12,17 +12,17 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from raypipe.data import ranges
-from raypipe.data.bad_rows import BadRows
-from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
-from raypipe.data.duplicates import all_repeats
-from raypipe.data.files import SourceFile
+from raypipe.data.checks.bad_rows import BadRows
+from raypipe.data.checks.duplicates import all_repeats
+from raypipe.data.checks.validate import Schema, examine, keep_good, profile, schema_of
 from raypipe.data.formats import FORMATS
-from raypipe.data.hashing import Values
-from raypipe.data.leaks import Leaks, all_shared
-from raypipe.data.ranges import Apart, RangeSummary, ShardOrder
-from raypipe.data.split import SPLITS
-from raypipe.data.validate import Schema, examine, keep_good, profile, schema_of
+from raypipe.data.shuffle import ranges
+from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
+from raypipe.data.shuffle.ranges import Apart, RangeSummary, ShardOrder
+from raypipe.data.sources.files import SourceFile
+from raypipe.data.splits.leaks import Leaks, all_shared
+from raypipe.data.splits.split import SPLITS
+from raypipe.data.table.hashing import Values
 from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.borders import decide, tally
-from raypipe.data.hashing import Values, row_ids
-from raypipe.data.split import SplitKeys, SplitState, codes, content_columns, split_keys
+from raypipe.data.splits.borders import decide, tally
+from raypipe.data.splits.split import SplitKeys, SplitState, codes, content_columns, split_keys
+from raypipe.data.table.hashing import Values, row_ids
 from raypipe.spec.data import DataSpec
 
 

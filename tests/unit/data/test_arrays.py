@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from raypipe.data.formats import arrow, parquet
 from raypipe.data.formats import numpy as numpy_format
-from raypipe.data.reading import grouped, read_group
+from raypipe.data.formats.reading import grouped, read_group
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file, source
 

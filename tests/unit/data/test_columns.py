@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypipe.data import columns
+from raypipe.data.table import columns
 from tests.unit.data.helpers import forms
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "é", "", "long " * 9, None]), max_size=40)

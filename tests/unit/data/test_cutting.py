@@ -9,11 +9,11 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from raypipe.data.bad_rows import MAX_KEPT, BadRows, to_lines
-from raypipe.data.blocks import BlockOrder, BlockSummary, cut_block
-from raypipe.data.cutting import Cut
-from raypipe.data.packing import from_buffer
-from raypipe.data.validate import MAX_CLASSES, Profile, profile, schema_of
+from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, to_lines
+from raypipe.data.checks.validate import MAX_CLASSES, Profile, profile, schema_of
+from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
+from raypipe.data.shuffle.cutting import Cut
+from raypipe.data.table.packing import from_buffer
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 

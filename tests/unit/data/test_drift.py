@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.data import profile
-from raypipe.data.hashing import row_ids
-from raypipe.data.judging import judge_drift, refuse_broken
+from raypipe.data.checks.judging import judge_drift, refuse_broken
+from raypipe.data.profile import profile
+from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
 from raypipe.records import DataProfile
 from tests.unit.data.expectations import as_values, parsed

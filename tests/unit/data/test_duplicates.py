@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.data.duplicates import key_parts
-from raypipe.data.hashing import row_ids
+from raypipe.data.checks.duplicates import key_parts
+from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
 from tests.unit.data.expectations import NAN, as_values, results
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from raypipe.data import validate
-from raypipe.data.expectations import check_columns, columns_of, refuse_unknown, tallies, violations
+from raypipe.data.checks import validate
+from raypipe.data.checks.expectations import check_columns, columns_of, refuse_unknown, tallies, violations
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.expectations import KINDS, NAN, as_values, parsed

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data import files as files_module
-from raypipe.data import lines, web
-from raypipe.data.files import find, open_file, open_text, read_bytes
-from raypipe.data.formats import csv, parquet
-from raypipe.data.ranged import AHEAD_FROM_BYTES, FIRST_BYTES, MAX_BYTES, RangedFile
+from raypipe.data.formats import csv, lines, parquet
+from raypipe.data.sources import files as files_module
+from raypipe.data.sources import web
+from raypipe.data.sources.files import find, open_file, open_text, read_bytes
+from raypipe.data.sources.ranged import AHEAD_FROM_BYTES, FIRST_BYTES, MAX_BYTES, RangedFile
 from raypipe.data.stage import source_fingerprint
 from raypipe.errors import SourceChanged, StoreError
 from raypipe.spec.data import DataSpec

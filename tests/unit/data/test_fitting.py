@@ -11,8 +11,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
-from raypipe.data.fitting import fit, may_refuse, partials
 from raypipe.data.transforms import FittedTransforms, statistics
+from raypipe.data.transforms.fitting import fit, may_refuse, partials
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.testing.fakes import fit_columns

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypipe.data import folders
-from raypipe.data.formats import images, wav
+from raypipe.data.formats import folders, images, wav
 from raypipe.data.formats.wav import pcm
-from raypipe.data.reading import BAD
+from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from tests.unit.data.helpers import source
 

@@ -15,12 +15,13 @@ import yaml
 from pydantic import TypeAdapter
 from ray.data.extensions import ArrowPythonObjectArray
 
-from raypipe.data import columns
-from raypipe.data.files import find
 from raypipe.data.formats import FORMATS, csv, idx, sklearn
-from raypipe.data.hashing import row_ids
-from raypipe.data.reading import BAD, leading_zeros, read_group
+from raypipe.data.formats.reading import read_group
+from raypipe.data.sources.files import find
 from raypipe.data.stage import source_fingerprint
+from raypipe.data.table import columns
+from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.marks import BAD, leading_zeros
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.load import parse_pipeline

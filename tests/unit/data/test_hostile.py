@@ -18,7 +18,7 @@ from ray.data.extensions import ArrowPythonObjectArray, ArrowTensorArray
 
 from raypipe.data.formats import FORMATS
 from raypipe.data.formats import numpy as numpy_format
-from raypipe.data.reading import read_group
+from raypipe.data.formats.reading import read_group
 from raypipe.errors import DataError
 from raypipe.spec.sources import FORMAT_NAMES
 from tests.unit.data.helpers import reader, sized_file, source

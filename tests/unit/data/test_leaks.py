@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data import leaks
-from raypipe.data.borders import decide, tally
-from raypipe.data.hashing import row_ids
-from raypipe.data.leaks import Leaks, all_shared, copies, group_parts, judge, shared_groups
-from raypipe.data.split import TEST, TRAIN, VAL, codes, split_keys
+from raypipe.data.splits import leaks
+from raypipe.data.splits.borders import decide, tally
+from raypipe.data.splits.leaks import Leaks, all_shared, copies, group_parts, judge, shared_groups
+from raypipe.data.splits.split import TEST, TRAIN, VAL, codes, split_keys
+from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.formats.reading import read_group
 from raypipe.data.masking import Masking, MaskKeys
-from raypipe.data.reading import left_out, read_group
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.table.marks import left_out
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.masking import MaskSpec

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raypipe.data import lines
+from raypipe.data.formats import lines
 from raypipe.data.formats.csv import row_ends
-from raypipe.data.lines import FileRange, RowReader, line_ends, ranges
-from raypipe.data.reading import BAD
+from raypipe.data.formats.lines import FileRange, RowReader, line_ends, ranges
+from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file
 

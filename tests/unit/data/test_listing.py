@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from raypipe.data import folders
-from raypipe.data.files import find
+from raypipe.data.formats import folders
+from raypipe.data.sources.files import find
 from raypipe.errors import DataError
 from tests.unit.data.helpers import source
 

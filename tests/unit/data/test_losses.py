@@ -7,11 +7,11 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from raypipe.data.bad_rows import BadRows, refuse_too_many
-from raypipe.data.losses import Losses, Targets
-from raypipe.data.reading import BAD
-from raypipe.data.remedies import remedies
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
+from raypipe.data.checks.losses import Losses, Targets
+from raypipe.data.checks.remedies import remedies
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import check, reader, sized_file

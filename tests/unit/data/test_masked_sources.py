@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from raypipe.data import folders, lines
-from raypipe.data.agreement import read_as_mixed
-from raypipe.data.cutting import as_read, refuse_absent
-from raypipe.data.disk import changed
-from raypipe.data.files import find
-from raypipe.data.formats import FORMATS, csv, images, jsonl
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.formats import FORMATS, csv, folders, images, jsonl, lines
+from raypipe.data.formats.reading import read_group
 from raypipe.data.masking import REDACTED, Masking, read_keys
-from raypipe.data.reading import MissingColumn, absent, read_group
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.shuffle.cutting import as_read, refuse_absent
+from raypipe.data.sources.disk import changed
+from raypipe.data.sources.files import find
+from raypipe.data.table.agreement import read_as_mixed
+from raypipe.data.table.marks import absent
+from raypipe.data.table.names import MissingColumn
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Condition, JsonlSource

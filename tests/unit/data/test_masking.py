@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.masking import REDACTED, MaskKeys, mask, read_keys, withheld
-from raypipe.data.reading import BAD, FILE_KEY, require
+from raypipe.data.table.marks import BAD, FILE_KEY
+from raypipe.data.table.names import require
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.spec.masking import MaskSpec
 

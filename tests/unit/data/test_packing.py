@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypipe.data import packing
-from raypipe.data.columns import ENCODED, NUMBERS, values
 from raypipe.data.shards import tensor_array, to_bytes
+from raypipe.data.table import packing
+from raypipe.data.table.columns import ENCODED, NUMBERS, values
 from tests.unit.data.helpers import forms
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "é", "", "long " * 9, None]), max_size=40)

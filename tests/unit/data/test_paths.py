@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from raypipe.batch.rows import raw_columns
-from raypipe.data import columns
-from raypipe.data.shards import ROW_ID, tensor_array, to_bytes, to_rows
+from raypipe.data.shards import tensor_array, to_bytes, to_rows
+from raypipe.data.table import columns
+from raypipe.data.table.names import ROW_ID
 from raypipe.data.transforms import KINDS, FittedTransforms
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Column, Signature

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.agreement import MixedTypes, as_text
-from raypipe.data.reading import BAD, read_group, refuse_bad
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.formats.reading import read_group
+from raypipe.data.table.agreement import MixedTypes, as_text
+from raypipe.data.table.marks import BAD, refuse_bad
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import CsvSource, JsonlSource

@@ -13,10 +13,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data import profile
-from raypipe.data.drift import drift, psi
-from raypipe.data.hashing import row_ids
-from raypipe.data.sums import exact_sums
+from raypipe.data.profile import profile
+from raypipe.data.profile.drift import drift, psi
+from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.sums import exact_sums
 from raypipe.records import DataProfile
 
 NAN = float("nan")

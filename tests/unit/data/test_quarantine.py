@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data import validate
-from raypipe.data.bad_rows import BadRows, refuse_too_many
-from raypipe.data.expectations import bad_reasons, violations
-from raypipe.data.judging import notes
+from raypipe.data.checks import validate
+from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
+from raypipe.data.checks.expectations import bad_reasons, violations
+from raypipe.data.checks.judging import notes
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.expectations import NAN, as_values, parsed, results

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.content import content_sums, total
-from raypipe.data.leaks import Leaks
-from raypipe.data.ranges import num_parts, overlapping, range_numbers
 from raypipe.data.shards import load_rows
+from raypipe.data.shuffle.ranges import num_parts, overlapping, range_numbers
+from raypipe.data.splits.leaks import Leaks
+from raypipe.data.table.content import content_sums, total
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
 from tests.unit.data.helpers import prepared

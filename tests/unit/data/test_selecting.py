@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from raypipe.data.reading import BAD, read_group, with_bad
-from raypipe.data.selecting import select_rows
+from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.selecting import select_rows
+from raypipe.data.table.marks import BAD, with_bad
 from raypipe.errors import DataError
 from raypipe.spec.sources import Condition
 from tests.unit.data.helpers import reader, sized_file

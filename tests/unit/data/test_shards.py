@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.shards import ROW_ID, encode_target, features, load_rows, read_shard, share
+from raypipe.data.shards import encode_target, features, load_rows, read_shard, share
+from raypipe.data.table.names import ROW_ID
 from raypipe.errors import DataError, DigestMismatch, ObjectMissing
 from raypipe.records import Column, Signature, Split
 from raypipe.spec.data import DataSpec

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.hashing import row_ids
-from raypipe.data.split import SPLITS, content_columns, split_codes, split_keys
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.splits.split import SPLITS, content_columns, split_codes, split_keys
+from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
 from raypipe.spec.splits import HashSplit
 from tests.unit.data.helpers import check

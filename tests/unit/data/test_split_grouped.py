@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.borders import decide, merge, tally
-from raypipe.data.split import TEST, codes
+from raypipe.data.splits.borders import decide, merge, tally
+from raypipe.data.splits.split import TEST, codes
 from raypipe.errors import DataError
 from tests.unit.data.splits import divided, keyed, rows, spec
 

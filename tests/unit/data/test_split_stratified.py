@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
-from raypipe.data.borders import MAX_STRATA
-from raypipe.data.split import codes
+from raypipe.data.splits.borders import MAX_STRATA
+from raypipe.data.splits.split import codes
 from raypipe.errors import DataError
 from tests.unit.data.splits import divided, keyed, rows, spec
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.hashing import row_ids
-from raypipe.data.split import split_keys
+from raypipe.data.splits.split import split_keys
+from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
 from tests.unit.data.splits import divided, spec
 

@@ -7,11 +7,11 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from raypipe.data import stray
-from raypipe.data.fitting import check_types
-from raypipe.data.problems import NeedsNumbers, SeveralProblems, each
-from raypipe.data.stray import TextTally, encoded_numbers, explained, look
-from raypipe.data.validate import profile, schema_of
+from raypipe.data.checks import stray
+from raypipe.data.checks.stray import TextTally, encoded_numbers, explained, look
+from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.table.problems import NeedsNumbers, SeveralProblems, each
+from raypipe.data.transforms.fitting import check_types
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_iris
 
-from raypipe.data import profile
-from raypipe.data.hashing import row_ids
-from raypipe.data.reading import FILE_KEY, with_zeros
-from raypipe.data.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
-from raypipe.data.validate import profile as block_profile
-from raypipe.data.validate import schema_of
+from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
+from raypipe.data.checks.validate import profile as block_profile
+from raypipe.data.checks.validate import schema_of
+from raypipe.data.profile import profile
+from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.marks import FILE_KEY, with_zeros
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypipe.data.target import finish, part, statistics
+from raypipe.data.shuffle.target import finish, part, statistics
 from raypipe.testing.fakes import MemoryStore, tiny_dataset
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.formats.text import cut
-from raypipe.data.reading import BAD
+from raypipe.data.table.marks import BAD
 from tests.unit.data.helpers import reader, sized_file
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypipe.data.times import instants
+from raypipe.data.table.times import instants
 from raypipe.spec.splits import TimeSplit
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

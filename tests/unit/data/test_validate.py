@@ -9,17 +9,13 @@ import pytest
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
-from raypipe.data.bad_rows import BadRows, refuse_too_many
-from raypipe.data.hashing import row_ids
-from raypipe.data.reading import FILE_KEY, read_group
-from raypipe.data.shards import ROW_ID, to_rows
-from raypipe.data.validate import (
-    MAX_CLASSES,
-    profile,
-    quantity_note,
-    refuse_no_classes,
-    schema_of,
-)
+from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
+from raypipe.data.checks.validate import MAX_CLASSES, profile, quantity_note, refuse_no_classes, schema_of
+from raypipe.data.formats.reading import read_group
+from raypipe.data.shards import to_rows
+from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.marks import FILE_KEY
+from raypipe.data.table.names import ROW_ID
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Signature
 from raypipe.serve.schema import columns_of

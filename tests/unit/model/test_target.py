@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from raypipe.data import target as data_target
+from raypipe.data.shuffle import target as data_target
 from raypipe.errors import DataError
 from raypipe.model.target import describe, fit_target, loss_factor, resolved, step_size, to_model, to_unit
 from raypipe.records import Signature, TargetStatistics, TargetTransform

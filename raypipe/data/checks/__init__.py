@@ -1,0 +1,1 @@
+"""What rows must hold: schema, expectations, what is set aside and why."""

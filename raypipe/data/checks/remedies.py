@@ -1,0 +1,82 @@
+"""What helps against each reason for which a row is bad."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from raypipe.data.checks.bad_rows import BadRows
+from raypipe.data.table.marks import NOT_UTF8, UNREAD
+from raypipe.spec.data import DataSpec
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
+
+NOT_DECLARED = "which is no"
+UNUSUAL = "where most rows hold"
+UNEVEN = "values, the header"
+"""How the reasons of formats read, or a part of them that they share."""
+
+MAX_NAMED = 10
+"""Columns in a remedy."""
+
+_MISSING = re.compile(r"'(.*)' is missing")
+
+_UNREAD_REMEDIES = {
+    NOT_UTF8: "save the file as UTF-8, e.g. iconv -f latin1 -t utf-8",
+    NOT_DECLARED: "correct those values or data.source.dtypes; texts that mean 'no value' belong in "
+    "data.source.null_values of CSV, and are null in JSON",
+    UNUSUAL: "write values of one type in each field, null where there is none, or name the type in data.source.dtypes",
+    UNEVEN: "give every row as many values as the header has, with quotes around those that hold the delimiter",
+}
+
+
+def missing(name: str) -> str:
+    """The reason of a row without a value that it must have."""
+    return f"'{name}' is missing"
+
+
+def unread_reasons(texts: pa.ChunkedArray) -> Counter[str]:
+    """Of what formats say of rows that they could not read: kind of reason -> rows."""
+    found: Counter[str] = Counter()
+    for mark in _UNREAD_REMEDIES:
+        is_it = pc.match_substring(texts, mark)
+        texts, found[mark] = texts.filter(pc.invert(is_it)), is_it.filter(is_it).length()
+    found[UNREAD] = len(texts)
+    return +found
+
+
+def remedies(bad: BadRows, spec: DataSpec) -> list[str]:
+    """What to do, for the reasons of most rows first."""
+    features = spec.features
+    imputed = {name for transform in spec.transforms if transform.kind == "impute" for name in transform.columns}
+    gaps: list[str] = []
+    advice: list[str] = []
+    for reason, _ in bad.reasons.most_common():
+        match = _MISSING.fullmatch(reason)
+        name = match[1] if match else None
+        if reason in _UNREAD_REMEDIES:
+            advice.append(_UNREAD_REMEDIES[reason])
+        elif reason == UNREAD:
+            advice.append("mend or remove the rows that cannot be read")
+        elif name == spec.target:
+            where = f"data.source.where: [{{column: {name}, op: not_null}}]"
+            advice.append(f"a missing target is never imputed: give it, or leave such rows out with {where}")
+        elif name is not None and name in spec.split.reads:
+            advice.append(f"give '{name}' in every row, as data.split divides the rows by it")
+        elif name is not None and name not in imputed and (features is None or name in features):
+            gaps.append(name)
+        else:
+            advice.append("mend the rows, or correct what data.expectations and data.split ask of them")
+    if gaps:
+        advice.insert(0, f"add an `impute` transform (of text: strategy most_frequent) for {_named(gaps)}")
+    return list(dict.fromkeys(advice))
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(f"'{name}'" for name in names[:MAX_NAMED]) + more

@@ -1,0 +1,291 @@
+"""Text files as chunks of whole rows: memory stays bounded, and several tasks can share one file.
+
+Where a file is cut depends on the file alone, so that parallelism changes nothing.  n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.data.formats.reading import FileRange
+from raypipe.data.sources.files import HTTP, SourceFile, open_file, open_text
+from raypipe.data.table.marks import NOT_UTF8
+from raypipe.errors import DataError
+
+CHUNK_BYTES = 64 * 2**20
+"""Text read at once, and the part of a large file that one task reads."""
+
+LOOK_BYTES = 2**20
+"""Read at once where only the end of a row, or the header, is looked for."""
+
+MAX_BLANK_ROWS = 100_000
+"""More blank lines in a row are a damaged file, not missing values."""
+
+NEWLINE = ord("\n")
+
+BOM = b"\xef\xbb\xbf"
+
+_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
+"""What `surrogateescape` makes of a byte that is no UTF-8 -> the character that Latin-1 has for it."""
+
+RowEnds = Callable[[bytes, bool], tuple[np.ndarray, bool]]
+"""(bytes, whether they begin inside quotes) -> offsets after each row's end [n], and whether they end inside quotes."""
+
+
+@dataclass
+class Chunk:
+    """Some whole rows.
+
+    Attributes:
+        data: the bytes of all rows.
+        ends: int64 [n], the offset after each row; the last one is len(data).
+        unread: row -> why it cannot be read; None for a blank line.
+    """
+
+    data: bytes
+    ends: np.ndarray
+    unread: dict[int, str | None] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def row(self, number: int) -> bytes:
+        start = int(self.ends[number - 1]) if number else 0
+        return self.data[start : int(self.ends[number])]
+
+    def guessed(self) -> dict[int, str]:
+        """The rows that are no UTF-8, with each byte that does not fit read as Latin-1: a guess for people to see."""
+        rows = [row for row, why in self.unread.items() if why == NOT_UTF8]
+        return {row: self.row(row).decode(errors="surrogateescape").translate(_LATIN_1) for row in sorted(rows)}
+
+    def after_blank(self, num_rows: int) -> Chunk:
+        """The chunk with so many blank lines before it."""
+        if not num_rows:
+            return self
+        ends = np.concatenate([np.arange(1, num_rows + 1), self.ends + num_rows])
+        unread = {**dict.fromkeys(range(num_rows)), **{row + num_rows: why for row, why in self.unread.items()}}
+        return Chunk(b"\n" * num_rows + self.data, ends, unread)
+
+    def replaced(self, mark: Callable[[int], bytes]) -> bytes:
+        """All bytes, with `mark(row)` in place of each unread row."""
+        pieces: list[bytes | memoryview] = []
+        view, done = memoryview(self.data), 0
+        for number in sorted(self.unread):
+            pieces += [view[done : int(self.ends[number - 1]) if number else 0], mark(number)]
+            done = int(self.ends[number])
+        return b"".join([*pieces, view[done:]]) if pieces else self.data
+
+
+def ranges(files: Sequence[SourceFile], divisible: bool = True) -> list[FileRange]:
+    """Large files in ranges of CHUNK_BYTES, others whole.
+
+    Args:
+        divisible: whether a row can begin after any line break.
+    """
+    found: list[FileRange] = []
+    for file in files:
+        whole = file.uri.endswith(".gz") or file.uri.startswith(HTTP) or not divisible
+        cuts = [0] if whole else [*range(0, max(1, file.size_bytes - CHUNK_BYTES // 2), CHUNK_BYTES)]
+        ends = [*cuts[1:], None]
+        found += [FileRange(file, (b or file.size_bytes) - a, a, b) for a, b in zip(cuts, ends, strict=True)]
+    return found
+
+
+def line_ends(data: bytes, inside: bool = False) -> tuple[np.ndarray, bool]:
+    """A row a line."""
+    del inside
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == NEWLINE) + 1, False
+
+
+class RowReader:
+    """Reads the rows of a part, in chunks of about CHUNK_BYTES.
+
+    Blank lines between rows are unread rows without a reason; at the ends of the file they are nothing.  Rows that are
+    longer than `max_row_bytes`, no UTF-8, or end with the file inside quotes are unread rows too.
+
+    Args:
+        blank: what a blank line consists of.
+    Raises:
+        DataError: the file cannot be opened, or holds nothing but blank lines for long.
+    """
+
+    def __init__(self, part: FileRange, row_ends: RowEnds, max_row_bytes: int, blank: bytes) -> None:
+        self._name, self._row_ends, self._max, self._blank = part.name, row_ends, max_row_bytes, blank
+        self._buffer, self._is_end, self._num_blank = b"", False, 0
+        self._left = None if part.stop is None else part.stop - part.start
+        """Rows that begin this far from the buffer's start, or farther, belong to the next part."""
+        if part.start == 0 and part.stop is None:
+            self._stream = open_text(part.file)
+        else:
+            self._stream = open_file(part.file)
+        try:
+            if part.start == 0:
+                self._skip_blank_start()
+            else:
+                self._skip_to_a_row(part.start)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing of the file is left."""
+        return self._is_end and not self._buffer
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def header(self) -> bytes:
+        """The first row, which is then no row any more; empty when there is none.
+
+        Raises:
+            DataError: it is longer than `max_row_bytes`, or no UTF-8.
+        """
+        while True:
+            ends, inside = self._row_ends(self._buffer, False)
+            if len(ends) or self._is_end or len(self._buffer) > self._max:
+                break
+            self._fill(2 * len(self._buffer) + LOOK_BYTES)
+        header = self._take(int(ends[0]) if len(ends) else len(self._buffer))
+        if len(header) > self._max:
+            raise DataError(f"{self._name}: the header is longer than {self._max} bytes", "is this a text file?")
+        if inside and not len(ends):
+            raise DataError(f"{self._name}: the header opens a quote and never closes it", "close it")
+        if not _is_utf8(header):
+            raise DataError(f"{self._name}: the header is no UTF-8 text", "save the file as UTF-8")
+        return header
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows that are left."""
+        while self._left is None or self._left > 0:
+            ends, inside = self._ends()
+            if not len(ends) and not self._is_end:
+                self._skip_row(inside)
+                chunk = Chunk(b"\n", np.array([1]), {0: self._too_long()})
+            else:
+                is_cut = self._is_end and len(self._buffer) > (ends[-1] if len(ends) else 0)  # no line break at the end
+                ends = np.append(ends, len(self._buffer)) if is_cut else ends
+                if not len(ends):
+                    break
+                if self._left is not None:
+                    ends = ends[: 1 + int(np.searchsorted(ends[:-1], self._left, side="left"))]
+                chunk = self._judged(Chunk(self._take(int(ends[-1])), ends))
+                if inside and is_cut and not self._buffer:
+                    chunk.unread[len(chunk) - 1] = "opens a quote that is never closed"
+            if (settled := self._settled(chunk)) is not None:
+                yield settled
+        if self._num_blank and self._is_more():
+            yield Chunk(b"", np.empty(0, np.int64)).after_blank(self._num_blank)
+
+    def _ends(self) -> tuple[np.ndarray, bool]:
+        """Where rows in the buffer end, which then holds one whole row at least, if that is not too long."""
+        self._fill(CHUNK_BYTES if self._left is None else min(CHUNK_BYTES, self._left))
+        while True:
+            ends, inside = self._row_ends(self._buffer, False)
+            if len(ends) or self._is_end or len(self._buffer) > self._max:
+                return ends, inside
+            self._fill(min(self._max + 1, 2 * len(self._buffer) + LOOK_BYTES))
+
+    def _fill(self, num_bytes: int) -> None:
+        """Read until the buffer holds so much, or the file ends."""
+        pieces, held = [self._buffer], len(self._buffer)
+        while held < num_bytes and not self._is_end:
+            piece = self._stream.read(num_bytes - held)
+            pieces.append(piece)
+            held += len(piece)
+            self._is_end = not piece
+        self._buffer = b"".join(pieces) if len(pieces) > 1 else self._buffer
+
+    def _take(self, num_bytes: int) -> bytes:
+        taken, self._buffer = self._buffer[:num_bytes], self._buffer[num_bytes:]
+        if self._left is not None:
+            self._left -= num_bytes
+        return taken
+
+    def _skip_blank_start(self) -> None:
+        self._fill(LOOK_BYTES)
+        self._take(len(BOM) if self._buffer.startswith(BOM) else 0)
+        num_blank = len(self._buffer) - len(self._buffer.lstrip(self._blank))
+        self._take(max(self._buffer.rfind(end, 0, num_blank) for end in (b"\n", b"\r")) + 1)
+        if not self._buffer and not self._is_end:
+            raise DataError(f"{self._name} begins with {LOOK_BYTES} bytes of blank lines", "is this a text file?")
+
+    def _skip_to_a_row(self, start: int) -> None:
+        """To the first row that begins at `start` or later: after the first row's end at `start - 1` or later."""
+        self._stream.seek(start - 1)
+        if self._left is not None:
+            self._left += 1
+        while True:
+            self._fill(LOOK_BYTES)
+            ends, _ = self._row_ends(self._buffer, False)
+            if len(ends) or self._is_end:
+                self._take(int(ends[0]) if len(ends) else len(self._buffer))
+                return
+            self._take(len(self._buffer) - 1)  # a carriage return at the very end may be half a line break
+
+    def _skip_row(self, inside: bool) -> None:
+        """To the end of a row that begins the buffer and is not all in it."""
+        while True:
+            self._take(len(self._buffer))
+            self._fill(LOOK_BYTES)
+            ends, inside = self._row_ends(self._buffer, inside)
+            if len(ends) or self._is_end:
+                self._take(int(ends[0]) if len(ends) else len(self._buffer))
+                return
+
+    def _judged(self, chunk: Chunk) -> Chunk:
+        """The chunk with its blank, overlong and wrongly encoded rows among the unread ones."""
+        starts = np.concatenate([[0], chunk.ends[:-1]])
+        first = np.frombuffer(chunk.data, np.uint8)[starts]
+        for row in np.flatnonzero(np.isin(first, np.frombuffer(self._blank, np.uint8))).tolist():
+            if not chunk.row(row).strip(self._blank):
+                chunk.unread[row] = None
+        for row in np.flatnonzero(chunk.ends - starts > self._max).tolist():
+            chunk.unread[row] = self._too_long()
+        if not _is_utf8(chunk.data):
+            for row in range(len(chunk)):
+                if not _is_utf8(chunk.row(row)):
+                    chunk.unread[row] = NOT_UTF8
+        return chunk
+
+    def _settled(self, chunk: Chunk) -> Chunk | None:
+        """The chunk with the blank lines that waited for it, and without those at its end, which wait now."""
+        num_rows = len(chunk)
+        while num_rows and chunk.unread.get(num_rows - 1, "") is None:
+            num_rows -= 1
+            del chunk.unread[num_rows]
+        before, after = self._num_blank, len(chunk) - num_rows
+        self._num_blank = after if num_rows else before + after
+        if self._num_blank > MAX_BLANK_ROWS:
+            raise DataError(f"{self._name} has more than {MAX_BLANK_ROWS} blank lines on end", "is the file damaged?")
+        if not num_rows:
+            return None
+        ends = chunk.ends[:num_rows]
+        return Chunk(chunk.data[: int(ends[-1])], ends, chunk.unread).after_blank(before)
+
+    def _is_more(self) -> bool:
+        """Whether anything but blank lines follows."""
+        while not self._buffer.strip(self._blank):
+            if self._is_end:
+                return False
+            self._buffer = b""
+            self._fill(LOOK_BYTES)
+        return True
+
+    def _too_long(self) -> str:
+        return f"is longer than max_row_bytes={self._max}"
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Without decoding, which would need up to four times the memory."""
+    offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
+    text = pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(data))
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What columns hold, and how far that has moved."""

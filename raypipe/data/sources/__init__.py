@@ -1,0 +1,1 @@
+"""Which files a source names, and how their bytes are reached."""

@@ -1,0 +1,1 @@
+"""Tables of rows: names, columns of one type each, row hashes, packing."""
