@@ -22,6 +22,7 @@ class Watch(threading.Thread):
         open_to_others: "address:port command" of every socket that another machine could reach.
         on_loopback: commands that listened where only this machine can reach them.
         modes: of folders named like those Ray is given, by name.
+        niceness: of those commands, the highest that was seen.
     """
 
     def __init__(self, mark: str, folders: Path) -> None:
@@ -32,6 +33,7 @@ class Watch(threading.Thread):
         self.open_to_others: set[str] = set()
         self.on_loopback: set[str] = set()
         self.modes: dict[str, int] = {}
+        self.niceness: dict[str, int] = {}
 
     def __enter__(self) -> Watch:
         self.start()
@@ -67,7 +69,11 @@ class Watch(threading.Thread):
             process = psutil.Process(pid)
             if pid not in self._marked:
                 self._marked[pid] = process.environ().get(MARK) == self._mark
-            return " ".join(process.cmdline())[:200] if self._marked[pid] else None
+            if not self._marked[pid]:
+                return None
+            command = " ".join(process.cmdline())[:200]
+            self.niceness[command] = max(process.nice(), self.niceness.get(command, process.nice()))
+            return command
         except psutil.Error:  # it has ended, or is another user's
             return None
 
