@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import raypipe
-from raypipe.cli import jobs, models, project, serving
+from raypipe.cli import jobs, models, project, runs, serving
 from raypipe.cli.options import Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
@@ -206,6 +206,7 @@ for _name, _what in {
 jobs.add_to(app)
 serving.add_to(app)
 models.add_to(app)
+runs.add_to(app)
 
 
 @app.command()

@@ -159,10 +159,24 @@ def append_events(store: Store, run_id: str, lines: bytes) -> None:
             return
 
 
-def read_events(store: Store, run_id: str) -> list[dict[str, Any]]:
-    """What happened in a run, in order, as far as it is kept."""
+def read_events(store: Store, run_id: str, *, last_part_only: bool = False) -> list[dict[str, Any]]:
+    """What happened in a run, in order, as far as it is kept; `last_part_only`: its end."""
     keys = [info.key for info in store.list(layout.events(run_id))]
-    return [json.loads(line) for key in keys for line in store.read(key).splitlines()]
+    if last_part_only:
+        keys = keys[-1:]
+    return [event for key in keys for event in _read_part(store, key)]
+
+
+def _read_part(store: Store, key: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(store.read(key).splitlines(), 1):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict):
+            yield event
+        else:
+            yield {"text": f"line {number} of {store.uri}/{key} is damaged"}
 
 
 def _part_number(key: str) -> int:

@@ -49,8 +49,12 @@ def profile(dataset_name: str, version: str) -> str:
     return f"{dataset(dataset_name, version)}/profile.json"
 
 
+def runs() -> str:
+    return "runs"
+
+
 def run(run_id: str) -> str:
-    return f"runs/{name(run_id, 'run id')}"
+    return f"{runs()}/{name(run_id, 'run id')}"
 
 
 def run_spec(run_id: str) -> str:
