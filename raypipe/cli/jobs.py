@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raypipe.cli.options import Allow, AsJson, File, Fresh, Sets, StoreUri
+from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, Sets, StoreUri
 from raypipe.cli.output import reported, say, show_json
 from raypipe.errors import SpecError
 
@@ -25,8 +25,8 @@ def add_to(app: typer.Typer) -> None:
 
 @reported
 def submit(
-    file: File,
     address: Annotated[str, typer.Option(help="The cluster's dashboard, e.g. http://head:8265.", show_default=False)],
+    file: File = PIPELINE,
     sets: Sets = None,
     store: StoreUri = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,

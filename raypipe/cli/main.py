@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from typer.core import TyperGroup
 
 import raypipe
 from raypipe.cli import jobs, models, project, runs, serving
-from raypipe.cli.options import Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
+from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
 
@@ -42,23 +41,17 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        param = getattr(error, "param", None)
-        if not error.message and getattr(param, "name", None) == "file" and error.ctx is not None:
-            here = Path("pipeline.yaml").is_file()
-            error.message = "Try: raypipe " + (f"{error.ctx.info_name} pipeline.yaml" if here else INIT)
         text = one_line(masked(error.format_message()))
         error.format_message = lambda: text
         raise
 
-
-INIT = "init DIR makes a runnable project"
 
 app = typer.Typer(
     name="raypipe",
     cls=_Words,
     help="One file takes a dataset to an autoscaling endpoint, on a laptop or on a Ray cluster.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -84,7 +77,7 @@ project.add_to(app)
 
 @app.command()
 @reported
-def validate(file: File, sets: Sets = None, allow: Allow = None, as_json: AsJson = False) -> None:
+def validate(file: File = PIPELINE, sets: Sets = None, allow: Allow = None, as_json: AsJson = False) -> None:
     """Check a pipeline file; starts nothing."""
     from raypipe.spec.advice import advice
     from raypipe.spec.files import check_files
@@ -105,7 +98,7 @@ def validate(file: File, sets: Sets = None, allow: Allow = None, as_json: AsJson
 @app.command()
 @reported
 def plan(
-    file: File,
+    file: File = PIPELINE,
     sets: Sets = None,
     store: StoreUri = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Plan the rest of this run.")] = None,
@@ -134,7 +127,7 @@ def _step_document(step: Step) -> dict[str, Any]:
 @app.command()
 @reported
 def run(
-    file: File,
+    file: File = PIPELINE,
     sets: Sets = None,
     store: StoreUri = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
@@ -174,7 +167,7 @@ def _show_result(result: Any, *, as_json: bool, stays: bool = False) -> None:
 
 def _add_stage(name: str, what: str) -> None:
     def command(
-        file: File,
+        file: File = PIPELINE,
         sets: Sets = None,
         store: StoreUri = None,
         run_id: RunId = None,

@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-File = Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)]
+PIPELINE = Path("pipeline.yaml")
+"""The file that is meant where none is named."""
+
+
+def _pipeline_file(path: Path) -> Path:
+    inside = path / PIPELINE
+    return inside if path.is_dir() and inside.is_file() else path
+
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="The pipeline file, or the folder of a pipeline.yaml; else pipeline.yaml here.",
+        callback=_pipeline_file,
+        show_default=False,
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. train.epochs=3; repeatable."),

@@ -106,11 +106,24 @@ def test_word_with_an_escape_is_shown_and_not_obeyed(file: Path, word: str):
 
 
 @pytest.mark.parametrize("word", ["validate", "plan", "run", "train"])
-def test_command_without_a_file_names_the_one_that_lies_here(file: Path, word: str):
-    assert "raypipe init DIR makes a runnable project" in runner.invoke(app, [word]).stderr
-    file.rename("pipeline.yaml")
+def test_command_without_a_file_and_none_here_says_how_to_make_one(file: Path, word: str):
     answer = runner.invoke(app, [word])
-    assert answer.exit_code == 2 and f"Try: raypipe {word} pipeline.yaml" in answer.stderr
+    assert answer.exit_code == 2
+    assert answer.stderr == "error: pipeline.yaml: no such file\n  try: raypipe init DIR makes a runnable project\n"
+
+
+@pytest.mark.parametrize("words", [(), (".",), ("../{name}",)])
+def test_command_without_a_file_or_with_its_folder_means_its_pipeline_yaml(file: Path, words: tuple[str, ...]):
+    file.rename("pipeline.yaml")
+    answer = runner.invoke(app, ["validate", *(word.format(name=Path.cwd().name) for word in words)])
+    assert answer.exit_code == 0 and answer.stdout.endswith("pipeline.yaml: valid, pipeline 'flowers'\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_the_shell(shell: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_RAYPIPE_COMPLETE", f"source_{shell}")
+    answer = runner.invoke(app, prog_name="raypipe")
+    assert answer.exit_code == 0 and "_RAYPIPE_COMPLETE" in answer.stdout
 
 
 def test_folder_given_for_the_file_is_told_which_file_is_in_it(file: Path):
@@ -182,7 +195,7 @@ def test_init_makes_a_project_that_is_valid(tmp_path: Path):
     assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
     answer = runner.invoke(app, ["validate", str(folder / "pipeline.yaml")])
     assert answer.exit_code == 0 and "pipeline 'my-digits'" in answer.stdout
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.py", "pipeline.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == [".gitignore", "README.md", "model.py", "pipeline.yaml"]
 
 
 def test_init_folder_that_holds_something_is_refused_and_unchanged(tmp_path: Path):
