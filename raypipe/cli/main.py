@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import raypipe
-from raypipe.cli import jobs, models, project, runs, serving
+from raypipe.cli import doctor, jobs, models, project, runs, serving
 from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
@@ -200,6 +200,7 @@ jobs.add_to(app)
 serving.add_to(app)
 models.add_to(app)
 runs.add_to(app)
+doctor.add_to(app)
 
 
 @app.command()
