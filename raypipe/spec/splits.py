@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import date, datetime, timezone
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec
-
-MOMENT_PATTERN = (
-    r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
-    r"(?:[T ](?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d{1,6})\d*)?)?"
-    r" ?(?P<zone>Z|[+-]\d{2}:?\d{2})?)?"
-)
-"""A date, or a date and a time of day: ISO 8601, to the microsecond; without a zone it is UTC."""
+from raypipe.spec.moments import WRITTEN_LIKE, as_text, microseconds
 
 
 class SplitSpec(Spec):
@@ -147,12 +139,7 @@ class GroupedSplit(FractionSplit):
         return tuple(self.group)
 
 
-def _moment(value: Any) -> Any:
-    """YAML reads 2024-01-31 as a date."""
-    return value.isoformat() if isinstance(value, date) else value
-
-
-Moment = Annotated[int | float | str, BeforeValidator(_moment)]
+Moment = Annotated[int | float | str, BeforeValidator(as_text)]
 """A number, or an ISO 8601 date or time."""
 
 
@@ -210,22 +197,16 @@ class TimeSplit(FractionSplit, GroupsSplit):
         return self
 
 
-def _instant(text: str) -> datetime:
-    """The time a text names.
+def _instant(text: str) -> int:
+    """The time a text names, in microseconds since 1970.
 
     Raises:
         ValueError: it names none.
     """
-    found = re.fullmatch(MOMENT_PATTERN, text)
-    try:
-        if found is None:
-            raise ValueError
-        part = {name: int(found[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second")}
-        micro = int((found["fraction"] or "").ljust(6, "0"))
-        zone = (found["zone"] or "Z").replace("Z", "+0000").replace(":", "")
-        return datetime(**part, microsecond=micro, tzinfo=datetime.strptime(zone, "%z").tzinfo).astimezone(timezone.utc)
-    except ValueError:
-        raise ValueError(f"{text[:40]!r} is no time; write it like 2024-01-31 or 2024-01-31T12:00:00Z") from None
+    moment = microseconds(text)
+    if moment is None:
+        raise ValueError(f"{text[:40]!r} is no time; write it like {WRITTEN_LIKE}")
+    return moment
 
 
 class ColumnSplit(GroupsSplit):

@@ -24,6 +24,7 @@ from raypipe.data.table.names import CODE, GROUP, KEY_COLUMNS, ORDER, STRATUM
 from raypipe.data.table.times import instants
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
+from raypipe.spec.moments import WRITTEN_LIKE, microseconds
 from raypipe.spec.splits import ColumnSplit, GroupedSplit, HashSplit, StratifiedSplit, TimeSplit
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
@@ -172,7 +173,7 @@ def _times(values: Values, name: str) -> tuple[np.ndarray, list[Misfits]]:
     """
     if isinstance(values, pa.Array):
         order, missing = instants(values)
-        return order, [(missing, f"'{name}' is no time; write it like 2024-01-31 or 2024-01-31T12:00:00Z")]
+        return order, [(missing, f"'{name}' is no time; write it like {WRITTEN_LIKE}")]
     if values.ndim > 1 or values.dtype.kind not in "iuf":
         what = f"arrays of shape {list(values.shape[1:])}" if values.ndim > 1 else str(values.dtype)
         raise DataError(
@@ -200,7 +201,7 @@ def _given_borders(split: TimeSplit, values: Values) -> list[Any]:
                 "write val_from and test_from as the column is: numbers, or dates and times",
             )
         if isinstance(moment, str):
-            moment = int(instants(pa.array([moment]))[0][0])
+            moment = microseconds(moment)
         is_float = isinstance(values, np.ndarray) and values.dtype.kind == "f"
         borders.append(moment if moment is None or is_float else ceil(moment))
     return borders

@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.spec.splits import MOMENT_PATTERN
+from raypipe.spec.moments import BLANKS, MOMENT_PATTERN
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
+
+_SECOND_OF_JANUARY = -62135510400_000_000
+"""0001-01-02, from which on no zone is in the year 0."""
 
 _PARTS = ("year", "month", "day", "hour", "minute", "second", "fraction", "zone")
 
 
 def instants(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Dates and times of day, ISO 8601, without a zone in UTC; what is finer than a microsecond is cut off.
+    """Dates and times of day as spec/moments.py reads them: ISO 8601, without a zone in UTC, cut to the microsecond.
 
     Args:
         text: [B], plain or dictionary-encoded.
@@ -24,7 +27,28 @@ def instants(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         int64 [B], microseconds since 1970; and bool [B], where there is no time (the microseconds mean nothing there).
     """
     encoded = text if isinstance(text, pa.DictionaryArray) else text.dictionary_encode()
-    found = pc.extract_regex(pc.utf8_trim_whitespace(encoded.dictionary), f"^{MOMENT_PATTERN}$")
+    instant, bad = _cast(encoded.dictionary) or _parsed(encoded.dictionary)
+    index = encoded.indices.fill_null(len(bad)).to_numpy(zero_copy_only=False)
+    return np.append(instant, 0)[index], np.append(bad, True)[index]
+
+
+def _cast(texts: pa.Array) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `_parsed`, in a sixth of the time, where Arrow reads all texts by itself; else None.
+
+    It takes no text that spec/moments.py does not take, but for the year 0, and none for another moment.
+    """
+    for in_zone in (None, "UTC"):
+        try:
+            instant = texts.cast(pa.timestamp("us", in_zone)).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:  # some texts name a zone, or none do, or some are no times
+            continue
+        return (instant, np.zeros(len(instant), bool)) if (instant >= _SECOND_OF_JANUARY).all() else None
+    return None
+
+
+def _parsed(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds since 1970 of each text, and bool: it names no moment."""
+    found = pc.extract_regex(pc.utf8_trim(texts, BLANKS), f"^{MOMENT_PATTERN}$")
     bad = found.is_null().to_numpy(zero_copy_only=False)
     part = {name: pc.fill_null(pc.struct_field(found, name), "") for name in _PARTS}
     year, month, day, hour, minute, second = (_digits(part[name]) for name in _PARTS[:6])
@@ -34,12 +58,10 @@ def instants(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     away = np.where(pc.starts_with(zone, "-").to_numpy(zero_copy_only=False), -1, 1) * (zone_hour * 60 + zone_minute)
     months = (np.clip(year - 1970, -1970, 8029) * 12 + np.clip(month, 1, 12) - 1).astype("datetime64[M]")
     first, next_first = (m.astype("datetime64[D]").astype(np.int64) for m in (months, months + 1))
-    bad |= (month < 1) | (month > 12) | (day < 1) | (day > next_first - first)
+    bad |= (year < 1) | (month < 1) | (month > 12) | (day < 1) | (day > next_first - first)
     bad |= (hour > 23) | (minute > 59) | (second > 59) | (zone_hour > 23) | (zone_minute > 59)
     minutes = ((first + day - 1) * 24 + hour) * 60 + minute - away
-    instant = (minutes * 60 + second) * 1_000_000 + micro
-    index = encoded.indices.fill_null(len(bad)).to_numpy(zero_copy_only=False)
-    return np.append(instant, 0)[index], np.append(bad, True)[index]
+    return (minutes * 60 + second) * 1_000_000 + micro, bad
 
 
 def _digits(text: pa.Array) -> np.ndarray:

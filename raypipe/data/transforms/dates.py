@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
+from raypipe.data.table.times import instants
 from raypipe.data.transforms.base import Kind, Values, first, need_filled, need_single, numbers, pc, refuse_missing
 from raypipe.data.transforms.units import EPOCH, SPELLED, likely_unit, seconds_of, unclear
 from raypipe.errors import DataError
@@ -28,11 +29,6 @@ PARTS = {
     "second": (pc.second, 0, 60),
 }
 """Part -> function of timestamps, its first value, and the length of its cycle (0: it has none)."""
-
-ZONED = r"[T ][0-9:]+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
-"""A time that says its zone."""
-
-FRACTION = r"\.[0-9]+"
 
 SECONDS = pa.timestamp("s")
 
@@ -138,33 +134,12 @@ def _of_digits(text: pa.Array, unit: str, name: str) -> pa.Array:
 
 
 def _of_text(text: pa.Array, name: str) -> pa.Array:
-    try:
-        return _parsed(text)
-    except pa.ArrowInvalid:
+    """Seconds in UTC."""
+    microseconds, wrong = instants(text)
+    if wrong.any():
         raise DataError(
-            f"column '{name}' holds {_misfit(text)!r}, which is no date or time in ISO 8601",
+            f"column '{name}' holds {first(text, wrong)!r}, which is no date or time in ISO 8601",
             "write it like 2024-03-01, 2024-03-01T12:30:00 or 2024-03-01T12:30:00+02:00; of dates like 20240301 say "
             "`unit: yyyymmdd` in the date_parts transform",
-        ) from None
-
-
-def _parsed(text: pa.Array) -> pa.Array:
-    """Seconds in UTC."""
-    text = pc.replace_substring_regex(text, FRACTION, "")
-    zoned = pc.match_substring_regex(text, ZONED)
-    nothing = pa.scalar(None, pa.string())
-    in_zone = pc.if_else(zoned, text, nothing).cast(pa.timestamp("s", "UTC")).cast(SECONDS)
-    return pc.coalesce(in_zone, pc.if_else(zoned, nothing, text).cast(SECONDS))
-
-
-def _misfit(text: pa.Array) -> str:
-    """The first value that cannot be read, by halves."""
-    while len(text) > 1:
-        half = text[: len(text) // 2]
-        try:
-            _parsed(half)
-        except pa.ArrowInvalid:
-            text = half
-        else:
-            text = text[len(half) :]
-    return text[0].as_py()
+        )
+    return pa.array(microseconds // 1_000_000).cast(SECONDS)
