@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raypipe.data.table.agreement import MixedSource
+from raypipe.data.table.one_type import MixedSource
 from raypipe.records import Reading, Signature
 from raypipe.spec.sources import NOT_HOW, CsvSource, JsonlSource, Source
 

@@ -71,7 +71,7 @@ def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray
     return _as_stored(values, column)
 
 
-def _check_kind(found: columns.Kind, column: Column) -> None:
+def _check_kind(found: columns.ColumnKind, column: Column) -> None:
     wanted = "text" if column.dtype == "string" else "true/false" if column.dtype == "bool" else "numbers"
     has = "text" if found.dtype == "string" else "true/false" if found.dtype == "bool" else "numbers"
     fits = found.dtype == "null" or (has == wanted and bool(found.form) == bool(column.shape))

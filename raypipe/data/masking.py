@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.data.table import columns
-from raypipe.data.table.agreement import MixedTypes
-from raypipe.data.table.columns import ColumnRefused
 from raypipe.data.table.marks import BAD
 from raypipe.data.table.names import MissingColumn, require
+from raypipe.data.table.normal_form import ColumnRefused
+from raypipe.data.table.one_type import MixedTypes
 from raypipe.errors import DataError, SourceChanged, SpecError, StoreError
 from raypipe.spec.masking import MaskSpec
 
@@ -95,7 +95,7 @@ def mask(block: pa.Table, masks: Sequence[MaskSpec], keys: MaskKeys, file: str =
     """The block without the personal data.
 
     Args:
-        block: normalised, see columns.normalise.
+        block: normalised, see normal_form.py.
         file: where it was read from, for messages.
     Returns:
         The same rows; masked columns hold text, and missing values (null, NaN) are null.

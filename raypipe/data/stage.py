@@ -18,13 +18,14 @@ from typing import Any
 import ray
 
 from raypipe.data import masking
-from raypipe.data.checks import judging
+from raypipe.data.checks import verdicts
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
 from raypipe.data.checks.duplicates import Duplicates, all_repeats
+from raypipe.data.checks.expectations import keys_of
 from raypipe.data.checks.losses import Losses, Targets
 from raypipe.data.checks.remedies import remedies
+from raypipe.data.checks.schema import Schema, quantity_note
 from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
-from raypipe.data.checks.validate import Schema, quantity_note
 from raypipe.data.formats import FORMATS
 from raypipe.data.profile import profile
 from raypipe.data.shuffle import ranges, target
@@ -50,7 +51,7 @@ from raypipe.records import (
 from raypipe.runtime.context import RunContext
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec
-from raypipe.spec.expectations import DriftExpectation, UniqueExpectation
+from raypipe.spec.expectations import DriftExpectation
 from raypipe.storage import layout
 from raypipe.storage.documents import read_document, read_mapping, write_document
 
@@ -75,9 +76,9 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     if note := quantity_note(cut.labels, spec.target):
         ctx.progress.say("data", note)
     found = _watch(cut, spec)
-    results = judging.judge(spec.expectations, _tallies(cut), cut.kinds(), found.duplicates)
-    _refuse_bad(cut.bad(), cut.kept(), cut, spec, judging.notes(results))
-    judging.refuse_broken(results)
+    results = verdicts.judge(spec.expectations, _tallies(cut), cut.kinds(), found.duplicates)
+    _refuse_bad(cut.bad(), cut.kept(), cut, spec, verdicts.notes(results))
+    verdicts.refuse_broken(results)
     _check_classes(cut, schema)
     content = cut.content_fingerprint(schema)
     version = spec.fingerprint(content, cut.num_rows - cut.num_good, exclude={"root", "read_parallelism"})
@@ -97,9 +98,9 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     try:
         stored = store_all(cut, found.state, found.apart, spec, signature, version, ctx)
         bad = _all_bad(cut, stored)
-        losses = _refuse_bad(bad, _kept(cut, stored), cut, spec, judging.notes(results))
-        counted = judging.judge_count(spec.expectations, sum(stored.sizes().values()))
-        judging.refuse_broken(counted)
+        losses = _refuse_bad(bad, _kept(cut, stored), cut, spec, verdicts.notes(results))
+        counted = verdicts.judge_count(spec.expectations, sum(stored.sizes().values()))
+        verdicts.refuse_broken(counted)
         if losses.is_uneven:
             ctx.progress.say("data", f"{bad.num_rows} bad rows are set aside; {'; '.join(losses.lines())}")
         _say_leaks(stored, found, spec, ctx)
@@ -176,11 +177,11 @@ def _watch(cut: Cut, spec: DataSpec) -> Watch:
     cut.watched.clear()
     found = collect(tasks, "looking for repeated keys and groups")
     groups = leaks.all_shared([shared for shared, _ in found])
-    unique = {i: e for i, e in enumerate(spec.expectations) if isinstance(e, UniqueExpectation)}
-    aside = [i for i, expectation in unique.items() if expectation.on_fail == "quarantine"]
+    unique = keys_of(spec.expectations)
+    aside = [i for i in unique if spec.expectations[i].on_fail == "quarantine"]
     repeats = all_repeats([keys[i][1] for _, keys in found for i in aside])
     duplicates = {i: [keys[i][0] for _, keys in found] for i in unique}
-    why = f"another row has the same {' or the same '.join(str(list(unique[i].columns)) for i in aside)} (unique)"
+    why = f"another row has the same {' or the same '.join(str(list(unique[i])) for i in aside)} (unique)"
     apart = ray.put(Apart(groups, repeats, why))
     return Watch(state, apart, groups.leaks, duplicates)
 
@@ -229,10 +230,10 @@ def _profile(
     for line in suspects(whole, spec, features):
         ctx.progress.say("data", line)
     described = DataProfile(name=ctx.name, version=version, num_rows=whole.num_rows, columns=profile.finish(whole))
-    drifted = judging.judge_drift(spec.expectations, described, partial(_baseline, ctx=ctx))
-    judging.refuse_broken(drifted)
+    drifted = verdicts.judge_drift(spec.expectations, described, partial(_baseline, ctx=ctx))
+    verdicts.refuse_broken(drifted)
     results = sorted((*results, *drifted), key=lambda result: result.index)
-    for line in judging.warnings(results):
+    for line in verdicts.warnings(results):
         ctx.progress.say("data", line)
     return described.model_copy(update={"expectations": tuple(results)})
 

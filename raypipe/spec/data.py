@@ -12,8 +12,9 @@ from typing_extensions import Self
 from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Spec
 from raypipe.spec.expectations import Expectation
-from raypipe.spec.masking import KEYED, MaskSpec
-from raypipe.spec.sources import CsvSource, Source
+from raypipe.spec.masking import MaskSpec, refuse_taught
+from raypipe.spec.named_columns import named_columns, refuse_unread
+from raypipe.spec.sources import Source
 from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
@@ -133,11 +134,9 @@ class DataSpec(Spec):
 
     def index_columns(self, there: Iterable[str]) -> list[str]:
         """Columns that by their name only number the rows, and that nothing in this spec names."""
-        named = {self.target, self.stratify_by, *(self.features or ()), *self.split.reads, *self.split.sets_aside}
-        named.update(name for transform in self.transforms for name in transform.columns)
-        named.update(name for e in self.expectations for name in getattr(e, "columns", None) or ())
-        named.update(name for part in self.parts() for name in part.source.columns or ())
-        return [name for name in there if INDEX_NAME.fullmatch(name) and name not in named and name not in self.masked]
+        named = {*self.split.sets_aside, *(name for part in self.parts() for name in part.source.columns or ())}
+        named.update(name for names in named_columns(self).values() for name in names)
+        return [name for name in there if INDEX_NAME.fullmatch(name) and name not in named]
 
     def feature_names(self, there: Iterable[str]) -> list[str]:
         """The columns the model sees, of those there are after masking."""
@@ -245,43 +244,14 @@ class DataSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def masked_columns_teach_nothing(self) -> Self:
-        names = [name for mask in self.masking for name in mask.columns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"masking names {twice} twice; a column is masked in one way")
-        exact = {self.split.column} if isinstance(self.split, TimeSplit | ColumnSplit) else set[str]()
-        for name, mask in self.masked.items():
-            if name == self.target:
-                raise ValueError(f"masking: '{name}' is the target; the model has to learn its values")
-            if name in (self.features or ()) or any(name in transform.columns for transform in self.transforms):
-                raise ValueError(f"masking: '{name}' is a feature, but {_WHY_NO_FEATURE[mask.method]}; leave it out")
-            if name in exact:
-                raise ValueError(f"masking: the split reads the values of '{name}', so it cannot be masked")
-            reads = {*self.split.reads, *([self.stratify_by] if self.stratify_by else [])}
-            if name in reads and mask.method in ("drop", "redact"):
-                raise ValueError(
-                    f"masking: the split needs to tell the values of '{name}' apart, which method: {mask.method} "
-                    "leaves no way to do; use method: hash"
-                )
-            expected = {column for e in self.expectations for column in getattr(e, "columns", None) or ()}
-            if name in expected and mask.method == "drop":
-                raise ValueError(f"masking: method: drop removes '{name}', but an expectation reads it")
-            if mask.method in KEYED and any(_compares_no_text(name, part.source) for part in self.parts()):
-                raise ValueError(
-                    f"masking: method: {mask.method} reads '{name}' of CSV as text, but a `where` does not compare it "
-                    f"with text; compare it with text, or say in dtypes of the source what '{name}' is, e.g. int64"
-                )
+    def sources_read_what_is_named(self) -> Self:
+        refuse_unread(self)
         return self
 
-
-def _compares_no_text(name: str, source: Source) -> bool:
-    """Whether a condition compares a column of CSV that nobody declared with numbers or true/false."""
-    if not isinstance(source, CsvSource) or source.dtypes.get(name, "string") != "string":
-        return False
-    found = [condition.value for condition in source.where if condition.column == name]
-    values = [item for value in found for item in (value if isinstance(value, list) else [value])]
-    return any(value is not None and not isinstance(value, str) for value in values)
+    @model_validator(mode="after")
+    def masked_columns_teach_nothing(self) -> Self:
+        refuse_taught(self)
+        return self
 
 
 def _instead_of(kind: str, task: Task) -> str:
@@ -295,11 +265,3 @@ def _instead_of(kind: str, task: Task) -> str:
     if kind in ("scale", "standardize", "min_max", "robust", "normalize"):
         return "it is standardized in training by itself (train.target_transform: standardize), so leave it out"
     return "what can be done to the target is train.target_transform: none, standardize or log"
-
-
-_WHY_NO_FEATURE = {
-    "drop": "method: drop removes it",
-    "redact": "method: redact makes all its values the same",
-    "hash": "what method: hash writes has no meaning a model could learn, and changes with the key",
-    "tokenize": "what method: tokenize writes has no meaning a model could learn, and changes with the key",
-}

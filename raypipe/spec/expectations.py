@@ -6,10 +6,11 @@ import re
 import warnings
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.base import Spec, check_name
+from raypipe.spec.moments import as_text
 from raypipe.spec.sources import Dtype
 
 DtypeOrFamily = Literal[Dtype, "integer", "float", "number"]
@@ -36,14 +37,23 @@ class Between(Spec, Generic[N]):
         return self
 
 
-class ExpectationSpec(Spec):
+class AnyExpectation(Spec):
+    """What every expectation has."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns it names; they must be read though they may be no features."""
+        return tuple(getattr(self, "columns", None) or ())
+
+
+class ExpectationSpec(AnyExpectation):
     """An expectation on the data set as a whole."""
 
     on_fail: Literal["fail", "warn"] = "fail"
     """Stop the run, or say so and keep it in the profile."""
 
 
-class RowExpectationSpec(Spec):
+class RowExpectationSpec(AnyExpectation):
     """An expectation on each row."""
 
     columns: list[str] = Field(min_length=1)
@@ -81,8 +91,8 @@ class InSetExpectation(RowExpectationSpec):
     """Each value is one of a list."""
 
     kind: Literal["in_set"]
-    values: list[str | int | float | bool] = Field(min_length=1)
-    """The only values that may appear."""
+    values: Annotated[list[str | int | float | bool], BeforeValidator(as_text)] = Field(min_length=1)
+    """The only values that may appear; compared as those of `where` are."""
 
 
 class MatchesExpectation(RowExpectationSpec):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Spec
+from raypipe.spec.moments import as_text
 
 
 def _in_split(path: str, word: str) -> str:
@@ -29,8 +30,9 @@ class Condition(Spec):
     """Column that is compared."""
     op: Literal["==", "!=", "<", "<=", ">", ">=", "in", "not_in", "is_null", "not_null"]
     """How it is compared with the value."""
-    value: Scalar | list[Scalar] | None = None
-    """A number, text, or true/false; a list of them for `in` and `not_in`; left out for `is_null` and `not_null`."""
+    value: Annotated[Scalar | list[Scalar] | None, BeforeValidator(as_text)] = None
+    """A number, text, or true/false; a list of them for `in` and `not_in`; left out for `is_null` and `not_null`. A
+    number is compared as the column's type holds it, a date or time (ISO 8601, UTC unless it says otherwise) as one."""
 
     @model_validator(mode="after")
     def value_fits_op(self) -> Self:
@@ -62,7 +64,7 @@ class SourceSpec(Spec):
     """Fields every source has."""
 
     columns: list[str] | None = Field(default=None, min_length=1)
-    """Columns to read; unset reads all."""
+    """Columns to read, beside those that only choose rows; what else the file names must be among them. Unset: all."""
     where: list[Condition] = []
     """Rows to read: those that meet every condition. Row numbers in messages then count the rows that are left."""
 

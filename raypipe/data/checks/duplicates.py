@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raypipe.data.checks.expectations import NUM_FIRST
+from raypipe.data.checks.rule import NUM_FIRST
 from raypipe.data.table.columns import EXACT
 from raypipe.data.table.hashing import Values, row_ids
 from raypipe.errors import DataError

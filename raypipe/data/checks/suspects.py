@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.checks.validate import Profile, Schema
+from raypipe.data.checks.schema import BlockTypes, Schema
 from raypipe.data.profile.profile import ColumnPart, ProfilePart
 from raypipe.data.table.hashing import Values
 from raypipe.data.transforms.dates import refuse_unclear
@@ -60,7 +60,7 @@ def left_out(names: Sequence[str]) -> list[str]:
     ]
 
 
-def lost_zeros(profiles: Sequence[Profile], schema: Schema) -> list[str]:
+def lost_zeros(profiles: Sequence[BlockTypes], schema: Schema) -> list[str]:
     """A line for each feature, target, or column of the split whose leading zeros were lost as it was read."""
     found: dict[str, str] = {}
     for profile in reversed(profiles):

@@ -18,9 +18,10 @@ import ray.data
 from raypipe.data.formats.lines import Chunk, RowReader, ranges
 from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
 from raypipe.data.sources.files import SourceFile, find
-from raypipe.data.table.agreement import MixedSource
+from raypipe.data.table.declared import as_type
 from raypipe.data.table.marks import with_bad, with_left_out, with_zeros
 from raypipe.data.table.names import MissingColumn, needed, require, unusable_names, usable
+from raypipe.data.table.one_type import MixedSource
 from raypipe.errors import DataError
 from raypipe.spec.sources import CsvSource
 
@@ -228,7 +229,7 @@ class _Parser:
         for place, name in enumerate(table.column_names):
             column = table[name]
             if not pa.types.is_null(column.type):
-                values = _as_type(guess[name].combine_chunks(), column.type, self._source.decimal_point)[0]
+                values = as_type(guess[name].combine_chunks(), column.type, self._source.decimal_point)[0]
                 filled = pc.replace_with_mask(column.combine_chunks(), pa.array(is_guessed), values)
                 table = table.set_column(place, name, filled)
         return table
@@ -293,33 +294,9 @@ class _Parser:
             if name not in table.column_names or pa.types.is_string(wanted):
                 continue
             written = table[name].combine_chunks()
-            values, misfits = _as_type(written, wanted, self._source.decimal_point)
+            values, misfits = as_type(written, wanted, self._source.decimal_point)
             for row in misfits:
                 why = f"'{name}' is '{str(written[row])[:SHOWN]}', which is no {self._source.dtypes[name]}"
                 reasons[row] = f"{reasons[row]}; {why}" if row in reasons else f"{self._file}: {why}"
             table = table.set_column(table.column_names.index(name), name, values)
         return table, reasons
-
-
-def _as_type(written: pa.Array, wanted: pa.DataType, decimal_point: str) -> tuple[pa.Array, list[int]]:
-    """Text as values of a type, and the rows where that cannot be; they are null."""
-    if pa.types.is_string(wanted):
-        return written, []
-    text = pc.utf8_trim_whitespace(written)
-    text = text if decimal_point == "." else pc.replace_substring(text, decimal_point, ".")
-    misfits = _misfits(text, wanted)
-    is_misfit = np.zeros(len(text), bool)
-    is_misfit[misfits] = True
-    return pc.if_else(pa.array(is_misfit), pa.scalar(None, pa.string()), text).cast(wanted), misfits
-
-
-def _misfits(text: pa.Array, wanted: pa.DataType, offset: int = 0) -> list[int]:
-    """Rows whose text is no value of the type, found by halving."""
-    try:
-        text.cast(wanted)
-    except pa.ArrowInvalid:
-        if len(text) == 1:
-            return [offset]
-        half = len(text) // 2
-        return [*_misfits(text[:half], wanted, offset), *_misfits(text[half:], wanted, offset + half)]
-    return []

@@ -71,7 +71,7 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         names = usable(needed(source), schema.names, unusable, source, part.name)
         told = unusable if needed(source) is None else {}
         stop = parquet.num_row_groups if part.stop is None else part.stop
-        groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where)]
+        groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where, schema)]
         is_empty = True
         for batch in parquet.iter_batches(
             batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
@@ -108,24 +108,27 @@ def _num_rows(metadata: Any, groups: Sequence[int]) -> int:
     return min(MAX_ROWS, max(1, BLOCK_BYTES * num_rows // max(1, num_bytes)))
 
 
-def _may_hold(group: Any, where: Sequence[Condition]) -> bool:
+def _may_hold(group: Any, where: Sequence[Condition], schema: pa.Schema) -> bool:
     """Whether the statistics of a row group allow a row that meets all conditions."""
     by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)} if where else {}
-    return all(_may_meet(by_name[c.column], c) for c in where if c.column in by_name)
+    return all(_may_meet(by_name[c.column], c, schema.field(c.column).type) for c in where if c.column in by_name)
 
 
-def _may_meet(chunk: Any, condition: Condition) -> bool:
+def _may_meet(chunk: Any, condition: Condition, column_type: pa.DataType) -> bool:
     stats = chunk.statistics
     if stats is None:
         return True
     num_null = stats.null_count if stats.has_null_count else None
     if condition.op == "is_null":  # NaN counts as missing, and no statistics tell of it
-        return num_null != 0 or chunk.physical_type in ("FLOAT", "DOUBLE")
+        return num_null != 0 or pa.types.is_floating(column_type)
     if num_null == chunk.num_values and chunk.num_values:
         return False
     if condition.op == "not_null" or not stats.has_min_max:
         return True
-    low, high = stats.min, stats.max
+    try:
+        low, high = stats.min, stats.max
+    except (OverflowError, ValueError, pa.ArrowException):  # a date that Python has no word for
+        return True
     if low != low or high != high:
         return True  # NaN
-    return may_meet(condition, low, high, is_float32=chunk.physical_type == "FLOAT")
+    return may_meet(condition, low, high, column_type)

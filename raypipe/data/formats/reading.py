@@ -20,7 +20,6 @@ from ray.data.block import BlockMetadata
 from raypipe.data.formats.selecting import select_rows
 from raypipe.data.sources.files import SourceFile
 from raypipe.data.table import columns
-from raypipe.data.table.agreement import Agreed
 from raypipe.data.table.marks import (
     ABSENT_KEY,
     BAD,
@@ -33,6 +32,8 @@ from raypipe.data.table.marks import (
     with_zeros,
 )
 from raypipe.data.table.names import refuse_unusable, require, unusable_types
+from raypipe.data.table.normal_form import normalise
+from raypipe.data.table.one_type import OneType
 from raypipe.data.tasks import keep_freed
 from raypipe.errors import DataError, RaypipeError
 from raypipe.spec.sources import Condition, SourceSpec
@@ -222,7 +223,7 @@ def read_group(
         MixedTypes: a column changes its type.
     """
     is_judged = masking is not NO_MASKING
-    agreed = Agreed()
+    one_type = OneType()
     waiting: list[tuple[pa.Table, str]] = []
     num_bytes = 0
     for part in parts:
@@ -238,17 +239,17 @@ def read_group(
                 zeros = {n: text for n, text in leading_zeros(read.schema).items() if n not in masking.names}
                 metadata = {k: v for k, v in (read.schema.metadata or {}).items() if k != ZEROS_KEY}
                 table = with_zeros(table.replace_schema_metadata(metadata), zeros)
-                agreed.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
-                agreed.add_types(table.schema)
+                one_type.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
+                one_type.add_types(table.schema)
                 # An empty one tells which columns there are, where those before it did not.
                 if table.num_rows or not waiting or absent(waiting[-1][0].schema) - absent(table.schema):
                     waiting.append((table, part.name))
                     num_bytes += table.nbytes
                 if num_bytes >= BLOCK_BYTES:
-                    yield _joined(waiting, agreed)
+                    yield _joined(waiting, one_type)
                     waiting, num_bytes = [], 0
     if waiting:
-        yield _joined(waiting, agreed)
+        yield _joined(waiting, one_type)
 
 
 def _chosen(table: pa.Table, names: Sequence[str] | None, where: Sequence[Condition], file: str) -> pa.Table:
@@ -260,14 +261,14 @@ def _chosen(table: pa.Table, names: Sequence[str] | None, where: Sequence[Condit
     table = table.select(list(dict.fromkeys([*kept, *chosen_by, *marks])))
     with readable(file, "columns of its types", "the file is damaged: write it again, or fetch a good copy"):
         table.validate(full=True)
-        table = columns.normalise(table, file)
+        table = normalise(table, file)
     return select_rows(table, where, file, BAD).select([*kept, *marks])
 
 
-def _joined(tables: Sequence[tuple[pa.Table, str]], agreed: Agreed) -> pa.Table:
+def _joined(tables: Sequence[tuple[pa.Table, str]], one_type: OneType) -> pa.Table:
     for table, owner in tables:
-        require(agreed.tensors(), table.column_names, owner)
-    whole = pa.concat_tables([agreed.apply(table) for table, _ in tables])
+        require(one_type.tensors(), table.column_names, owner)
+    whole = pa.concat_tables([one_type.apply(table) for table, _ in tables])
     nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
     zeros: dict[str, str] = {}
     for table, _ in reversed(tables):

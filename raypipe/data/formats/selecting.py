@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.table import columns
-from raypipe.data.table.columns import NUMBERS
+from raypipe.data.table import columns, comparing
+from raypipe.data.table.comparing import ORDERS
+from raypipe.data.table.normal_form import normalise
 from raypipe.errors import DataError
 from raypipe.spec.sources import Condition, Scalar
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
-ORDERS: dict[str, tuple[Any, Callable[[Any, Any], bool]]] = {
-    "<": (pc.less, operator.lt),
-    "<=": (pc.less_equal, operator.le),
-    ">": (pc.greater, operator.gt),
-    ">=": (pc.greater_equal, operator.ge),
-}
-"""Of each operator that needs an order: how columns and how two values are compared."""
 
 
 def select_rows(table: pa.Table, where: Sequence[Condition], file: str, unread: str) -> pa.Table:
@@ -36,80 +28,55 @@ def select_rows(table: pa.Table, where: Sequence[Condition], file: str, unread: 
     """
     if not where:
         return table
-    mask = _meets(table[where[0].column], where[0], file)
-    for condition in where[1:]:
-        mask = pc.and_(mask, _meets(table[condition.column], condition, file))
+    mask = np.logical_and.reduce([_meets(table[condition.column], condition, file) for condition in where])
     if unread in table.column_names:
-        mask = pc.or_(mask, pc.is_valid(table[unread]))
-    return table.filter(mask)
+        mask |= table[unread].is_valid().to_numpy()
+    return table.filter(pa.array(mask))
 
 
-def may_meet(condition: Condition, low: Any, high: Any, is_float32: bool = False) -> bool:
-    """Whether a row that is not missing, between `low` and `high`, can meet a condition that has a value."""
-    values = _values(condition)
-    if _family_of(low) != _family_of(values[0]) or _family_of(high) != _family_of(values[0]):
-        return True  # the rows will tell what does not fit
-    if is_float32:
-        values = [pa.scalar(value, pa.float32()).as_py() for value in values]
-    if condition.op in ORDERS:
-        compare = ORDERS[condition.op][1]
-        return bool(compare(low, values[0]) or compare(high, values[0]))
-    if condition.op in ("==", "in"):
-        return any(low <= value <= high for value in values)
-    return not (low == high and low in values)
+def may_meet(condition: Condition, low: Any, high: Any, column_type: pa.DataType) -> bool:
+    """Whether a row that is not missing, between `low` and `high`, can meet a condition that has a value.
 
-
-def _meets(column: pa.ChunkedArray, condition: Condition, file: str) -> pa.ChunkedArray:
-    """true or false for each row, never null."""
-    column = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
-    missing = pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))
-    if condition.op == "is_null":
-        return missing
-    there = pc.invert(missing)
+    Args:
+        low, high: as the statistics of a column of this type give them.
+    """
+    try:
+        stored = pa.chunked_array([pa.array([low, high], column_type)])
+        table = normalise(pa.table({condition.column: stored}), "statistics")
+    except (DataError, pa.ArrowException, TypeError, ValueError, OverflowError):
+        return True  # the rows will tell
+    column = table[condition.column]
     kind = columns.kind(column.type)
-    if condition.op == "not_null" or kind.dtype == "null":
-        return pc.and_(there, pa.scalar(kind.dtype != "null"))
     values = _values(condition)
-    family = "number" if kind.dtype in NUMBERS else {"string": "text", "bool": "true/false"}[kind.dtype]
-    if kind.form or family != _family_of(values[0]) or (family == "true/false" and condition.op in ORDERS):
+    if kind.form or comparing.family_of(kind.dtype) != comparing.family(values[0]):
+        return True  # the rows will tell what does not fit
+    bounds = columns.exact(column, kind.dtype)
+    return comparing.may_meet(bounds, kind.dtype, condition.op, values, not pa.types.is_temporal(column_type))
+
+
+def _meets(column: pa.ChunkedArray, condition: Condition, file: str) -> np.ndarray:
+    """Bool [n]."""
+    kind = columns.kind(column.type)
+    if condition.op in ("is_null", "not_null") or kind.dtype == "null":
+        missing = pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)).to_numpy()
+        return missing if condition.op == "is_null" else ~missing
+    values = _values(condition)
+    family = comparing.family_of(kind.dtype)
+    if kind.form or family != comparing.family(values[0]) or (family == "true/false" and condition.op in ORDERS):
         raise DataError(
             f"{file}: data.source.where asks for '{condition.column}' {condition.op} {condition.value!r}, "
             f"but the column holds {kind}",
             "compare a column with values of its own type; arrays can only be asked for is_null and not_null",
         )
+    found = columns.exact(column, kind.dtype)
     if condition.op in ORDERS:
-        met = _ordered(column, kind.dtype, condition.op, values[0])
+        met = comparing.is_ordered(found, kind.dtype, condition.op, values[0])
     else:
-        exact = [_as(value, column.type) for value in values]
-        met = pc.is_in(column, value_set=pa.array([value for value in exact if value is not None], column.type))
-        if condition.op in ("!=", "not_in"):
-            met = pc.invert(met)
-    return pc.and_(there, pc.fill_null(met, False))
-
-
-def _ordered(column: pa.ChunkedArray, dtype: str, op: str, value: Any) -> Any:
-    compare, holds = ORDERS[op]
-    if dtype.startswith(("int", "uint")):  # Arrow compares large integers with nothing but integers of their type
-        value = math.ceil(value) if op in ("<", ">=") else math.floor(value)
-        limits = np.iinfo(dtype)
-        if not limits.min <= value <= limits.max:
-            return pa.chunked_array([pa.array(np.full(len(column), holds(0, value)))])
-    return compare(column, pa.scalar(value, column.type))
+        met = comparing.is_one_of(found, kind.dtype, values)
+        met = ~met if condition.op in ("!=", "not_in") else met
+    return met & columns.present(found)
 
 
 def _values(condition: Condition) -> list[Any]:
-    return condition.value if isinstance(condition.value, list) else [condition.value]
-
-
-def _family_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true/false"
-    return "number" if isinstance(value, int | float) else "text" if isinstance(value, str) else type(value).__name__
-
-
-def _as(value: Scalar, wanted: pa.DataType) -> Scalar | None:
-    """The value in the column's type; None where that type cannot hold it, so that no row equals it."""
-    try:
-        return pa.scalar(value).cast(wanted).as_py()
-    except (pa.ArrowInvalid, OverflowError):
-        return None
+    found: Scalar | list[Scalar] | None = condition.value
+    return found if isinstance(found, list) else [found]

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from raypipe.data.checks import duplicates, validate
+from raypipe.data.checks import duplicates
 from raypipe.data.checks.bad_rows import BadRows
-from raypipe.data.checks.expectations import BlockTallies, bad_reasons, tallies, violations
-from raypipe.data.checks.validate import Profile, Schema
+from raypipe.data.checks.examine import exact_values, examine, good_rows, keep_good
+from raypipe.data.checks.expectations import bad_reasons, keys_of, tallies, violations
+from raypipe.data.checks.rule import BlockTallies
+from raypipe.data.checks.schema import BlockTypes, Schema, refuse_no_classes, schema_of, types_of
 from raypipe.data.shards import tensor_array
 from raypipe.data.shuffle.ranges import range_numbers
 from raypipe.data.splits import borders
@@ -30,7 +32,6 @@ from raypipe.data.table.names import ROW_ID
 from raypipe.data.tasks import keep_freed
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
-from raypipe.spec.expectations import UniqueExpectation
 
 FINE_RANGES = 2**16
 """Ranges of row id, at most, that the rows of a piece are ordered by: those of one shard then lie close together, and
@@ -50,14 +51,13 @@ class BlockOrder:
 
     spec: DataSpec
     schema: Schema | None
-    others: tuple[Profile, ...] | None
+    others: tuple[BlockTypes, ...] | None
     num_ranges: int
 
     @property
     def unique(self) -> dict[int, tuple[str, ...]]:
         """Position of each `unique` expectation -> its columns."""
-        found = enumerate(self.spec.expectations)
-        return {i: tuple(e.columns) for i, e in found if isinstance(e, UniqueExpectation)}
+        return keys_of(self.spec.expectations)
 
     @property
     def num_watched(self) -> int:
@@ -82,7 +82,7 @@ class BlockSummary:
         target_sum: regression: of the targets of good rows.
     """
 
-    profile: Profile
+    profile: BlockTypes
     is_checked: bool = False
     num_good: int = 0
     bad: BadRows = field(default_factory=BadRows)
@@ -121,18 +121,19 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     """
     keep_freed()
     spec, schema = order.spec, order.schema
-    profile = validate.profile(block)
+    profile = types_of(block)
     if schema is None or not _fits(profile, order):
         return [BlockSummary(profile), *[None] * (order.num_returns - 1)]
-    values, reasons = validate.examine(block, schema)
-    found = violations(values, spec.expectations, validate.good_rows(block.num_rows, reasons))
+    values, reasons = examine(block, schema)
+    exact = exact_values(block, schema, values)
+    found = violations(exact, schema.expected, spec.expectations, good_rows(block.num_rows, reasons))
     reasons = [*reasons, *bad_reasons(found, spec.expectations)]
-    counted = BlockTallies(block.num_rows, tallies(found, values), source)
+    counted = BlockTallies(block.num_rows, tallies(found, exact), source)
     row_id = row_ids({name: values[name] for name in content_columns(values, spec)})
     keys, misfits = split_keys(values, row_id, spec, forced)
     reasons += misfits
-    values, bad = validate.keep_good(block, values, reasons, schema)
-    position = np.flatnonzero(validate.good_rows(block.num_rows, reasons))
+    values, bad = keep_good(block, values, reasons, schema)
+    position = np.flatnonzero(good_rows(block.num_rows, reasons))
     if bad.num_rows:
         row_id, keys = row_id[position], keys.take(position)
     wanted = dict.fromkeys([*schema.features, schema.target])
@@ -140,7 +141,7 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     # The fewer bytes, the fewer are moved, and spilled where memory is short.
     table = packing.packed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
     labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
-    validate.refuse_no_classes(labels, schema.target)
+    refuse_no_classes(labels, schema.target)
     summary = BlockSummary(
         profile,
         True,
@@ -164,11 +165,11 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
     return [summary, borders.tally(keys, values, spec), *_pieces(table, row_id, order.num_ranges), *watched]
 
 
-def _fits(profile: Profile, order: BlockOrder) -> bool:
+def _fits(profile: BlockTypes, order: BlockOrder) -> bool:
     if order.others is None:
         return True
     try:
-        return validate.schema_of(order.spec, [*order.others, profile]) == order.schema
+        return schema_of(order.spec, [*order.others, profile]) == order.schema
     except DataError:  # the whole source is judged later, with what all blocks hold
         return False
 
@@ -195,5 +196,5 @@ def _to_arrow(values: Values) -> pa.Array:
     return tensor_array(values) if values.ndim > 1 else pa.array(values)
 
 
-profile_task = ray.remote(validate.profile)
+profile_task = ray.remote(types_of)
 cut_task: Any = ray.remote(cut_block)

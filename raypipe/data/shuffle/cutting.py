@@ -21,16 +21,16 @@ from raypipe.data.checks import stray
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.checks.expectations import check_columns, columns_of, refuse_undescribed
 from raypipe.data.checks.losses import Targets
-from raypipe.data.checks.validate import Profile, Schema, refuse_no_classes, schema_of
+from raypipe.data.checks.schema import BlockTypes, Schema, refuse_no_classes, schema_of
 from raypipe.data.formats import FORMATS
 from raypipe.data.masking import Masking, read_keys, withheld
 from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_task, profile_task
 from raypipe.data.shuffle.ranges import num_parts
 from raypipe.data.splits.split import SPLITS
 from raypipe.data.table import content
-from raypipe.data.table.agreement import MixedTypes, as_text, common_kinds, read_as_mixed
-from raypipe.data.table.columns import Kind
+from raypipe.data.table.columns import ColumnKind
 from raypipe.data.table.names import require
+from raypipe.data.table.one_type import MixedTypes, as_text, common_kinds, read_as_mixed
 from raypipe.data.table.problems import Problems
 from raypipe.data.tasks import collect, explained
 from raypipe.data.transforms.fitting import check_types
@@ -130,7 +130,7 @@ class Cut:
             before[part.field] += block.profile.num_rows
         return total
 
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, ColumnKind]:
         """What each column of the files holds."""
         return common_kinds([b.profile.kinds for b in self.blocks], [b.profile.file for b in self.blocks])
 
@@ -196,7 +196,7 @@ def _cut_parts(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContext) -> 
     return cut, schema
 
 
-def _schema(spec: DataSpec, profiles: Sequence[Profile]) -> Schema:
+def _schema(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
     """One schema for all blocks, which transforms and expectations fit. Raises DataError, for all columns at once."""
     schema = schema_of(spec, profiles)
     kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
@@ -290,7 +290,7 @@ def as_read(source: S, spec: DataSpec) -> S:
     return source
 
 
-def refuse_absent(profiles: Sequence[Profile], source: str, spec: DataSpec) -> None:
+def refuse_absent(profiles: Sequence[BlockTypes], source: str, spec: DataSpec) -> None:
     """Raise MissingColumn when no block of a source has a column that is asked for by name.
 
     A block alone does not tell: that some lines of JSON have none of a field does not mean there is none.

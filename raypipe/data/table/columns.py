@@ -1,22 +1,18 @@
 """One column, from whatever Arrow type a file gave it to numpy.
 
-After `normalise` a column has one of few types: null, bool, integers, float32, float64, string (plain or ENCODED),
+After normal_form.py a column has one of few types: null, bool, integers, float32, float64, string (plain or ENCODED),
 (nested) lists of numbers, or Ray's fixed-shape tensor.  Shapes: n rows, [n] scalars, [n, *shape] tensors.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_types
-
-from raypipe.errors import DataError
 
 NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _NAMES = {"float": "float32", "double": "float64", "bool": "bool", "string": "string", "null": "null"}
@@ -28,11 +24,11 @@ ENCODED = pa.dictionary(pa.int32(), pa.string())
 """Text whose values repeat, as indices into its distinct values: a fifth of the time to read and to move."""
 
 
-class ColumnRefused(DataError):
-    """A column that cannot be read, or masked as told; the message names columns and types, and shows no value."""
+Values = np.ndarray | pa.Array
+"""Numbers or true/false [n, *shape] as numpy; text [n] as Arrow, plain or ENCODED; see `exact` for gaps."""
 
 
-class Kind(NamedTuple):
+class ColumnKind(NamedTuple):
     """What a column holds, without how Arrow keeps it."""
 
     dtype: str
@@ -44,81 +40,37 @@ class Kind(NamedTuple):
         return f"{self.form} of {self.dtype}" if self.form else self.dtype
 
 
-def normalise(table: pa.Table, file: str) -> pa.Table:
-    """The same rows with every column in one of the few types.
-
-    Raises:
-        ColumnRefused: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
-    """
-    check_types(table.schema, file)
-    columns = {name: _normal(table[name], name, file) for name in table.column_names}
-    return pa.table(columns) if columns else table
-
-
-def check_types(schema: pa.Schema, file: str) -> None:
-    """Raise ColumnRefused for a column that `normalise` would refuse, by its type alone."""
-    if found := refused_types(schema):
-        raise refused({name: f"has {what}" for name, what in found.items()}, file)
-
-
-def refused_types(schema: pa.Schema) -> dict[str, str]:
-    """The columns of a type that `normalise` would refuse -> that type."""
-    found: dict[str, str] = {}
-    for field in schema:
-        column_type = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
-        if isinstance(column_type, pa.BaseExtensionType):
-            if not (isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")):
-                found[field.name] = f"extension type {column_type.extension_name}"
-        elif _normal_type(column_type) is None:
-            found[field.name] = f"type {field.type}"
-    return found
-
-
-def refused(unusable: Mapping[str, str], file: str) -> ColumnRefused:
-    """The error of columns that are needed and cannot be read.
-
-    Args:
-        unusable: column -> what is wrong with it.
-    """
-    what = "; ".join(f"column '{name}' {what}" for name, what in unusable.items())
-    return ColumnRefused(
-        f"{file}: {what}",
-        "a column has a name of its own and holds numbers, text, true/false or arrays of numbers; leave the others "
-        "out: name the columns you need in data.features or data.source.columns",
-    )
-
-
-def kind(column_type: pa.DataType) -> Kind:
+def kind(column_type: pa.DataType) -> ColumnKind:
     """What a normalised Arrow type holds."""
     if column_type == ENCODED:
-        return Kind("string")
+        return ColumnKind("string")
     if isinstance(column_type, pa.BaseExtensionType):
         value_type = getattr(column_type, "scalar_type", None) or column_type.value_type
-        return Kind(_dtype(value_type), str(list(column_type.shape)))
+        return ColumnKind(_dtype(value_type), str(list(column_type.shape)))
     depth = 0
     while pa.types.is_list(column_type):
         column_type, depth = column_type.value_type, depth + 1
-    return Kind(_dtype(column_type), " of ".join(["list"] * depth))
+    return ColumnKind(_dtype(column_type), " of ".join(["list"] * depth))
 
 
-def common(kinds: Iterable[Kind]) -> Kind | None:
+def common(kinds: Iterable[ColumnKind]) -> ColumnKind | None:
     """The one kind all fit: widths of numbers unify, a column without values fits anything; None if there is none."""
-    found = sorted(set(kinds) - {Kind("null")})
+    found = sorted(set(kinds) - {ColumnKind("null")})
     if not found:
-        return Kind("null")
+        return ColumnKind("null")
     dtypes = [k.dtype for k in found if k.dtype != "null"]
     if len({k.form for k in found}) > 1:
         return None
     if len(set(dtypes)) <= 1:
-        return Kind(dtypes[0] if dtypes else "null", found[0].form)
+        return ColumnKind(dtypes[0] if dtypes else "null", found[0].form)
     if not all(dtype in NUMBERS for dtype in dtypes):
         return None
     floats = [dtype.startswith("float") for dtype in dtypes]
     widest = np.result_type(*dtypes).name if all(floats) or not any(floats) else "float64"
-    return Kind(widest, found[0].form)
+    return ColumnKind(widest, found[0].form)
 
 
-def arrow_type(wanted: Kind) -> pa.DataType:
+def arrow_type(wanted: ColumnKind) -> pa.DataType:
     """The Arrow type of scalars and lists."""
     column_type = pa.type_for_alias(wanted.dtype)
     for _ in range(wanted.form.count("list")):
@@ -159,6 +111,30 @@ def scalars(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray
     if missing.any():
         values[missing] = np.nan
     return values, missing
+
+
+def exact(column: pa.ChunkedArray, dtype: str) -> Values:
+    """Single values without loss, [n]: text in Arrow; numbers and true/false in numpy, in Arrow where gaps would have
+    no place among them (floats have NaN)."""
+    if dtype == "string":
+        return strings(column)[0]
+    if column.null_count and not dtype.startswith("float"):
+        return _one_array(column).cast(pa.type_for_alias(dtype))
+    return scalars(column, dtype)[0]
+
+
+def present(values: Values) -> np.ndarray:
+    """Bool [n]: the rows that have a value; of arrays, one in every place.
+
+    Args:
+        values: [n, *shape], missing numbers NaN; or Arrow [n], missing null.
+    """
+    if not isinstance(values, np.ndarray):
+        return np.asarray(values.is_valid())
+    if values.dtype.kind != "f":
+        return np.ones(len(values), bool)
+    missing = np.isnan(values)
+    return ~(missing.reshape(len(values), int(np.prod(values.shape[1:]))).any(axis=1) if values.ndim > 1 else missing)
 
 
 def tensors(column: pa.ChunkedArray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -238,7 +214,7 @@ def is_text(column_type: pa.DataType) -> bool:
     return pa.types.is_string(column_type) or pa.types.is_dictionary(column_type)
 
 
-def raw_bytes(values: np.ndarray | pa.Array) -> int:
+def raw_bytes(values: Values) -> int:
     """Of numbers, or of the characters of text: a function of the values alone, encoded or not."""
     if isinstance(values, np.ndarray):
         return values.nbytes
@@ -246,59 +222,6 @@ def raw_bytes(values: np.ndarray | pa.Array) -> int:
         lengths = pc.call_function("binary_length", [values.dictionary]).to_numpy()
         return int(np.bincount(values.indices.drop_null().to_numpy(), minlength=len(lengths)) @ lengths)
     return pc.call_function("sum", [pc.call_function("binary_length", [values])]).as_py() or 0
-
-
-def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
-    column_type = column.type
-    if isinstance(column_type, pa.DictionaryType):
-        if _normal_type(column_type.value_type) == pa.string():
-            is_good = column_type == ENCODED and all(_is_distinct(chunk.dictionary) for chunk in column.chunks)
-            return column if is_good else column.cast(pa.string()).dictionary_encode()
-        return _normal(column.cast(column_type.value_type), name, file)
-    if isinstance(column_type, pa.BaseExtensionType):
-        _refuse_ragged(column, name, file)
-        native = isinstance(column_type, pa.FixedShapeTensorType)
-        return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))]) if native else column
-    wanted = _normal_type(column_type)
-    return column if wanted == column_type else column.cast(wanted, safe=False)
-
-
-def _is_distinct(texts: pa.Array) -> bool:
-    return not texts.null_count and len(texts.unique()) == len(texts)
-
-
-def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
-    types = pa.types
-    if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):
-        inner = _normal_type(column_type.value_type)
-        is_text = inner is None or types.is_string(inner)
-        return None if is_text else pa.list_(inner)
-    if types.is_float16(column_type):
-        return pa.float32()
-    if types.is_decimal(column_type):
-        return pa.float64()
-    if types.is_temporal(column_type) or types.is_large_string(column_type) or types.is_string_view(column_type):
-        return pa.string()
-    plain = types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_string
-    return column_type if any(is_kind(column_type) for is_kind in plain) else None
-
-
-def _refuse_ragged(column: pa.ChunkedArray, name: str, file: str) -> None:
-    """Raise DataError where a row of a tensor column holds another number of values than the type says."""
-    size = math.prod(column.type.shape)
-    for chunk in column.chunks:
-        storage = chunk.storage
-        is_fixed = pa.types.is_fixed_size_list(storage.type)
-        lengths = [storage.type.list_size] if is_fixed else pc.call_function("list_value_length", [storage]).unique()
-        if (
-            storage.null_count
-            or storage.flatten().null_count
-            or any(length != size for length in pa.array(lengths).to_pylist())
-        ):
-            raise ColumnRefused(
-                f"{file}: column '{name}' has rows that are missing or no tensor of shape {list(column.type.shape)}",
-                "write the file again, or leave the column out with data.source.columns",
-            )
 
 
 def _dtype(value_type: pa.DataType) -> str:

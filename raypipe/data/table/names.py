@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raypipe.data.table import columns
+from raypipe.data.table import normal_form
 from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError, did_you_mean
 from raypipe.spec.sources import SourceSpec
@@ -66,7 +66,7 @@ def unusable_columns(schema: pa.Schema) -> dict[str, str]:
 
 
 def unusable_types(schema: pa.Schema) -> dict[str, str]:
-    return {name: f"has {what}" for name, what in columns.refused_types(schema).items()}
+    return {name: f"has {what}" for name, what in normal_form.refused_types(schema).items()}
 
 
 def usable(
@@ -92,7 +92,7 @@ def refuse_unusable(names: Iterable[str], unusable: Mapping[str, str], file: str
     """Raise ColumnRefused when columns that are needed cannot be read; tells all of them."""
     refused = {name: unusable[name] for name in names if name in unusable}
     if refused:
-        raise columns.refused(refused, file)
+        raise normal_form.refused(refused, file)
 
 
 def refuse_names(names: Sequence[str], file: str) -> None:

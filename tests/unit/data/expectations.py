@@ -11,9 +11,10 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from raypipe.data.checks.duplicates import find_duplicates, key_parts
-from raypipe.data.checks.expectations import BlockTallies, tallies, violations
-from raypipe.data.checks.judging import judge, judge_count
-from raypipe.data.table.columns import Kind
+from raypipe.data.checks.expectations import tallies, violations
+from raypipe.data.checks.rule import BlockTallies
+from raypipe.data.checks.verdicts import judge, judge_count
+from raypipe.data.table.columns import ColumnKind
 from raypipe.data.table.hashing import Values, row_ids
 from raypipe.records import ExpectationResult
 from raypipe.spec.expectations import Expectation
@@ -21,11 +22,11 @@ from raypipe.spec.expectations import Expectation
 NAN = float("nan")
 
 KINDS = {
-    "age": Kind("int64"),
-    "pay": Kind("float64"),
-    "name": Kind("string"),
-    "on": Kind("bool"),
-    "image": Kind("uint8", "[2, 2]"),
+    "age": ColumnKind("int64"),
+    "pay": ColumnKind("float64"),
+    "name": ColumnKind("string"),
+    "on": ColumnKind("bool"),
+    "image": ColumnKind("uint8", "[2, 2]"),
 }
 """The columns of a table."""
 
@@ -38,6 +39,11 @@ def parsed(*fields: Mapping[str, Any]) -> list[Any]:
 def as_values(columns: Mapping[str, Any]) -> dict[str, Values]:
     """Columns as the data stage holds them: lists are text."""
     return {n: pa.array(v, pa.string()) if isinstance(v, list) else np.asarray(v) for n, v in columns.items()}
+
+
+def dtypes_of(values: Mapping[str, Values]) -> dict[str, str]:
+    """The types of such columns."""
+    return {n: "string" if isinstance(v, pa.Array) else v.dtype.name for n, v in values.items()}
 
 
 def results(
@@ -55,7 +61,7 @@ def results(
     blocks, keys = [], []
     for i, (start, end) in enumerate(pairwise([0, *cuts, num_rows])):
         some = {name: v[start:end] for name, v in values.items()}
-        found = violations(some, expectations)
+        found = violations(some, dtypes_of(some), expectations)
         source = sources[i] if sources else "source"
         blocks.append(BlockTallies(end - start, tallies(found, some), source))
         position = np.arange(end - start)

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from raypipe.data.checks.bad_rows import BadRows
 from raypipe.data.checks.duplicates import all_repeats
-from raypipe.data.checks.validate import Schema, examine, keep_good, profile, schema_of
+from raypipe.data.checks.examine import examine, keep_good
+from raypipe.data.checks.schema import Schema, schema_of, types_of
 from raypipe.data.formats import FORMATS
 from raypipe.data.shuffle import ranges
 from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
@@ -73,8 +74,8 @@ def prepared(
         tables: blocks, each with the split it is forced into.
     """
     blocks = [block for block, _ in tables]
-    schema = schema_of(spec, [profile(block) for block in blocks])
-    order = BlockOrder(spec, schema, tuple(profile(block) for block in blocks), num_ranges)
+    schema = schema_of(spec, [types_of(block) for block in blocks])
+    order = BlockOrder(spec, schema, tuple(types_of(block) for block in blocks), num_ranges)
     forced = [None if split is None else SPLITS.index(split) for _, split in tables]
     made = [cut_block(block, order, "source", code) for block, code in zip(blocks, forced, strict=True)]
     state = ranges.decide(spec, *(one[1] for one in made))

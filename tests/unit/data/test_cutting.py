@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, to_lines
-from raypipe.data.checks.validate import MAX_CLASSES, Profile, profile, schema_of
+from raypipe.data.checks.schema import MAX_CLASSES, BlockTypes, schema_of, types_of
 from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
 from raypipe.data.shuffle.cutting import Cut
 from raypipe.data.table.packing import from_buffer
@@ -22,7 +22,7 @@ SPEC = DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "t
 
 def block(num_bad=0, labels=()):
     kept = [{"position": i, "reason": "wrong", "row": {"a": i}} for i in range(num_bad)]
-    profile = Profile("f.csv", 1000, {}, {})
+    profile = BlockTypes("f.csv", 1000, {}, {})
     return BlockSummary(profile, True, 1000 - num_bad, BadRows(num_bad, kept), labels=Counter(labels))
 
 
@@ -50,7 +50,7 @@ def test_bad_rows_are_kept_as_json_with_null_for_what_json_has_no_number_for():
 
 def test_block_alone_of_another_type_is_checked_against_the_schema_of_all_blocks():
     whole, fractions = (pa.table({"a": values, "y": [0, 1]}) for values in ([1, 2], [0.5, 1.0]))
-    schema = schema_of(SPEC, [profile(whole), profile(fractions)])
+    schema = schema_of(SPEC, [types_of(whole), types_of(fractions)])
     for others, is_checked in ((None, True), ((), False)):
         summary, _, piece = cut_block(whole, BlockOrder(SPEC, schema, others, 1), "source", None)
         assert summary.is_checked is is_checked
@@ -61,7 +61,7 @@ def test_pieces_of_few_rows_do_not_take_along_all_texts_of_their_block():
     texts = [f"{i:07d}" for i in range(2000)]
     whole = pa.table({"a": texts * 3, "y": [0, 1] * 3000})
     for num_ranges in (4, 64):
-        order = BlockOrder(SPEC, schema_of(SPEC, [profile(whole)]), None, num_ranges)
+        order = BlockOrder(SPEC, schema_of(SPEC, [types_of(whole)]), None, num_ranges)
         _, _, *pieces = cut_block(whole, order, "source", None)
         found = [from_buffer(piece) for piece in pieces]
         assert sorted(text for piece in found for text in piece["a"].to_pylist()) == sorted(texts * 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.data.checks.judging import judge_drift, refuse_broken
+from raypipe.data.checks.verdicts import judge_drift, refuse_broken
 from raypipe.data.profile import profile
 from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError

@@ -7,17 +7,19 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from raypipe.data.checks import validate
+from raypipe.data.checks.examine import exact_values, examine
 from raypipe.data.checks.expectations import check_columns, columns_of, refuse_unknown, tallies, violations
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
-from tests.unit.data.expectations import KINDS, NAN, as_values, parsed
+from tests.unit.data.expectations import KINDS, NAN, as_values, dtypes_of, parsed
 
 
 def broken(columns, **fields):
     """Positions of the rows that break one expectation on the only column."""
     (name,) = columns
-    (found,) = violations(as_values(columns), parsed({"columns": [name], **fields}))
+    values = as_values(columns)
+    (found,) = violations(values, dtypes_of(values), parsed({"columns": [name], **fields}))
     return np.flatnonzero(found.rows).tolist()
 
 
@@ -102,7 +104,7 @@ def test_encoded_text_is_looked_at_as_plain_text_is(fields, first):
     texts = pa.array(["ab", None, "abc", "c", "ab"])
     expectations = parsed({"columns": ["name"], **fields})
     plain, encoded = (
-        tallies(violations(values, expectations), values)
+        tallies(violations(values, dtypes_of(values), expectations), values)
         for values in ({"name": texts}, {"name": texts.dictionary_encode()})
     )
     assert encoded == plain and plain[0].first[0][1] == first
@@ -110,9 +112,8 @@ def test_encoded_text_is_looked_at_as_plain_text_is(fields, first):
 
 def test_rows_that_are_bad_already_break_nothing_more():
     values = as_values({"age": np.array([-1, -2, 3])})
-    (found,) = violations(
-        values, parsed({"kind": "range", "columns": ["age"], "min": 0}), np.array([False, True, True])
-    )
+    expectations = parsed({"kind": "range", "columns": ["age"], "min": 0})
+    (found,) = violations(values, dtypes_of(values), expectations, np.array([False, True, True]))
     assert found.rows.tolist() == [False, True, False] and found.num_checked == 2
 
 
@@ -152,10 +153,11 @@ def test_column_that_is_no_feature_is_checked_where_an_expectation_names_it():
         }
     )
     block = pa.table({"a": [1, 2], "id": [1, 2], "day": ["Mon", None], "other": [1, 1], "y": [0, 1]})
-    schema = validate.schema_of(spec, [validate.profile(block)])
-    values, _ = validate.examine(block, schema)
-    (found,) = violations(values, spec.expectations)
+    schema = schema_of(spec, [types_of(block)])
+    values, _ = examine(block, schema)
+    exact = exact_values(block, schema, values)
+    (found,) = violations(exact, schema.expected, spec.expectations)
     assert list(values) == ["a", "y", "id", "day"] and found.rows.tolist() == [False, True]
     empty = block.set_column(2, "day", pa.nulls(2))
     with pytest.raises(DataError, match="'day' has no value in any row"):
-        validate.schema_of(spec, [validate.profile(empty)])
+        schema_of(spec, [types_of(empty)])

@@ -22,6 +22,7 @@ from raypipe.data.stage import source_fingerprint
 from raypipe.data.table import columns
 from raypipe.data.table.hashing import row_ids
 from raypipe.data.table.marks import BAD, leading_zeros
+from raypipe.data.table.normal_form import normalise
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.load import parse_pipeline
@@ -162,15 +163,15 @@ def test_parquet_with_pickled_objects_is_refused_by_type_and_never_unpickled(tmp
     ],
 )
 def test_column_of_a_rich_type_becomes_numbers_text_or_lists(values, dtype, found):
-    table = columns.normalise(pa.table({"a": values}), "f")
+    table = normalise(pa.table({"a": values}), "f")
     assert table["a"].to_pylist() == found
-    assert columns.kind(table["a"].type).dtype == columns.kind(columns.normalise(table, "f")["a"].type).dtype
+    assert columns.kind(table["a"].type).dtype == columns.kind(normalise(table, "f")["a"].type).dtype
     assert dtype.startswith(("list", str(table["a"].type)))
 
 
 def test_encoded_text_whose_dictionary_repeats_itself_or_has_a_gap_is_encoded_anew():
     odd = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, None], pa.int32()), pa.array(["u", None, "u"]))
-    found = columns.normalise(pa.table({"a": odd}), "f")["a"]
+    found = normalise(pa.table({"a": odd}), "f")["a"]
     assert found.type == columns.ENCODED and found.to_pylist() == ["u", None, "u", None]
     assert found.chunk(0).dictionary.to_pylist() == ["u"]
     assert (row_ids({"a": found.chunk(0)}) == row_ids({"a": odd.cast(pa.string())})).all()
@@ -179,7 +180,7 @@ def test_encoded_text_whose_dictionary_repeats_itself_or_has_a_gap_is_encoded_an
 @pytest.mark.parametrize("values", [[b"bytes"], [{"a": 1}], [["text"]]])
 def test_column_without_numbers_or_text_is_refused_by_name(values):
     with pytest.raises(DataError, match="f: column 'a' has type"):
-        columns.normalise(pa.table({"a": values}), "f")
+        normalise(pa.table({"a": values}), "f")
 
 
 def idx_bytes(array):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.formats.reading import read_group
 from raypipe.data.masking import Masking, MaskKeys
 from raypipe.data.table.marks import left_out
@@ -47,7 +47,7 @@ def read(file, form, columns=None, masking=JUDGED, **fields):
 
 
 def schema(table, **fields):
-    return schema_of(spec(**fields), [profile(table)])
+    return schema_of(spec(**fields), [types_of(table)])
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl"])
@@ -90,7 +90,7 @@ def test_column_that_one_file_alone_cannot_give_counts_for_no_row(tmp_path):
     readable = pa.table({"a": [4, 5, 6], "meta": ["p", "q", "r"], "y": [1, 0, 1]})
     pq.write_table(readable, tmp_path / "g.parquet")
     tables = [read(sized_file(tmp_path / "g.parquet"), "parquet"), read(write(tmp_path, "parquet"), "parquet")]
-    made = schema_of(spec(features=["a"]), [profile(table) for table in tables])
+    made = schema_of(spec(features=["a"]), [types_of(table) for table in tables])
     assert set(made.columns) == {"a", "y"} and not made.others
 
 

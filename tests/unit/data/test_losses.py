@@ -10,7 +10,7 @@ import pytest
 from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
 from raypipe.data.checks.losses import Losses, Targets
 from raypipe.data.checks.remedies import remedies
-from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -94,7 +94,7 @@ def test_rows_that_are_no_utf8_are_known_by_their_class(tmp_path, form):
     latin_1(tmp_path / f"f.{form}", form)
     (table,) = reader(form)(sized_file(tmp_path / f"f.{form}"))
     data = spec({"format": form})
-    schema = schema_of(data, [profile(table)])
+    schema = schema_of(data, [types_of(table)])
     values, bad = check(table, schema)
     assert bad.num_rows == 217 and len(values["n"]) == 783 and bad.reasons == {"is no UTF-8 text": 217}
     assert bad.targets == Targets(Counter({"yes": 167, "nö": 50}))
@@ -105,7 +105,7 @@ def test_rows_that_are_no_utf8_are_known_by_their_class(tmp_path, form):
 def test_rows_that_cannot_be_read_at_all_have_an_unknown_class(tmp_path):
     (tmp_path / "f.csv").write_bytes(b"a,y\n1,u\n2,u,3\n\xff,v\n4\n5,v\n")
     (table,) = reader("csv")(sized_file(tmp_path / "f.csv"))
-    _, bad = check(table, schema_of(spec(), [profile(table)]))
+    _, bad = check(table, schema_of(spec(), [types_of(table)]))
     assert bad.targets == Targets(Counter({"v": 1}), num_unknown=2)
 
 
@@ -122,7 +122,7 @@ def test_values_of_rows_that_are_no_utf8_never_change_a_type(tmp_path):
 
 def advice(columns, **fields):
     table, data = pa.table(columns), spec(**fields)
-    _, bad = check(table, schema_of(data, [profile(table)]))
+    _, bad = check(table, schema_of(data, [types_of(table)]))
     return remedies(bad, data)
 
 
@@ -153,6 +153,6 @@ def test_rows_that_could_not_be_read_have_the_remedy_of_what_their_format_says(t
     (tmp_path / f"f.{form}").write_text(text)
     dtypes = {"dtypes": {"a": "int64"}} if form == "csv" else {}
     (table,) = reader(form, **dtypes)(sized_file(tmp_path / f"f.{form}"))
-    _, bad = check(table, schema_of(spec(), [profile(table)]))
+    _, bad = check(table, schema_of(spec(), [types_of(table)]))
     (found,) = remedies(bad, spec())
     assert wanted in found

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.formats import FORMATS, csv, folders, images, jsonl, lines
 from raypipe.data.formats.reading import read_group
 from raypipe.data.masking import REDACTED, Masking, read_keys
 from raypipe.data.shuffle.cutting import as_read, refuse_absent
 from raypipe.data.sources.disk import changed
 from raypipe.data.sources.files import find
-from raypipe.data.table.agreement import read_as_mixed
 from raypipe.data.table.marks import absent
 from raypipe.data.table.names import MissingColumn
+from raypipe.data.table.one_type import read_as_mixed
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Condition, JsonlSource
@@ -125,7 +125,7 @@ def test_column_of_a_type_that_is_refused_is_told_with_its_type(tmp_path):
             writer.write_table(table)
     data = spec(tmp_path, "arrow")
     with pytest.raises(DataError, match=r"column 'raw' has type binary") as caught:
-        schema_of(data, [profile(table) for table in read(data)])
+        schema_of(data, [types_of(table) for table in read(data)])
     assert "Ada" not in str(caught.value)
 
 
@@ -191,7 +191,7 @@ def test_condition_on_a_field_that_few_lines_have_chooses_rows_wherever_the_file
 def test_masked_field_that_no_line_has_is_refused_and_no_other_is_named(method, chunks):
     data = spec(chunks([{"y": 1, "email": "Ada", "note": "n" * 20}] * 40), "jsonl", method=method)
     with pytest.raises(MissingColumn, match=r"data\.source: column 'who' is not there") as caught:
-        refuse_absent([profile(table) for table in read(data)], "source", data)
+        refuse_absent([types_of(table) for table in read(data)], "source", data)
     assert "email" not in str(caught.value)
 
 
@@ -199,12 +199,12 @@ def test_condition_on_a_field_that_no_line_has_is_refused_with_the_near_one(chun
     where = {"where": [{"column": "nots", "op": "is_null"}]}
     data = spec(chunks(ROWS), "jsonl", source=where).model_copy(update={"masking": []})
     with pytest.raises(MissingColumn, match=r"data\.source: column 'nots' is not there, did you mean 'note'"):
-        refuse_absent([profile(table) for table in read(data)], "source", data)
+        refuse_absent([types_of(table) for table in read(data)], "source", data)
 
 
 def test_field_that_one_block_has_is_there(chunks):
     data = spec(chunks(ROWS), "jsonl", method="drop")
-    refuse_absent([profile(table) for table in read(data)], "source", data)
+    refuse_absent([types_of(table) for table in read(data)], "source", data)
 
 
 def test_field_that_one_of_several_small_files_has_is_there(tmp_path):
@@ -213,11 +213,11 @@ def test_field_that_one_of_several_small_files_has_is_there(tmp_path):
     for method, who in (("redact", [None, REDACTED, None]), ("hash", None), ("drop", None)):
         data = spec(tmp_path, "jsonl", method=method)
         tables = read(data)
-        refuse_absent([profile(table) for table in tables], "source", data)
+        refuse_absent([types_of(table) for table in tables], "source", data)
         assert column(tables, "y") == [1, 2, 3] and (who is None or column(tables, "who") == who)
     (tmp_path / "a.jsonl").write_text('{"y": 1}\n')
     with pytest.raises(MissingColumn, match=r"data\.source: column 'who' is not there"):
-        refuse_absent([profile(table) for table in read(data)], "source", data)
+        refuse_absent([types_of(table) for table in read(data)], "source", data)
 
 
 def test_field_of_rows_that_a_condition_leaves_out_is_there(tmp_path):

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from raypipe.batch.rows import raw_columns
 from raypipe.data.shards import tensor_array, to_bytes, to_rows
-from raypipe.data.table import columns
 from raypipe.data.table.names import ROW_ID
+from raypipe.data.table.normal_form import normalise
 from raypipe.data.transforms import KINDS, FittedTransforms
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Column, Signature
@@ -95,7 +95,7 @@ def _stored(values: list[Any], column: Column) -> Any:
 def batch_columns(rows: list[Row], signature: Signature) -> dict[str, np.ndarray]:
     """Through a file's columns, as batch inference reads them."""
     table = pa.table({c.name: pa.array([row[c.name] for row in rows]) for c in signature.inputs})
-    return raw_columns(columns.normalise(table, "file"), signature)
+    return raw_columns(normalise(table, "file"), signature)
 
 
 def request_columns(rows: list[Row], signature: Signature) -> dict[str, np.ndarray]:
@@ -138,7 +138,7 @@ PERSON = {"age": 40, "income": None}
 
 def both(rows: list[Row], signature: Signature) -> list[Any]:
     """What batch inference and an endpoint make of the same rows: columns, or the error."""
-    table = columns.normalise(pa.Table.from_pylist(rows), "file")
+    table = normalise(pa.Table.from_pylist(rows), "file")
     found: list[Any] = []
     for read in (lambda: raw_columns(table, signature), lambda: columns_of(rows, signature, max_rows=9)):
         try:

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.formats.reading import read_group
-from raypipe.data.table.agreement import MixedTypes, as_text
 from raypipe.data.table.marks import BAD, refuse_bad
+from raypipe.data.table.one_type import MixedTypes, as_text
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import CsvSource, JsonlSource
@@ -65,7 +65,7 @@ def test_poisoned_rows_are_exactly_the_bad_ones(name, tmp_path):
     read = reader(name, dtypes=DTYPES, max_row_bytes=4096)
     (table,) = read_group([sized_file(tmp_path / "f")], read, None)
     spec = DataSpec.model_validate({"source": {"format": name, "path": "f"}, "target": "y"})
-    values, bad = check(table, schema_of(spec, [profile(table)]))
+    values, bad = check(table, schema_of(spec, [types_of(table)]))
     assert [row["position"] for row in bad.kept] == poisoned and bad.num_rows == len(poisoned)
     good = np.delete(np.arange(NUM_ROWS), poisoned)
     assert values["age"].tolist() == good.tolist() and values["pay"].tolist() == (good / 4).tolist()
@@ -132,7 +132,7 @@ def test_unread_rows_keep_their_reason_through_the_check_and_are_never_imputed()
     table = pa.table({"a": [1.0, None, None], "y": [0, 1, 1], BAD: [None, None, "f: no row"]})
     fields = {"transforms": [{"kind": "impute", "columns": ["a"]}], "target": "y"}
     spec = DataSpec.model_validate({"source": {"format": "csv", "path": "f"}, **fields})
-    schema = schema_of(spec, [profile(table)])
+    schema = schema_of(spec, [types_of(table)])
     values, bad = check(table, schema)
     assert schema.features == ("a",) and values["a"].tolist()[0] == 1.0 and len(values["a"]) == 2
     assert [(row["position"], row["reason"]) for row in bad.kept] == [(2, "f: no row")]

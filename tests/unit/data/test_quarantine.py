@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.checks import validate
 from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
+from raypipe.data.checks.examine import exact_values, examine, good_rows, keep_good
 from raypipe.data.checks.expectations import bad_reasons, violations
-from raypipe.data.checks.judging import notes
+from raypipe.data.checks.schema import schema_of, types_of
+from raypipe.data.checks.verdicts import notes
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.expectations import NAN, as_values, parsed, results
@@ -73,10 +74,11 @@ def test_poisoned_rows_are_found_all_of_them_and_no_other():
         }
     )
     block = pa.table(columns)
-    schema = validate.schema_of(spec, [validate.profile(block)])
-    values, reasons = validate.examine(block, schema)
-    found = violations(values, spec.expectations, validate.good_rows(block.num_rows, reasons))
-    kept, bad = validate.keep_good(block, values, reasons + bad_reasons(found, spec.expectations), schema)
+    schema = schema_of(spec, [types_of(block)])
+    values, reasons = examine(block, schema)
+    exact = exact_values(block, schema, values)
+    found = violations(exact, schema.expected, spec.expectations, good_rows(block.num_rows, reasons))
+    kept, bad = keep_good(block, values, reasons + bad_reasons(found, spec.expectations), schema)
 
     assert {row["position"] for row in bad.kept} == wrong and bad.num_rows == NUM_POISONED
     good = [i for i in range(NUM_ROWS) if i not in wrong]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.checks.validate import profile, schema_of
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.splits.split import SPLITS, content_columns, split_codes, split_keys
 from raypipe.data.table.hashing import row_ids
 from raypipe.errors import DataError
@@ -128,7 +128,7 @@ def test_codes_of_golden_rows_by_class_and_by_group_never_change():
 )
 def test_columns_that_the_split_reads_are_in_the_schema_and_must_hold_a_value(split, features):
     block = pa.table({"x": [1, 2], "g": ["a", None], "t": [3, 4], "y": [0, 1]})
-    schema = schema_of(spec(split), [profile(block)])
+    schema = schema_of(spec(split), [types_of(block)])
     values, bad = check(block, schema)
     assert schema.features == features
     assert {"g", "t"} & set(spec(split).split.reads) <= set(values)
@@ -138,7 +138,7 @@ def test_columns_that_the_split_reads_are_in_the_schema_and_must_hold_a_value(sp
 def test_column_of_the_split_that_is_not_there_is_refused_with_the_near_name():
     block = pa.table({"x": [1], "date": ["2024-01-01"], "y": [0]})
     with pytest.raises(DataError, match="column 'dato' is not there, did you mean 'date'"):
-        schema_of(spec({"kind": "time", "column": "dato"}), [profile(block)])
+        schema_of(spec({"kind": "time", "column": "dato"}), [types_of(block)])
 
 
 def test_splits_in_the_code_and_in_the_spec_have_the_same_names():

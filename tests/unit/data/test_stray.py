@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.checks import stray
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.checks.stray import TextTally, encoded_numbers, explained, look
-from raypipe.data.checks.validate import profile, schema_of
 from raypipe.data.table.problems import NeedsNumbers, SeveralProblems, each
 from raypipe.data.transforms.fitting import check_types
 from raypipe.errors import DataError
@@ -28,7 +28,7 @@ def spec(source=None, **fields):
 def problem(table, data):
     """What prepare raises over the types of a table, with what the table's text is."""
     try:
-        check_types(data.transforms, schema_of(data, [profile(table)]).inputs)
+        check_types(data.transforms, schema_of(data, [types_of(table)]).inputs)
     except DataError as error:
         found, _ = look(table, stray.wanted(error))
         return explained(error, found, data)
@@ -99,7 +99,7 @@ def test_decimal_point_reads_numbers_with_a_comma_declared_or_not(tmp_path):
 def test_target_of_a_regression_with_stray_text_says_so_and_that_its_rows_are_bad_rows():
     data = spec(task="regression")
     with pytest.raises(NeedsNumbers) as caught:
-        schema_of(data, [profile(pa.table({"a": [1, 2, 3], "y": ["1", "n/a", "2"]}))])
+        schema_of(data, [types_of(pa.table({"a": [1, 2, 3], "y": ["1", "n/a", "2"]}))])
     found, _ = look(pa.table({"y": ["1", "n/a", "2"]}), ["y"])
     error = explained(caught.value, found, data)
     assert "'n/a' in 1 row(s), first row 2" in error.message and "its rows are then bad rows" in error.hint

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_iris
 
+from raypipe.data.checks.schema import schema_of
+from raypipe.data.checks.schema import types_of as block_types
 from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
-from raypipe.data.checks.validate import profile as block_profile
-from raypipe.data.checks.validate import schema_of
 from raypipe.data.profile import profile
 from raypipe.data.table.hashing import row_ids
 from raypipe.data.table.marks import FILE_KEY, with_zeros
@@ -26,7 +26,7 @@ def spec(**fields):
 
 
 def schema(columns, **fields):
-    return schema_of(spec(**fields), [block_profile(pa.table(columns).replace_schema_metadata({FILE_KEY: "f"}))])
+    return schema_of(spec(**fields), [block_types(pa.table(columns).replace_schema_metadata({FILE_KEY: "f"}))])
 
 
 def lines(columns, **fields):
@@ -44,7 +44,7 @@ def lines(columns, **fields):
 def test_index_that_was_written_with_the_rows_is_no_feature_and_does_not_tell_copies_apart(tmp_path, header):
     (tmp_path / "f.csv").write_text(f"{header}\n0,5,no\n1,6,yes\n2,5,no\n")
     table = pa.concat_tables(reader("csv")(source_file(tmp_path / "f.csv")))
-    told = schema_of(spec(), [block_profile(table)])
+    told = schema_of(spec(), [block_types(table)])
     assert told.features == ("a",) and not told.others
     assert len(table.column_names) == 3
 
@@ -208,7 +208,7 @@ def test_leading_zeros_that_are_lost_are_told_with_the_field_that_keeps_them():
         pa.table({"zip": [2139], "y": [1], "note": [7]}).replace_schema_metadata({FILE_KEY: "f"}),
         with_zeros(pa.table({"zip": [501], "y": [2], "note": [7]}), {"zip": "00501", "y": "02", "note": "007"}),
     ]
-    profiles = [block_profile(block) for block in blocks]
+    profiles = [block_types(block) for block in blocks]
     place, label = lost_zeros(profiles, schema_of(spec(features=["zip"], split={"key": ["zip"]}), profiles))
     assert "column 'zip' is written with leading zeros ('00501') but read as numbers (501)" in place
     assert label.startswith("the target 'y'") and 'data.source.dtypes: {"y": string}' in label

@@ -10,7 +10,7 @@ from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
 from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
-from raypipe.data.checks.validate import MAX_CLASSES, profile, quantity_note, refuse_no_classes, schema_of
+from raypipe.data.checks.schema import MAX_CLASSES, quantity_note, refuse_no_classes, schema_of, types_of
 from raypipe.data.formats.reading import read_group
 from raypipe.data.shards import to_rows
 from raypipe.data.table.hashing import row_ids
@@ -36,7 +36,7 @@ def spec(**fields):
 
 def checked(columns, **fields):
     table = block(columns)
-    schema = schema_of(spec(**fields), [profile(table)])
+    schema = schema_of(spec(**fields), [types_of(table)])
     return (*check(table, schema), schema)
 
 
@@ -112,8 +112,8 @@ def test_columns_beside_the_features_count_for_the_row_but_may_hold_anything():
 
 
 def test_numbers_of_two_files_unify_and_text_does_not():
-    ints, floats = profile(block({"a": [1], "y": [1]})), profile(block({"a": [0.5], "y": [1]}, "g.csv"))
-    texts = profile(block({"a": ["x"], "y": [1]}, "h.csv"))
+    ints, floats = types_of(block({"a": [1], "y": [1]})), types_of(block({"a": [0.5], "y": [1]}, "g.csv"))
+    texts = types_of(block({"a": ["x"], "y": [1]}, "h.csv"))
     assert schema_of(spec(), [ints, floats]).columns["a"].dtype == "float64"
     with pytest.raises(DataError, match=r"column 'a' holds int64 in f\.csv but string in h\.csv"):
         schema_of(spec(), [ints, floats, texts])
@@ -159,7 +159,7 @@ def test_bool_column_with_gaps_is_the_same_in_training_batch_and_serving(transfo
     flags = [True, None, False, True]
     table = block({"member": flags, "y": [0, 1, 0, 1]})
     wanted = spec(transforms=[{"kind": "impute", "columns": ["member"], **transform}])
-    schema = schema_of(wanted, [profile(table)])
+    schema = schema_of(wanted, [types_of(table)])
     assert (schema.columns["member"].dtype, schema.columns["member"].nullable) == ("bool", True)
     signature = Signature(inputs=schema.inputs, task="classification", target="y", classes=(0, 1))
     values, bad = check(table, schema)
@@ -201,7 +201,7 @@ def test_blank_lines_between_rows_are_bad_rows_with_their_number(name, tmp_path)
     (tmp_path / name).write_text("\n".join([*lines, "", "", ""]))
     read = csv_rows if name == "f.csv" else reader("jsonl")
     (table,) = read_group([source_file(tmp_path / name)], read, None)
-    schema = schema_of(spec(), [profile(table)])
+    schema = schema_of(spec(), [types_of(table)])
     values, bad = check(table, schema)
     assert bad.num_rows == 3 and [row["position"] for row in bad.kept] == [3, 7, 8]
     assert reasons(bad) == ["'a' is missing; 'y' is missing"] * 3

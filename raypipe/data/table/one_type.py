@@ -8,7 +8,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from raypipe.data.table import columns
-from raypipe.data.table.columns import Kind
+from raypipe.data.table.columns import ColumnKind
 from raypipe.errors import DataError
 from raypipe.spec.sources import CsvSource, SourceSpec
 
@@ -28,7 +28,7 @@ class MixedTypes(DataError):
         self.column = column
 
 
-def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dict[str, Kind]:
+def common_kinds(found: Sequence[dict[str, ColumnKind]], owners: Sequence[str]) -> dict[str, ColumnKind]:
     """One kind a column over all tables, in order of appearance.
 
     Args:
@@ -37,24 +37,24 @@ def common_kinds(found: Sequence[dict[str, Kind]], owners: Sequence[str]) -> dic
     Raises:
         MixedTypes: two tables disagree; names both files and types.
     """
-    agreed = Agreed()
+    agreed = OneType()
     for kinds, owner in zip(found, owners, strict=True):
         agreed.add(kinds, owner)
     return agreed.kinds
 
 
-class Agreed:
+class OneType:
     """One kind a column over all tables seen, and the file that first said so."""
 
     def __init__(self) -> None:
-        self.kinds: dict[str, Kind] = {}
-        self._first: dict[str, tuple[str, Kind]] = {}
+        self.kinds: dict[str, ColumnKind] = {}
+        self._first: dict[str, tuple[str, ColumnKind]] = {}
         self._text: dict[str, pa.DataType] = {}
 
-    def add(self, kinds: Mapping[str, Kind], owner: str) -> None:
+    def add(self, kinds: Mapping[str, ColumnKind], owner: str) -> None:
         """Take what a table holds. Raises MixedTypes."""
         for name, kind in kinds.items():
-            both = columns.common([self.kinds.get(name, Kind("null")), kind])
+            both = columns.common([self.kinds.get(name, ColumnKind("null")), kind])
             if both is None:
                 other, other_kind = self._first[name]
                 raise MixedTypes(
@@ -71,7 +71,7 @@ class Agreed:
     def add_types(self, schema: pa.Schema) -> None:
         """How the first table with text keeps it, plain or ENCODED, all later ones do."""
         for field in schema:
-            if columns.kind(field.type) == Kind("string"):
+            if columns.kind(field.type) == ColumnKind("string"):
                 self._text.setdefault(field.name, field.type)
 
     def tensors(self) -> list[str]:
@@ -94,7 +94,7 @@ class Agreed:
         return pa.table(arrays) if arrays else table
 
 
-def _is_tensor(kind: Kind) -> bool:
+def _is_tensor(kind: ColumnKind) -> bool:
     return kind.form.startswith("[")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.checks.judging import notes, refuse_broken, warnings
+from raypipe.data.checks.verdicts import notes, refuse_broken, warnings
 from raypipe.errors import DataError
 from tests.unit.data.expectations import NAN, results
 

@@ -1,0 +1,195 @@
+"""What every row must hold: one schema for all blocks, from the types and shapes of each.
+
+Against it examine.py checks every row of every block, so the outcome does not depend on how rows were cut into blocks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from raypipe.data.checks.expectations import columns_of, refuse_unknown
+from raypipe.data.table import columns
+from raypipe.data.table.columns import NUMBERS, ColumnKind
+from raypipe.data.table.marks import BAD, FILE_KEY, absent, leading_zeros, left_out
+from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, refuse_unusable, require
+from raypipe.data.table.one_type import common_kinds
+from raypipe.data.table.problems import NeedsNumbers, Problems
+from raypipe.errors import DataError
+from raypipe.records import Column
+from raypipe.spec.data import DataSpec
+from raypipe.spec.splits import HashSplit
+
+pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
+
+MAX_CLASSES = 100_000
+
+MANY_CLASSES = 30
+"""So many whole numbers with gaps between them are more often a quantity than names of classes."""
+
+
+@dataclass(frozen=True)
+class BlockTypes:
+    """What one block looks like: types and shapes, no values."""
+
+    file: str
+    num_rows: int
+    kinds: dict[str, ColumnKind]
+    shapes: dict[str, Counter[tuple[int, ...]]]
+    absent: frozenset[str] = frozenset()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    leading_zeros: Mapping[str, str] = field(default_factory=dict)
+    """These three: see marks.py."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What every row must hold.
+
+    Attributes:
+        columns: what must hold a value: features, target, and what the split reads.
+        others: columns that only help to tell rows apart, or that data.expectations name; anything goes.
+        expected: columns that data.expectations name -> the type the files hold, whatever fills their gaps.
+        features: the raw columns the model sees, in order.
+    """
+
+    columns: dict[str, Column]
+    others: dict[str, Column]
+    expected: dict[str, str]
+    features: tuple[str, ...]
+    target: str
+    task: str
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The feature columns, in order."""
+        return tuple(self.columns[name] for name in self.features)
+
+
+def types_of(block: pa.Table) -> BlockTypes:
+    """Types and shapes of a block; reads no values."""
+    metadata = block.schema.metadata or {}
+    names = [name for name in block.column_names if name != BAD]
+    return BlockTypes(
+        file=metadata.get(FILE_KEY, b"the source").decode(),
+        num_rows=block.num_rows,
+        kinds={name: columns.kind(block.schema.field(name).type) for name in names},
+        shapes={name: columns.shapes(block[name]) for name in names},
+        absent=absent(block.schema),
+        left_out=left_out(block.schema),
+        leading_zeros=leading_zeros(block.schema),
+    )
+
+
+def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
+    """One schema for all blocks.
+
+    Raises:
+        DataError: a column is missing, has no value at all, changes its type, or cannot be what the spec says it is;
+            tells all such columns.
+    """
+    kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
+    # With the number of each row no two rows are copies, and a model learns the order of the file.
+    for name in spec.index_columns(kinds):
+        del kinds[name]
+    reads = [*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])]
+    expected = columns_of(spec.expectations)
+    for p in profiles:
+        refuse_unusable([*spec.feature_names(p.left_out), spec.target, *reads, *expected], p.left_out, p.file)
+        for name in p.left_out:
+            kinds.pop(name, None)
+    there, file = list(kinds), profiles[0].file
+    key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
+    problems = Problems()
+    with problems.collected():
+        require([*(spec.features or ()), spec.target, *reads], there, file)
+    with problems.collected():
+        refuse_unknown(spec.expectations, there)
+    features = tuple(spec.feature_names(there))
+    if not features:
+        aside = [*spec.split.sets_aside, *spec.masked]
+        raise DataError(
+            f"{file} has no column beside the target '{spec.target}'{f' and {aside}' if aside else ''}", "add features"
+        )
+    for name in (*features, spec.target):
+        if name in (ROW_ID, *KEY_COLUMNS):
+            raise DataError(
+                f"{file}: column '{name}' has a name that raypipe uses itself",
+                "leave it out: name the columns you need in data.features or data.source.columns",
+            )
+    for transform in spec.transforms:
+        with problems.collected():
+            require(transform.columns, features, f"data.transforms ({transform.kind})")
+    problems.refuse()
+    imputed = {name for t in spec.transforms if t.kind == "impute" for name in t.columns}
+    shapes: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in kinds}
+    for p in profiles:
+        for name in shapes.keys() & p.shapes.keys():
+            shapes[name].update(p.shapes[name])
+    found: dict[str, Column] = {}
+    for name in dict.fromkeys([*features, spec.target, *reads]):
+        with problems.collected():
+            column = _column(name, kinds[name], shapes[name], name in imputed)
+            found[name] = _target_column(column, spec) if name == spec.target else column
+    problems.refuse()
+    wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
+    rest = [name for name in wanted if name not in found]
+    others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
+    dtypes = {name: kinds[name].dtype for name in expected}
+    return Schema(found, others, dtypes, features, spec.target, spec.task)
+
+
+def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
+    """Raise DataError when a target holds more different values than classes can be."""
+    if len(labels) > MAX_CLASSES:
+        raise DataError(
+            f"target '{target}' holds more than {MAX_CLASSES} different values, which are no classes",
+            "set data.task: regression, or correct data.target",
+        )
+
+
+def quantity_note(labels: Mapping[Any, int], target: str) -> str:
+    """What to say of class labels that look like a quantity; empty where they do not.
+
+    Args:
+        labels: class -> rows, of all rows.
+    """
+    is_whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+    if not is_whole or len(labels) < MANY_CLASSES or max(labels) - min(labels) + 1 == len(labels):
+        return ""
+    return (
+        f"'{target}' holds {len(labels)} different whole numbers from {min(labels)} to {max(labels)}, each of which is "
+        "a class: if it is a quantity, set data.task: regression"
+    )
+
+
+def _column(name: str, kind: ColumnKind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:
+    if kind.dtype == "null":
+        raise DataError(f"column '{name}' has no value in any row", "leave it out, or correct the source")
+    if not kind.form:
+        dtype = "float64" if imputed and kind.dtype in NUMBERS else kind.dtype
+        return Column(name=name, dtype=dtype, nullable=imputed)
+    usual = max(shapes, key=lambda shape: (shapes[shape], [-size for size in shape]), default=())
+    if 0 in usual or not usual:
+        raise DataError(f"column '{name}': its arrays are empty or of uneven length", "give every row one shape")
+    if kind.dtype not in NUMBERS:
+        raise DataError(f"column '{name}' holds {kind}; arrays must hold numbers", "leave it out of data.features")
+    return Column(name=name, dtype=kind.dtype, shape=usual)
+
+
+def _target_column(column: Column, spec: DataSpec) -> Column:
+    if column.shape:
+        raise DataError(f"the target '{column.name}' holds arrays of shape {column.shape}; it must be one value a row")
+    numeric = column.dtype in NUMBERS
+    if spec.task == "regression":
+        if not numeric:
+            message = f"the target '{column.name}' holds {column.dtype}; data.task: regression needs numbers"
+            hint = "set data.task: classification, or correct data.target"
+            raise NeedsNumbers(message, hint, column.name) if column.dtype == "string" else DataError(message, hint)
+        return column.model_copy(update={"dtype": "float64"})
+    return column.model_copy(update={"dtype": "int64" if column.dtype.startswith(("int", "uint")) else column.dtype})

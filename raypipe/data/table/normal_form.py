@@ -1,0 +1,114 @@
+"""Columns of whatever Arrow type a file gave them, in the few types that columns.py reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_types
+
+from raypipe.data.table.columns import ENCODED, tensor_values
+from raypipe.errors import DataError
+
+
+class ColumnRefused(DataError):
+    """A column that cannot be read, or masked as told; the message names columns and types, and shows no value."""
+
+
+def normalise(table: pa.Table, file: str) -> pa.Table:
+    """The same rows with every column in one of the few types.
+
+    Raises:
+        ColumnRefused: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
+    """
+    check_types(table.schema, file)
+    normal = {name: _normal(table[name], name, file) for name in table.column_names}
+    return pa.table(normal) if normal else table
+
+
+def check_types(schema: pa.Schema, file: str) -> None:
+    """Raise ColumnRefused for a column that `normalise` would refuse, by its type alone."""
+    if unusable := refused_types(schema):
+        raise refused({name: f"has {what}" for name, what in unusable.items()}, file)
+
+
+def refused_types(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a type that `normalise` would refuse -> that type."""
+    found: dict[str, str] = {}
+    for field in schema:
+        column_type = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
+        if isinstance(column_type, pa.BaseExtensionType):
+            if not (isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")):
+                found[field.name] = f"extension type {column_type.extension_name}"
+        elif _normal_type(column_type) is None:
+            found[field.name] = f"type {field.type}"
+    return found
+
+
+def refused(unusable: Mapping[str, str], file: str) -> ColumnRefused:
+    """The error of columns that are needed and cannot be read.
+
+    Args:
+        unusable: column -> what is wrong with it.
+    """
+    what = "; ".join(f"column '{name}' {what}" for name, what in unusable.items())
+    return ColumnRefused(
+        f"{file}: {what}",
+        "a column has a name of its own and holds numbers, text, true/false or arrays of numbers; leave the others "
+        "out: name the columns you need in data.features or data.source.columns",
+    )
+
+
+def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
+    column_type = column.type
+    if isinstance(column_type, pa.DictionaryType):
+        if _normal_type(column_type.value_type) == pa.string():
+            is_good = column_type == ENCODED and all(_is_distinct(chunk.dictionary) for chunk in column.chunks)
+            return column if is_good else column.cast(pa.string()).dictionary_encode()
+        return _normal(column.cast(column_type.value_type), name, file)
+    if isinstance(column_type, pa.BaseExtensionType):
+        _refuse_ragged(column, name, file)
+        native = isinstance(column_type, pa.FixedShapeTensorType)
+        return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))]) if native else column
+    wanted = _normal_type(column_type)
+    return column if wanted == column_type else column.cast(wanted, safe=False)
+
+
+def _is_distinct(texts: pa.Array) -> bool:
+    return not texts.null_count and len(texts.unique()) == len(texts)
+
+
+def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
+    types = pa.types
+    if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):
+        inner = _normal_type(column_type.value_type)
+        is_text = inner is None or types.is_string(inner)
+        return None if is_text else pa.list_(inner)
+    if types.is_float16(column_type):
+        return pa.float32()
+    if types.is_decimal(column_type):
+        return pa.float64()
+    if types.is_temporal(column_type) or types.is_large_string(column_type) or types.is_string_view(column_type):
+        return pa.string()
+    plain = types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_string
+    return column_type if any(is_kind(column_type) for is_kind in plain) else None
+
+
+def _refuse_ragged(column: pa.ChunkedArray, name: str, file: str) -> None:
+    """Raise DataError where a row of a tensor column holds another number of values than the type says."""
+    size = math.prod(column.type.shape)
+    for chunk in column.chunks:
+        storage = chunk.storage
+        is_fixed = pa.types.is_fixed_size_list(storage.type)
+        lengths = [storage.type.list_size] if is_fixed else pc.call_function("list_value_length", [storage]).unique()
+        if (
+            storage.null_count
+            or storage.flatten().null_count
+            or any(length != size for length in pa.array(lengths).to_pylist())
+        ):
+            raise ColumnRefused(
+                f"{file}: column '{name}' has rows that are missing or no tensor of shape {list(column.type.shape)}",
+                "write the file again, or leave the column out with data.source.columns",
+            )
