@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raypipe.data.table import columns
+from raypipe.data.table import columns, fits
 from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 from raypipe.spec.data import INDEX_NAME
@@ -49,13 +49,13 @@ def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray
             f"the input has no column '{name}', which the model reads; it has {table.column_names[:50]}",
             f"is '{close[0]}' meant? name it '{name}'" if close else "add it, or correct source.columns",
         )
-    found = columns.kind(table.schema.field(name).type)
-    _check_kind(found, column)
+    kind = columns.kind(table.schema.field(name).type)
+    _check_kind(kind, column)
     if column.dtype == "string":
         text, missing = columns.strings(columns.without(table[name], null_words))
         _check_missing(missing, column)
         return text
-    exact = found.dtype if found.dtype in columns.NUMBERS else "float64"
+    exact = kind.dtype if kind.dtype in columns.NUMBERS else "float64"
     if column.shape:
         values, misfit = columns.tensors(table[name], exact, column.shape)
         if misfit.any():
@@ -71,14 +71,12 @@ def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray
     return _as_stored(values, column)
 
 
-def _check_kind(found: columns.ColumnKind, column: Column) -> None:
-    wanted = "text" if column.dtype == "string" else "true/false" if column.dtype == "bool" else "numbers"
-    has = "text" if found.dtype == "string" else "true/false" if found.dtype == "bool" else "numbers"
-    fits = found.dtype == "null" or (has == wanted and bool(found.form) == bool(column.shape))
-    if not fits:
+def _check_kind(kind: columns.ColumnKind, column: Column) -> None:
+    if not fits.kind_fits(kind.dtype, bool(kind.form), column):
         shape = f" of shape {list(column.shape)}" if column.shape else ""
         raise DataError(
-            f"column '{column.name}' holds {found}; the model reads {wanted}{shape} ({column.dtype})",
+            f"column '{column.name}' holds {kind}; the model reads {fits.family_of(column.dtype)}{shape} "
+            f"({column.dtype})",
             "write the column as it was in the training data",
         )
 
@@ -95,15 +93,21 @@ def _check_missing(missing: NDArray[np.bool_], column: Column) -> None:
 def _as_stored(values: NDArray[Any], column: Column, missing: NDArray[np.bool_] | None = None) -> NDArray[Any]:
     """The values in the column's dtype, if that changes none of them beyond rounding of floats."""
     there = values if missing is None else values[~missing]
-    if values.dtype.kind == "f" and there.size and not np.isfinite(there).all():
+    wrong = {} if column.dtype == "bool" else fits.misfits(there, column.dtype)
+    if any(wrong[why].any() for why in (fits.INFINITE, fits.NAN) if why in wrong):
         raise DataError(f"column '{column.name}' holds NaN or infinity; the model reads finite numbers")
-    if column.dtype.startswith("int") or column.dtype.startswith("uint"):
-        limits = np.iinfo(column.dtype)
-        wrong = (there < limits.min) | (there > limits.max) | (there != np.trunc(there))
-        if wrong.any():
-            raise DataError(
-                f"column '{column.name}' holds {there[wrong][0]}; the model reads whole numbers from {limits.min} to "
-                f"{limits.max} ({column.dtype})",
-                "check the unit of this column",
-            )
+    rows = np.logical_or.reduce([*wrong.values(), np.zeros(len(there), bool)])
+    if rows.any():
+        low, high = fits.limits(column.dtype)
+        what = "numbers" if column.dtype.startswith("float") else "whole numbers"
+        raise DataError(
+            f"column '{column.name}' holds {_first_wrong(there[rows][0], column.dtype)}; the model reads {what} from "
+            f"{low} to {high} ({column.dtype})",
+            "check the unit of this column",
+        )
     return values.astype(np.float64 if missing is not None else column.dtype, copy=False)
+
+
+def _first_wrong(row: Any, dtype: str) -> Any:
+    """Of one value, or of an array the first that does not fit."""
+    return next(value for value in np.ravel(row) if fits.misfit(value.item(), dtype))

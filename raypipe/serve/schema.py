@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raypipe.data.table import fits
 from raypipe.errors import RequestError
 from raypipe.records import Column, Signature
 
@@ -154,7 +155,7 @@ def _fast_numbers(column: Column, values: Sequence[Any]) -> NDArray[Any] | None:
             return None
     elif not is_bool and not _in_range(column, array):
         return None
-    return array.astype(np.float64 if column.nullable else column.dtype, copy=False)
+    return array.astype(fits.held_as(column), copy=False)
 
 
 def _leaf_types(values: Sequence[Any], rank: int) -> set[type]:
@@ -168,8 +169,8 @@ def _in_range(column: Column, array: NDArray[Any]) -> bool:
     """Whether these integers fit the column; False also where numpy had to make floats of them."""
     if array.dtype.kind not in "iu" or not array.size:
         return not array.size
-    limits = np.iinfo(column.dtype)
-    return int(array.min()) >= limits.min and int(array.max()) <= limits.max
+    low, high = fits.limits(column.dtype)
+    return low <= int(array.min()) and int(array.max()) <= high
 
 
 def _exact(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any]:
@@ -185,11 +186,7 @@ def _exact(column: Column, values: Sequence[Any], null_words: frozenset[str]) ->
                 )
             value = None
         checked.append(_checked(column, value, column.shape, where))
-    if column.dtype == "string":
-        dtype: Any = object
-    else:
-        dtype = np.float64 if column.nullable else column.dtype
-    array = np.empty((len(values), *column.shape), dtype=dtype)
+    array = np.empty((len(values), *column.shape), fits.held_as(column))
     array[...] = checked
     return array
 
@@ -217,21 +214,21 @@ def _checked(column: Column, value: Any, shape: tuple[int, ...], where: str) -> 
 
 
 def _number(column: Column, value: int | float, where: str) -> int | float:
-    if column.dtype.startswith("float"):
-        if not math.isfinite(value):
-            raise RequestError(f"{where}: found {value}; expected a finite number", "leave out NaN and infinity")
-        if column.dtype == "float32" and abs(value) > FLOAT32_MAX:
-            raise RequestError(f"{where}: {_shown(value)} does not fit float32", "check the unit of this field")
-        return value
-    if not math.isfinite(value) or value != int(value):
-        raise _wrong(where, value, f"an integer ({column.dtype})", column)
-    limits = np.iinfo(column.dtype)
-    if not limits.min <= value <= limits.max:
+    is_float = column.dtype.startswith("float")
+    why = fits.misfit(value, column.dtype)
+    if is_float and why in (fits.INFINITE, fits.NAN):
+        raise RequestError(f"{where}: found {value}; expected a finite number", "leave out NaN and infinity")
+    if is_float and why is not None:
+        raise RequestError(f"{where}: {_shown(value)} does not fit {column.dtype}", "check the unit of this field")
+    if why == fits.OUT_OF_RANGE:
+        low, high = fits.limits(column.dtype)
         raise RequestError(
-            f"{where}: {_shown(value)} is out of range; {column.dtype} holds {limits.min} to {limits.max}",
+            f"{where}: {_shown(value)} is out of range; {column.dtype} holds {low} to {high}",
             "check the unit of this field",
         )
-    return int(value)
+    if why is not None:
+        raise _wrong(where, value, f"an integer ({column.dtype})", column)
+    return value if is_float else int(value)
 
 
 def _wrong(where: str, value: Any, expected: str, column: Column) -> RequestError:

@@ -17,7 +17,7 @@ from raypipe.data.checks import bad_rows, remedies
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.checks.losses import Targets
 from raypipe.data.checks.schema import Schema
-from raypipe.data.table import columns
+from raypipe.data.table import columns, fits
 from raypipe.data.table.columns import Values
 from raypipe.data.table.marks import BAD, UNREAD
 from raypipe.errors import DataError
@@ -104,16 +104,13 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
         values, misfit = columns.tensors(arrow, column.dtype, column.shape)
         reasons.append((misfit, f"'{column.name}' is missing, has gaps, or is not of shape {list(column.shape)}"))
     else:
-        values, missing = columns.scalars(arrow, "float64" if column.nullable else column.dtype)
+        values, missing = columns.scalars(arrow, fits.held_as(column))
         if not column.nullable:
             reasons.append((missing, remedies.missing(column.name)))
     if values.dtype.kind == "f":
-        if column.shape:
-            per_row = values.reshape(len(values), -1) if values.size else values.reshape(len(values), 0)
-            reasons.append((np.isinf(per_row).any(axis=1), f"'{column.name}' is infinite"))
-            reasons.append((np.isnan(per_row).any(axis=1), f"'{column.name}' holds NaN"))
-        else:
-            reasons.append((np.isinf(values), f"'{column.name}' is infinite"))
+        wrong = fits.misfits(values, column.dtype)
+        for why in (fits.INFINITE, fits.NAN) if column.shape else (fits.INFINITE,):  # one NaN alone is a missing value
+            reasons.append((wrong[why], f"'{column.name}' {why}"))
     return values
 
 

@@ -15,7 +15,8 @@ import pyarrow.compute
 
 from raypipe.data.checks.rule import RowFacts, Rule, Violation, between, bounds, is_number, listed
 from raypipe.data.table.columns import ColumnKind, Values, present
-from raypipe.data.table.comparing import family, family_of, is_one_of
+from raypipe.data.table.comparing import family, is_one_of
+from raypipe.data.table.fits import family_of
 from raypipe.errors import DataError
 from raypipe.records import ExpectationResult
 

@@ -11,6 +11,7 @@ import pyarrow.compute
 
 from raypipe.data.table import columns, comparing
 from raypipe.data.table.comparing import ORDERS
+from raypipe.data.table.fits import family_of
 from raypipe.data.table.normal_form import normalise
 from raypipe.errors import DataError
 from raypipe.spec.sources import Condition, Scalar
@@ -48,7 +49,7 @@ def may_meet(condition: Condition, low: Any, high: Any, column_type: pa.DataType
     column = table[condition.column]
     kind = columns.kind(column.type)
     values = _values(condition)
-    if kind.form or comparing.family_of(kind.dtype) != comparing.family(values[0]):
+    if kind.form or family_of(kind.dtype) != comparing.family(values[0]):
         return True  # the rows will tell what does not fit
     bounds = columns.exact(column, kind.dtype)
     return comparing.may_meet(bounds, kind.dtype, condition.op, values, not pa.types.is_temporal(column_type))
@@ -61,7 +62,7 @@ def _meets(column: pa.ChunkedArray, condition: Condition, file: str) -> np.ndarr
         missing = pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)).to_numpy()
         return missing if condition.op == "is_null" else ~missing
     values = _values(condition)
-    family = comparing.family_of(kind.dtype)
+    family = family_of(kind.dtype)
     if kind.form or family != comparing.family(values[0]) or (family == "true/false" and condition.op in ORDERS):
         raise DataError(
             f"{file}: data.source.where asks for '{condition.column}' {condition.op} {condition.value!r}, "

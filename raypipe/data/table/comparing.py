@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.table.columns import NUMBERS, Values
+from raypipe.data.table.columns import Values
 from raypipe.data.table.times import instants
 from raypipe.spec.moments import microseconds
 from raypipe.spec.sources import Scalar
@@ -35,13 +35,8 @@ ORDERS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def family(value: Scalar) -> str:
-    """What a value of the file is: number, text or true/false."""
-    return "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
-
-
-def family_of(dtype: str) -> str:
-    """What a column of this type can be compared with."""
-    return "number" if dtype in NUMBERS else {"string": "text", "bool": "true/false"}.get(dtype, "nothing")
+    """What a value of the file is, in the words of fits.family_of."""
+    return "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "numbers"
 
 
 def is_ordered(values: Values, dtype: str, op: str, bound: int | float | str) -> np.ndarray:
