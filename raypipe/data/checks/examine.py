@@ -42,10 +42,10 @@ def examine(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], Reasons
         reasons.append((block[BAD].is_valid().to_numpy(), UNREAD))
     values: dict[str, Values] = {}
     for name, column in schema.columns.items():
-        found = _column_of(block, name)
-        values[name] = _checked(found, column, reasons)
+        arrow = _column_of(block, name)
+        values[name] = _checked(arrow, column, reasons)
         if name == schema.target:
-            values[name] = _target_values(values[name], schema, found.type)
+            values[name] = _target_values(values[name], schema, arrow.type)
     for name, column in schema.others.items():
         values[name] = _checked(_column_of(block, name), column, [])
     return values, reasons
@@ -114,15 +114,15 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
     return values
 
 
-def _target_values(values: Values, schema: Schema, found: pa.DataType) -> Values:
+def _target_values(values: Values, schema: Schema, written_type: pa.DataType) -> Values:
     """Class labels that were kept as floats (a column of whole numbers with gaps) become integers.
 
     Args:
-        found: the type the file gave them.
+        written_type: the type the file gave them.
     """
     if schema.task == "regression" or isinstance(values, pa.Array):
         return values
-    if pa.types.is_uint64(found) and values.dtype.kind == "i":
+    if pa.types.is_uint64(written_type) and values.dtype.kind == "i":
         _refuse_large(values[values < 0].astype(np.uint64), schema.target)
     if values.dtype.kind != "f":
         return values
@@ -164,13 +164,13 @@ def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema
 def _counted(block: pa.Table, reasons: Reasons) -> Counter[str]:
     """For what -> how many rows; a row that could not be read is bad for that alone."""
     is_read = np.ones(block.num_rows, bool)
-    found: Counter[str] = Counter()
+    num_rows: Counter[str] = Counter()
     if BAD in block.column_names:
         is_read = block[BAD].is_null().to_numpy()
-        found += remedies.unread_reasons(block[BAD].drop_null())
+        num_rows += remedies.unread_reasons(block[BAD].drop_null())
     for mask, reason in reasons:
-        found[reason] += int(np.count_nonzero(mask & is_read))
-    return +found
+        num_rows[reason] += int(np.count_nonzero(mask & is_read))
+    return +num_rows
 
 
 def _targets(block: pa.Table, positions: np.ndarray, schema: Schema) -> Targets:
@@ -178,14 +178,14 @@ def _targets(block: pa.Table, positions: np.ndarray, schema: Schema) -> Targets:
     rows = block.take(pa.array(positions))
     column = _column_of(rows, schema.target)
     there = column.drop_null()
-    found = Targets()
+    targets = Targets()
     if BAD in block.column_names:
         is_unknown = pc.and_(rows[BAD].is_valid(), column.is_null(nan_is_null=True))
-        found.num_unknown = is_unknown.filter(is_unknown).length()
+        targets.num_unknown = is_unknown.filter(is_unknown).length()
     if schema.task == "classification":
-        found.classes = Counter({label: count for label, count in columns.counts(there).items() if label == label})
+        targets.classes = Counter({label: count for label, count in columns.counts(there).items() if label == label})
     else:
         values, _ = columns.scalars(there, "float64")
         values = values[np.isfinite(values)]
-        found.sum, found.num = float(values.sum()), len(values)
-    return found
+        targets.sum, targets.num = float(values.sum()), len(values)
+    return targets

@@ -54,10 +54,10 @@ class Losses:
 
     def lines(self) -> list[str]:
         """What is lost, for people; empty where nothing is known of it."""
-        told = [self._classes()] if self.aside.classes else [self._means()] if self.aside.num else []
+        lines = [self._classes()] if self.aside.classes else [self._means()] if self.aside.num else []
         if self.aside.num_unknown:
-            told.append(f"what '{self.target}' is in {self.aside.num_unknown} of them could not be read")
-        return told
+            lines.append(f"what '{self.target}' is in {self.aside.num_unknown} of them could not be read")
+        return lines
 
     @property
     def is_uneven(self) -> bool:

@@ -42,12 +42,12 @@ def missing(name: str) -> str:
 
 def unread_reasons(texts: pa.ChunkedArray) -> Counter[str]:
     """Of what formats say of rows that they could not read: kind of reason -> rows."""
-    found: Counter[str] = Counter()
+    num_rows: Counter[str] = Counter()
     for mark in _UNREAD_REMEDIES:
         is_it = pc.match_substring(texts, mark)
-        texts, found[mark] = texts.filter(pc.invert(is_it)), is_it.filter(is_it).length()
-    found[UNREAD] = len(texts)
-    return +found
+        texts, num_rows[mark] = texts.filter(pc.invert(is_it)), is_it.filter(is_it).length()
+    num_rows[UNREAD] = len(texts)
+    return +num_rows
 
 
 def remedies(bad: BadRows, spec: DataSpec) -> list[str]:

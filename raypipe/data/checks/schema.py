@@ -131,17 +131,17 @@ def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
     for p in profiles:
         for name in shapes.keys() & p.shapes.keys():
             shapes[name].update(p.shapes[name])
-    found: dict[str, Column] = {}
+    judged_columns: dict[str, Column] = {}
     for name in dict.fromkeys([*features, spec.target, *reads]):
         with problems.collected():
             column = _column(name, kinds[name], shapes[name], name in imputed)
-            found[name] = _target_column(column, spec) if name == spec.target else column
+            judged_columns[name] = _target_column(column, spec) if name == spec.target else column
     problems.refuse()
     wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
-    rest = [name for name in wanted if name not in found]
+    rest = [name for name in wanted if name not in judged_columns]
     others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
     dtypes = {name: kinds[name].dtype for name in expected}
-    return Schema(found, others, dtypes, features, spec.target, spec.task)
+    return Schema(judged_columns, others, dtypes, features, spec.target, spec.task)
 
 
 def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:

@@ -88,8 +88,8 @@ def _tally(column: pa.ChunkedArray) -> TextTally:
     odd = odd[np.argsort(-counts[odd], kind="stable")][:MAX_OTHERS]
     wanted = texts.take(pa.array(odd))
     place = pc.index_in(values, value_set=wanted).fill_null(-1).to_numpy(zero_copy_only=False)
-    found, first = np.unique(place, return_index=True)
-    firsts = dict(zip(found.tolist(), first.tolist(), strict=True))
+    places, first = np.unique(place, return_index=True)
+    firsts = dict(zip(places.tolist(), first.tolist(), strict=True))
     others = {
         text: (int(counts[where]), firsts[i])
         for i, (text, where) in enumerate(zip(wanted.to_pylist(), odd.tolist(), strict=True))
@@ -145,7 +145,9 @@ def _remedy(name: str, texts: Sequence[str], is_comma: bool, spec: DataSpec) -> 
 
 def encoded_numbers(states: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each column that fitted transforms encode as categories though it seems to hold numbers."""
-    fitted = [(name, found.get("categories")) for state in states for name, found in state["columns"].items()]
+    fitted = [
+        (name, fitted_column.get("categories")) for state in states for name, fitted_column in state["columns"].items()
+    ]
     lines = (_among_categories(name, categories) for name, categories in fitted if categories)
     return [line for line in lines if line is not None]
 

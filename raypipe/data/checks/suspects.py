@@ -62,16 +62,16 @@ def left_out(names: Sequence[str]) -> list[str]:
 
 def lost_zeros(profiles: Sequence[BlockTypes], schema: Schema) -> list[str]:
     """A line for each feature, target, or column of the split whose leading zeros were lost as it was read."""
-    found: dict[str, str] = {}
+    with_zeros: dict[str, str] = {}
     for profile in reversed(profiles):
-        found.update(profile.leading_zeros)
+        with_zeros.update(profile.leading_zeros)
     lines: list[str] = []
     for name, column in schema.columns.items():
-        if name in found and column.dtype != "string":
+        if name in with_zeros and column.dtype != "string":
             what = "the target" if name == schema.target else "column"
             lines.append(
-                f"{what} '{name}' is written with leading zeros ('{found[name]}') but read as numbers "
-                f"({int(found[name])}), in requests and answers too; to keep what is written, declare it as text: "
+                f"{what} '{name}' is written with leading zeros ('{with_zeros[name]}') but read as numbers "
+                f"({int(with_zeros[name])}), in requests and answers too; to keep what is written, declare it as text: "
                 f"data.source.dtypes: {{{json.dumps(name)}: string}}"
             )
     return lines

@@ -69,15 +69,15 @@ def _meets(column: pa.ChunkedArray, condition: Condition, file: str) -> np.ndarr
             f"but the column holds {kind}",
             "compare a column with values of its own type; arrays can only be asked for is_null and not_null",
         )
-    found = columns.exact(column, kind.dtype)
+    held = columns.exact(column, kind.dtype)
     if condition.op in ORDERS:
-        met = comparing.is_ordered(found, kind.dtype, condition.op, values[0])
+        met = comparing.is_ordered(held, kind.dtype, condition.op, values[0])
     else:
-        met = comparing.is_one_of(found, kind.dtype, values)
+        met = comparing.is_one_of(held, kind.dtype, values)
         met = ~met if condition.op in ("!=", "not_in") else met
-    return met & columns.present(found)
+    return met & columns.present(held)
 
 
 def _values(condition: Condition) -> list[Any]:
-    found: Scalar | list[Scalar] | None = condition.value
-    return found if isinstance(found, list) else [found]
+    wanted: Scalar | list[Scalar] | None = condition.value
+    return wanted if isinstance(wanted, list) else [wanted]

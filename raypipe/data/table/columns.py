@@ -55,19 +55,19 @@ def kind(column_type: pa.DataType) -> ColumnKind:
 
 def common(kinds: Iterable[ColumnKind]) -> ColumnKind | None:
     """The one kind all fit: widths of numbers unify, a column without values fits anything; None if there is none."""
-    found = sorted(set(kinds) - {ColumnKind("null")})
-    if not found:
+    different = sorted(set(kinds) - {ColumnKind("null")})
+    if not different:
         return ColumnKind("null")
-    dtypes = [k.dtype for k in found if k.dtype != "null"]
-    if len({k.form for k in found}) > 1:
+    dtypes = [k.dtype for k in different if k.dtype != "null"]
+    if len({k.form for k in different}) > 1:
         return None
     if len(set(dtypes)) <= 1:
-        return ColumnKind(dtypes[0] if dtypes else "null", found[0].form)
+        return ColumnKind(dtypes[0] if dtypes else "null", different[0].form)
     if not all(dtype in NUMBERS for dtype in dtypes):
         return None
     floats = [dtype.startswith("float") for dtype in dtypes]
     widest = np.result_type(*dtypes).name if all(floats) or not any(floats) else "float64"
-    return ColumnKind(widest, found[0].form)
+    return ColumnKind(widest, different[0].form)
 
 
 def arrow_type(wanted: ColumnKind) -> pa.DataType:
@@ -186,11 +186,11 @@ def without(column: pa.ChunkedArray, words: Collection[str]) -> pa.ChunkedArray:
     """Text with null in place of some words, plain; as it came where it holds none of them."""
     if not words or not is_text(column.type):
         return column
-    found = pc.call_function("is_in", [column], pc.SetLookupOptions(pa.array(sorted(words), pa.string())))
-    if not pc.call_function("any", [found]).as_py():
+    is_word = pc.call_function("is_in", [column], pc.SetLookupOptions(pa.array(sorted(words), pa.string())))
+    if not pc.call_function("any", [is_word]).as_py():
         return column
     plain = column.cast(pa.string())
-    return pc.call_function("if_else", [found, pa.scalar(None, pa.string()), plain])
+    return pc.call_function("if_else", [is_word, pa.scalar(None, pa.string()), plain])
 
 
 def counts(column: pa.ChunkedArray) -> Counter[Any]:
@@ -246,11 +246,11 @@ def _list_shapes(array: pa.Array) -> np.ndarray:
         pc.call_function("list_value_length", [array]).cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
     )
     inner = _list_shapes(array.flatten())
-    found = np.full((len(array), 1 + inner.shape[1]), -1, np.int64)
-    found[:, 0] = lengths
+    row_shapes = np.full((len(array), 1 + inner.shape[1]), -1, np.int64)
+    row_shapes[:, 0] = lengths
     filled = lengths > 0
     if inner.shape[1] and filled.any():
         starts = np.concatenate([[0], np.cumsum(np.maximum(lengths, 0))[:-1]])[filled]
         low, high = np.minimum.reduceat(inner, starts), np.maximum.reduceat(inner, starts)
-        found[filled, 1:] = np.where(low == high, low, -1)
-    return found
+        row_shapes[filled, 1:] = np.where(low == high, low, -1)
+    return row_shapes

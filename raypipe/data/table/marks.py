@@ -47,9 +47,11 @@ def left_out(schema: pa.Schema) -> dict[str, str]:
 
 def with_left_out(table: pa.Table, unusable: Mapping[str, str]) -> pa.Table:
     """The table, which tells that these columns are left out."""
-    told = left_out(table.schema) | dict(unusable)
+    all_left_out = left_out(table.schema) | dict(unusable)
     metadata = table.schema.metadata or {}
-    return table.replace_schema_metadata({**metadata, LEFT_OUT_KEY: json.dumps(told)}) if told else table
+    return (
+        table.replace_schema_metadata({**metadata, LEFT_OUT_KEY: json.dumps(all_left_out)}) if all_left_out else table
+    )
 
 
 def leading_zeros(schema: pa.Schema) -> dict[str, str]:
@@ -71,11 +73,11 @@ def with_bad(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
     return table.append_column(BAD, pa.array(marks, pa.string()))
 
 
-def with_zeros(table: pa.Table, found: Mapping[str, str]) -> pa.Table:
+def with_zeros(table: pa.Table, zeros: Mapping[str, str]) -> pa.Table:
     """The table with what `leading_zeros` tells."""
-    if not found:
+    if not zeros:
         return table
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), ZEROS_KEY: json.dumps(found)})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), ZEROS_KEY: json.dumps(zeros)})
 
 
 def refuse_bad(table: pa.Table) -> pa.Table:

@@ -36,15 +36,15 @@ def check_types(schema: pa.Schema, file: str) -> None:
 
 def refused_types(schema: pa.Schema) -> dict[str, str]:
     """The columns of a type that `normalise` would refuse -> that type."""
-    found: dict[str, str] = {}
+    unusable: dict[str, str] = {}
     for field in schema:
         column_type = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
         if isinstance(column_type, pa.BaseExtensionType):
             if not (isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")):
-                found[field.name] = f"extension type {column_type.extension_name}"
+                unusable[field.name] = f"extension type {column_type.extension_name}"
         elif _normal_type(column_type) is None:
-            found[field.name] = f"type {field.type}"
-    return found
+            unusable[field.name] = f"type {field.type}"
+    return unusable
 
 
 def refused(unusable: Mapping[str, str], file: str) -> ColumnRefused:

@@ -28,17 +28,17 @@ class MixedTypes(DataError):
         self.column = column
 
 
-def common_kinds(found: Sequence[dict[str, ColumnKind]], owners: Sequence[str]) -> dict[str, ColumnKind]:
+def common_kinds(kinds_of_tables: Sequence[dict[str, ColumnKind]], owners: Sequence[str]) -> dict[str, ColumnKind]:
     """One kind a column over all tables, in order of appearance.
 
     Args:
-        found: column -> kind, one a table.
+        kinds_of_tables: column -> kind, one a table.
         owners: the file of each table.
     Raises:
         MixedTypes: two tables disagree; names both files and types.
     """
     agreed = OneType()
-    for kinds, owner in zip(found, owners, strict=True):
+    for kinds, owner in zip(kinds_of_tables, owners, strict=True):
         agreed.add(kinds, owner)
     return agreed.kinds
 
@@ -86,11 +86,11 @@ class OneType:
                 arrays[name] = table[name]
                 continue
             wanted = self._text.get(name, columns.arrow_type(kind))
-            found = table[name] if name in table.column_names else pa.nulls(table.num_rows)
-            if found.type != wanted:
-                found = found.cast(columns.arrow_type(kind), safe=False)
-                found = found.dictionary_encode() if wanted == columns.ENCODED else found
-            arrays[name] = found
+            column = table[name] if name in table.column_names else pa.nulls(table.num_rows)
+            if column.type != wanted:
+                column = column.cast(columns.arrow_type(kind), safe=False)
+                column = column.dictionary_encode() if wanted == columns.ENCODED else column
+            arrays[name] = column
         return pa.table(arrays) if arrays else table
 
 
@@ -114,8 +114,8 @@ class MixedSource(CsvSource):
 
 def read_as_mixed(source: SourceSpec, column: str) -> MixedSource | None:
     """The source with a column that MixedTypes names read as text; None where that is no remedy."""
-    found = as_text(source, column)
-    if found is None:
+    as_text_too = as_text(source, column)
+    if as_text_too is None:
         return None
     mixed = (*source.mixed, column) if isinstance(source, MixedSource) else (column,)
-    return MixedSource.model_validate({**dict(found), "mixed": mixed})
+    return MixedSource.model_validate({**dict(as_text_too), "mixed": mixed})

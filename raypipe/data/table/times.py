@@ -48,9 +48,9 @@ def _cast(texts: pa.Array) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _parsed(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Microseconds since 1970 of each text, and bool: it names no moment."""
-    found = pc.extract_regex(pc.utf8_trim(texts, BLANKS), f"^{MOMENT_PATTERN}$")
-    bad = found.is_null().to_numpy(zero_copy_only=False)
-    part = {name: pc.fill_null(pc.struct_field(found, name), "") for name in _PARTS}
+    matched = pc.extract_regex(pc.utf8_trim(texts, BLANKS), f"^{MOMENT_PATTERN}$")
+    bad = matched.is_null().to_numpy(zero_copy_only=False)
+    part = {name: pc.fill_null(pc.struct_field(matched, name), "") for name in _PARTS}
     year, month, day, hour, minute, second = (_digits(part[name]) for name in _PARTS[:6])
     micro = _digits(pc.utf8_rpad(part["fraction"], 6, "0"))
     zone = pc.replace_substring(pc.replace_substring(part["zone"], ":", ""), "Z", "")

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.checks.verdicts import notes, refuse_broken, warnings
+from raypipe.data.checks.rule import BlockTallies, ColumnTally
+from raypipe.data.checks.verdicts import judge, notes, refuse_broken, warnings
 from raypipe.errors import DataError
-from tests.unit.data.expectations import NAN, results
+from tests.unit.data.expectations import NAN, parsed, results
 
 
 def test_broken_expectations_are_listed_with_counts_first_rows_and_values():
@@ -110,3 +111,23 @@ def test_results_agree_with_a_loop_over_rows(rows):
         len(keys) - len(set(keys)),
     ]
     assert [result.num_broken for result in results(columns, *EVERY)[:-1]] == dumb
+
+
+class Counted(tuple):
+    """The tallies of a block, which count how often they are walked through."""
+
+    looks = 0
+
+    def __iter__(self):
+        Counted.looks += 1
+        return super().__iter__()
+
+
+def test_tallies_of_a_block_are_walked_through_once_however_many_expectations_there_are():
+    names = [f"c{i}" for i in range(40)]
+    expectations = parsed({"kind": "not_null", "columns": names}, {"kind": "range", "columns": names, "min": 0})
+    tallies = Counted(ColumnTally(index, name, 10, 1, ((3, "-1"),)) for index in (0, 1) for name in names)
+    found = judge(expectations, [BlockTallies(10, tallies)] * 100, {}, {})
+    assert Counted.looks == 100
+    assert {(result.num_checked, result.num_broken) for result in found} == {(1000, 100)} and len(found) == 80
+    assert [row.row_number for row in found[-1].first] == [4, 14, 24, 34, 44]
