@@ -108,7 +108,7 @@ def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values
         if not column.nullable:
             reasons.append((missing, remedies.missing(column.name)))
     if values.dtype.kind == "f":
-        wrong = fits.misfits(values, column.dtype)
+        wrong = fits.misfits(values, fits.held_as(column))
         for why in (fits.INFINITE, fits.NAN) if column.shape else (fits.INFINITE,):  # one NaN alone is a missing value
             reasons.append((wrong[why], f"'{column.name}' {why}"))
     return values

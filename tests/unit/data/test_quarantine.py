@@ -13,7 +13,7 @@ from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.checks.verdicts import notes
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
-from tests.unit.data.expectations import NAN, as_values, parsed, results
+from tests.unit.data.expectations import NAN, as_values, dtypes_of, parsed, results
 
 
 def test_only_quarantine_makes_bad_rows_and_the_reason_names_column_and_rule():
@@ -22,7 +22,7 @@ def test_only_quarantine_makes_bad_rows_and_the_reason_names_column_and_rule():
         {"kind": "range", "columns": ["age"], "min": 0},
         {"kind": "length", "columns": ["name"], "min": 1, "on_fail": "quarantine"},
     )
-    ((rows, reason),) = bad_reasons(violations(values, expectations), expectations)
+    ((rows, reason),) = bad_reasons(violations(values, dtypes_of(values), expectations), expectations)
     assert rows.tolist() == [True, False] and reason == "'name' does not have a length at least 1"
 
 
