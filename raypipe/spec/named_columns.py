@@ -25,7 +25,9 @@ def refuse_unread(spec: DataSpec) -> None:
     """Raise ValueError where `columns` of a source leaves out a column that something else names."""
     for part in spec.parts():
         read = part.source.columns
-        for place, names in named_columns(spec).items() if read is not None else ():
+        if read is None:
+            continue
+        for place, names in named_columns(spec).items():
             left_out = [name for name in dict.fromkeys(names) if name not in read]
             if left_out:
                 raise ValueError(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from raypipe.data.checks.rule import RowFacts, Rule, Violation, between, bounds, is_number, listed
-from raypipe.data.table.columns import ColumnKind, Values, present
+from raypipe.data.table.columns import ColumnKind, Values, flat, present
 from raypipe.data.table.comparing import family, is_one_of
 from raypipe.data.table.fits import family_of
 from raypipe.errors import DataError
@@ -111,7 +111,7 @@ class Range(RowRule):
 
     def keeps(self, values: Values, dtype: str) -> np.ndarray:
         fits = between(values, dtype, self.spec.min, self.spec.max, self.spec.inclusive)
-        return fits.reshape(len(fits), int(np.prod(fits.shape[1:]))).all(axis=1) if fits.ndim > 1 else fits
+        return np.logical_and.reduce(flat(fits), axis=1) if fits.ndim > 1 else fits
 
 
 class InSet(RowRule):

@@ -134,7 +134,12 @@ def present(values: Values) -> np.ndarray:
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
     missing = np.isnan(values)
-    return ~(missing.reshape(len(values), int(np.prod(values.shape[1:]))).any(axis=1) if values.ndim > 1 else missing)
+    return np.logical_not(np.logical_or.reduce(flat(missing), axis=1) if values.ndim > 1 else missing)
+
+
+def flat(values: np.ndarray) -> np.ndarray:
+    """Arrays [n, *shape] as [n, m], also where n is 0."""
+    return values.reshape(len(values), int(np.prod(values.shape[1:])))
 
 
 def tensors(column: pa.ChunkedArray, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

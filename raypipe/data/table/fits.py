@@ -71,7 +71,7 @@ def misfits(values: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
     elif values.dtype.kind == "f" and values.dtype.itemsize > np.dtype(dtype).itemsize:
         wrong[OUT_OF_RANGE] = np.isfinite(values) & _outside(values, low, high)
     size = int(np.prod(values.shape[1:]))
-    return {why: mask.reshape(len(values), size).any(axis=1) for why, mask in wrong.items()}
+    return {why: np.logical_or.reduce(mask.reshape(len(values), size), axis=1) for why, mask in wrong.items()}
 
 
 def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
