@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import shutil
@@ -25,6 +26,8 @@ CLEARED = ("AWS_", "RAY_", "RAYPIPE_", "SERVE_")
 """Settings of the person who runs the tests; none of them may change a result."""
 
 FREE_PORT_TRIES = 1_000
+
+MNT_DETACH = 2
 
 
 def pick_ports(count: int, *, twin_offset: int = 0) -> list[int]:
@@ -105,3 +108,16 @@ def free_port() -> int:
 def free_ports() -> Callable[[int], list[int]]:
     """`free_ports(3)`: that many distinct free loopback ports."""
     return pick_ports
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """4 MB of memory mounted as a disk of its own; skips where mounting is not permitted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", str(disk).encode(), b"tmpfs", 0, b"size=4m") != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+    yield disk
+    # Detached: a thread of the backend may still be closing the file it gave up on.
+    assert libc.umount2(str(disk).encode(), MNT_DETACH) == 0

@@ -1,9 +1,9 @@
 """prepare() as the driver of a cluster that is there, in a process of its own, since a process joins one cluster only.
 
-    python -m tests.chaos.prepare_on_cluster ADDRESS FOLDER STORE
+    python -m tests.chaos.prepare_on_cluster ADDRESS FOLDER STORE FANOUT
 
-FOLDER holds Parquet files. A line of JSON on stdout is one event, the last one the record; so whoever reads them knows
-how far the work is.
+FOLDER holds Parquet files; rows are cut FANOUT ways at once at most.  A line of JSON on stdout is one event, the last
+one the record; so whoever reads them knows how far the work is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ray
 from ray.util.state import list_tasks
 
 from raypipe.data import stage
-from raypipe.data.shuffle import cutting, storing
+from raypipe.data.shuffle import row_ranges, scatter_all
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.spec.data import DataSpec
@@ -51,9 +51,9 @@ class Told(Progress):
 
 def main() -> None:
     """See the module."""
-    address, folder, store = sys.argv[1:]
-    cutting.SAY_EVERY_S = 0.0
-    cutting.RANGE_BYTES = storing.RANGE_BYTES = RANGE_BYTES
+    address, folder, store, fanout = sys.argv[1:]
+    scatter_all.SAY_EVERY_S = 0.0
+    row_ranges.RANGE_BYTES, row_ranges.FANOUT = RANGE_BYTES, int(fanout)
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     told = Told("r1", stream=None)
     spec = DataSpec.model_validate({**SPEC, "root": folder, "read_parallelism": len(list(Path(folder).iterdir()))})

@@ -83,15 +83,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the driver left; `num_again`: tasks that ran more than once."""
+    """What the driver left; `num_again`: tasks that ran more than once, `moved`: how often a byte of a row moved."""
 
     record: DatasetVersion
     num_again: int
+    moved: float
 
 
-def prepare(head: Head, source: Path, store: Path, kill: Callable[[dict[str, Any]], bool]) -> Prepared:
+def prepare(
+    head: Head, source: Path, store: Path, kill: Callable[[dict[str, Any]], bool], fanout: int = 64
+) -> Prepared:
     """Prepare on two nodes, the second of which is killed once `kill` says so of an event."""
-    driver = [sys.executable, "-m", prepare_on_cluster.__name__, head.address, str(source), str(store)]
+    driver = [sys.executable, "-m", prepare_on_cluster.__name__, head.address, str(source), str(store), str(fanout)]
     words = [f"--address={head.address}", "--num-cpus=2"]
     killed = False
     with (
@@ -111,7 +114,9 @@ def prepare(head: Head, source: Path, store: Path, kill: Callable[[dict[str, Any
             assert process.wait() == 0
         finally:
             process.kill()
-    return Prepared(DatasetVersion.model_validate(events[-1]), events[-2]["num_again"])
+    sizes = next(event for event in events if "moved_bytes" in event)
+    moved = sizes["moved_bytes"] / sizes["packed_bytes"]
+    return Prepared(DatasetVersion.model_validate(events[-1]), events[-2]["num_again"], moved)
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,11 @@ def test_node_killed_while_rows_are_prepared_costs_no_row_and_no_bit(
     store = open_store(str(tmp_path))
     ids = [load_rows(store, found.record, split).columns["id"] for split in found.record.splits]
     assert np.array_equal(np.sort(np.concatenate(ids)), np.arange(NUM_ROWS)), "every row exactly once"
+
+
+def test_node_killed_between_two_cuts_of_the_rows_costs_no_row_and_no_bit(
+    head: Head, source: Path, undisturbed: DatasetVersion, tmp_path: Path
+) -> None:
+    found = prepare(head, source, tmp_path, has_read, fanout=4)
+    assert found.moved > 1.8, "the rows must have been cut twice"
+    assert found.num_again > 0 and found.record == undisturbed

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.shards import encode_target, load_rows
-from raypipe.data.shuffle import storing
+from raypipe.data.shuffle import row_ranges
 from raypipe.data.shuffle.target import finish, part
 from raypipe.data.stage import prepare
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.records import DataProfile, DatasetVersion
+from raypipe.runtime.progress import read_events
 from raypipe.spec.data import DataSpec
 from raypipe.storage import layout, open_store
 from raypipe.storage.documents import read_document
@@ -37,7 +38,7 @@ def test_prepare_at_any_read_parallelism_and_file_order_writes_the_same_bytes(ra
 
 
 def test_prepare_of_rows_that_take_much_room_writes_shards_of_few_of_them(ray_cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(storing, "RANGE_BYTES", 4096)  # with the real 96 MiB the rows would take minutes
+    monkeypatch.setattr(row_ranges, "RANGE_BYTES", 4096)  # with the real 96 MiB the rows would take minutes
     write_csv(tmp_path / "a.csv", ADULTS)
     seen = []
     for parallelism in (1, 3):
@@ -46,6 +47,25 @@ def test_prepare_of_rows_that_take_much_room_writes_shards_of_few_of_them(ray_cl
         assert len(dataset.splits["train"].shards) == 4  # 600 rows of 26 bytes
         seen.append(store_files(store))
     assert seen[0] == seen[1]
+
+
+def test_prepare_of_rows_that_have_to_be_cut_twice_writes_the_bytes_of_those_cut_once(
+    ray_cluster, tmp_path, monkeypatch
+):
+    write_csv(tmp_path / "a.csv", ADULTS)
+    expectations = [{"kind": "unique", "columns": ["key"]}]
+    seen, moved = [], []
+    for fanout in (64, 2):
+        monkeypatch.setattr(row_ranges, "RANGE_BYTES", 1024)
+        monkeypatch.setattr(row_ranges, "FANOUT", fanout)
+        store = open_store(str(tmp_path / f"store-{fanout}"))
+        ctx = run_context(store)
+        prepare(spec(tmp_path, expectations=expectations, read_parallelism=3), ctx)
+        ctx.progress.save(store)
+        seen.append(store_files(store))
+        moved += [event["moved_bytes"] for event in read_events(store, ctx.run_id) if "moved_bytes" in event]
+    assert seen[0] == seen[1] and len(seen[0]) > 20
+    assert moved[1] > 1.2 * moved[0], "or nothing was cut twice"
 
 
 def test_prepare_of_digits_splits_and_scales_real_images(ray_cluster, ctx):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 
 from raypipe.data.shards import load_rows
 from raypipe.data.stage import prepare
 from raypipe.data.tasks import collect
-from raypipe.errors import ClusterError, DataError, ObjectMissing
-from raypipe.storage import layout
+from raypipe.errors import ClusterError, DataError, ObjectMissing, StoreAccessError
+from raypipe.spec.data import DataSpec
+from raypipe.storage import layout, open_store
+from raypipe.testing.fakes import run_context
 from tests.integration.tables import ADULTS, PLAIN, spec, store_files, write_csv, write_parquet
 
 pytestmark = pytest.mark.ray
@@ -145,6 +150,18 @@ def test_prepare_that_fails_leaves_a_version_alone_that_another_run_has_made_mea
         prepare(spec(tmp_path, "f.parquet", "parquet", **PLAIN, **drift), ctx)
     assert store_files(ctx.store) == before
     assert len(load_rows(ctx.store, made, "train")) == made.splits["train"].num_rows
+
+
+def test_prepare_into_a_store_that_fills_up_says_so_and_leaves_nothing_there(ray_cluster, small_disk, tmp_path):
+    random = np.random.default_rng(0)
+    rows = {f"x{i}": random.normal(size=50_000) for i in range(20)}  # 8 MB, for 4 MB
+    pq.write_table(pa.table({**rows, "label": np.arange(50_000) % 2}), tmp_path / "f.parquet")
+    store = open_store(str(small_disk / "store"))
+    fields = {"source": {"format": "parquet", "path": "f.parquet"}, "target": "label", "root": str(tmp_path)}
+    with pytest.raises(StoreAccessError, match="no space left on the disk") as caught:
+        prepare(DataSpec.model_validate({**fields, "rows_per_shard": 5000}), run_context(store))
+    assert "free some space" in str(caught.value) and not store_files(store)
+    store.write("others", bytes(2 * 2**20))  # there is room again
 
 
 def test_tasks_that_lose_their_worker_every_time_end_in_an_error_of_the_cluster(ray_cluster):

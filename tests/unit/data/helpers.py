@@ -13,15 +13,14 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from raypipe.data.checks.bad_rows import BadRows
-from raypipe.data.checks.duplicates import all_repeats
 from raypipe.data.checks.examine import examine, keep_good
 from raypipe.data.checks.schema import Schema, schema_of, types_of
 from raypipe.data.formats import FORMATS
-from raypipe.data.shuffle import ranges
-from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
-from raypipe.data.shuffle.ranges import Apart, RangeSummary, ShardOrder
+from raypipe.data.shuffle import gather, meet
+from raypipe.data.shuffle.gather import GatherJob, GatherSummary
+from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, scatter_blocks
 from raypipe.data.sources.files import SourceFile
-from raypipe.data.splits.leaks import Leaks, all_shared
+from raypipe.data.splits.leaks import Leaks
 from raypipe.data.splits.split import SPLITS
 from raypipe.data.table.hashing import Values
 from raypipe.records import DatasetVersion, Signature, Split
@@ -61,7 +60,7 @@ class Prepared:
 
     dataset: DatasetVersion
     blocks: list[BlockSummary]
-    ranges: list[RangeSummary]
+    ranges: list[GatherSummary]
     groups: Leaks
 
 
@@ -75,22 +74,23 @@ def prepared(
     """
     blocks = [block for block, _ in tables]
     schema = schema_of(spec, [types_of(block) for block in blocks])
-    order = BlockOrder(spec, schema, tuple(types_of(block) for block in blocks), num_ranges)
+    order = ScatterJob(spec, schema, tuple(types_of(block) for block in blocks))
     forced = [None if split is None else SPLITS.index(split) for _, split in tables]
-    made = [cut_block(block, order, "source", code) for block, code in zip(blocks, forced, strict=True)]
-    state = ranges.decide(spec, *(one[1] for one in made))
-    watched = [ranges.watch(state, spec, *(one[2 + num_ranges + i] for one in made)) for i in range(order.num_watched)]
-    groups = all_shared([shared for shared, _ in watched])
-    repeats = all_repeats([repeated for _, found in watched for _, repeated in found.values()])
-    apart = Apart(groups, repeats, "repeated")
+    made = [scatter_blocks(order, num_ranges, "source", code, one) for one, code in zip(blocks, forced, strict=True)]
+    state = meet.decide(spec, *(one[1] for one in made))
+    by_range = meet.cut_keys(num_ranges, *(one[-1] for one in made)) if order.has_keys else []
+    met = [meet.meet(state, spec, found) for found in by_range]
+    quarantined = [i for i in order.unique if spec.expectations[i].on_fail == "quarantine"]
+    apart = meet.to_set_aside(quarantined, "repeated", *(found for one in met for found in one[1:]))
     signature = Signature(inputs=schema.inputs, task=spec.task, target=spec.target)
-    num_shards = -(-sum(one[0].num_good for one in made) // spec.rows_per_shard)
-    shards = ShardOrder(spec, str(folder), "n", "v", num_shards, signature, state, (), 0.0)
-    summaries: list[RangeSummary] = []
+    good = sum(block.num_good for one in made for block in one[0].blocks)
+    num_shards = -(-good // spec.rows_per_shard)
+    shards = GatherJob(spec, str(folder), "n", "v", num_shards, spec.rows_per_shard, signature, state, (), 0.0)
+    summaries: list[GatherSummary] = []
     for first, last in pairwise(num_shards * task // num_tasks for task in range(num_tasks + 1)):
-        numbers = ranges.overlapping(first, last, num_shards, num_ranges)
+        numbers = range(first * num_ranges // num_shards, -(-last * num_ranges // num_shards))
         pieces = [one[2 + number] for number in numbers for one in made]
-        summaries.append(ranges.store_shards(shards, first, last, apart, *pieces)[0])
+        summaries.append(gather.gather_shards(shards, first, last, apart, *pieces)[0])
     stored = [item for summary in summaries for item in summary.stored]
     splits = {name: tuple(item.shard for item in stored if item.split == name) for name in SPLITS}
     classes = tuple(sorted({label for item in stored for label in item.labels}))
@@ -103,7 +103,8 @@ def prepared(
         feature_shape=(1,),
         content_fingerprint="",
     )
-    return Prepared(dataset, [one[0] for one in made], summaries, groups.leaks)
+    groups = sum((one[0][0] for one in met), Leaks())
+    return Prepared(dataset, [block for one in made for block in one[0].blocks], summaries, groups)
 
 
 def forms(texts: Sequence[str | None]) -> list[pa.Array]:

@@ -15,7 +15,7 @@ from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.formats import FORMATS, csv, folders, images, jsonl, lines
 from raypipe.data.formats.reading import read_group
 from raypipe.data.masking import REDACTED, Masking, read_keys
-from raypipe.data.shuffle.cutting import as_read, refuse_absent
+from raypipe.data.shuffle.read_all import as_read, refuse_absent
 from raypipe.data.sources.disk import changed
 from raypipe.data.sources.files import find
 from raypipe.data.table.marks import absent

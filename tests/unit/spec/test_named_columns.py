@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from raypipe.data.shuffle.cutting import as_read
+from raypipe.data.shuffle.read_all import as_read
 from raypipe.spec.data import DataSpec
 
 READ = ["a", "b", "y"]

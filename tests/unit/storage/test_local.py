@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,22 +28,6 @@ while done < 100:
     except ObjectChanged:  # the other process was first: read again
         pass
 """
-
-
-MNT_DETACH = 2
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """4 MB of memory mounted as a disk of its own; skips where mounting is not permitted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", str(disk).encode(), b"tmpfs", 0, b"size=4m") != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
-    yield disk
-    # Detached: a thread of the backend may still be closing the file it gave up on.
-    assert libc.umount2(str(disk).encode(), MNT_DETACH) == 0
 
 
 def test_write_on_a_full_disk_is_an_error_that_says_so_and_keeps_the_old_object(small_disk: Path):

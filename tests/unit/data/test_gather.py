@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.shards import load_rows
-from raypipe.data.shuffle.ranges import num_parts, overlapping, range_numbers
 from raypipe.data.splits.leaks import Leaks
 from raypipe.data.table.content import content_sums, total
 from raypipe.spec.data import DataSpec
@@ -158,13 +157,6 @@ def test_store_shards_of_a_row_in_two_splits_that_must_be_unique_keeps_that_of_t
     assert len(bad(made)) == 7
 
 
-@given(num_shards=st.integers(1, 40), num_ranges=st.integers(1, 40), row_id=st.integers(0, 2**64 - 1))
-def test_overlapping_ranges_hold_every_row_of_their_shards(num_shards, num_ranges, row_id):
-    one = np.array([row_id], np.uint64)
-    shard, number = int(range_numbers(one, num_shards)[0]), int(range_numbers(one, num_ranges)[0])
-    assert number in overlapping(shard, shard + 1, num_shards, num_ranges)
-
-
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.randoms())
 def test_content_sums_know_the_rows_and_not_their_order_or_blocks(rows, random):
     whole = content_sums(np.array(rows, np.uint64))
@@ -173,11 +165,3 @@ def test_content_sums_know_the_rows_and_not_their_order_or_blocks(rows, random):
     parts = [content_sums(np.array(part, np.uint64)) for part in (rows[:cut], rows[cut:])]
     assert (total(parts) == whole).all()
     assert (content_sums(np.array([*rows, 5], np.uint64)) != whole).any()
-
-
-@given(size=st.integers(0, 10**7), most=st.integers(1, 10**6), other=st.integers(1, 10**6))
-def test_num_parts_hold_no_more_than_asked_and_never_cut_each_other(size, most, other):
-    fine, coarse = sorted((num_parts(size, most), num_parts(size, other)), reverse=True)
-    assert num_parts(size, most) * most >= size > (num_parts(size, most) // 2) * most or num_parts(size, most) == 1
-    assert fine % coarse == 0
-    assert len(overlapping(0, 1, coarse, fine)) == fine // coarse and len(overlapping(0, 1, fine, coarse)) == 1

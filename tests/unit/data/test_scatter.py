@@ -11,13 +11,19 @@ import pytest
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, to_lines
 from raypipe.data.checks.schema import MAX_CLASSES, BlockTypes, schema_of, types_of
-from raypipe.data.shuffle.blocks import BlockOrder, BlockSummary, cut_block
-from raypipe.data.shuffle.cutting import Cut
+from raypipe.data.shuffle.read_all import Block
+from raypipe.data.shuffle.row_ranges import PIECE_BYTES
+from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_blocks
+from raypipe.data.shuffle.scattered import Scattered
+from raypipe.data.shuffle.task_size import TaskSize, neighbours
 from raypipe.data.table.packing import from_buffer
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 
-SPEC = DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y"})
+MIB = 2**20
+FIELDS = {"source": {"format": "csv", "path": "f.csv"}, "target": "y"}
+SPEC = DataSpec.model_validate(FIELDS)
+PART = SPEC.parts()[0]
 
 
 def block(num_bad=0, labels=()):
@@ -27,10 +33,10 @@ def block(num_bad=0, labels=()):
 
 
 def cut(*blocks):
-    made = Cut(BlockOrder(SPEC, None, (), 1))
+    made = Scattered(ScatterJob(SPEC, None, ()))
     made.parts += SPEC.parts() * len(blocks)
     for one in blocks:
-        made.add([one])
+        made.add([ScatterSummary([one], [])])
     return made
 
 
@@ -52,8 +58,8 @@ def test_block_alone_of_another_type_is_checked_against_the_schema_of_all_blocks
     whole, fractions = (pa.table({"a": values, "y": [0, 1]}) for values in ([1, 2], [0.5, 1.0]))
     schema = schema_of(SPEC, [types_of(whole), types_of(fractions)])
     for others, is_checked in ((None, True), ((), False)):
-        summary, _, piece = cut_block(whole, BlockOrder(SPEC, schema, others, 1), "source", None)
-        assert summary.is_checked is is_checked
+        summary, _, piece = scatter_blocks(ScatterJob(SPEC, schema, others), 1, "source", None, whole)
+        assert summary.blocks[0].is_checked is is_checked
         assert piece is None or from_buffer(piece).schema.field("a").type == pa.float64()
 
 
@@ -61,8 +67,8 @@ def test_pieces_of_few_rows_do_not_take_along_all_texts_of_their_block():
     texts = [f"{i:07d}" for i in range(2000)]
     whole = pa.table({"a": texts * 3, "y": [0, 1] * 3000})
     for num_ranges in (4, 64):
-        order = BlockOrder(SPEC, schema_of(SPEC, [types_of(whole)]), None, num_ranges)
-        _, _, *pieces = cut_block(whole, order, "source", None)
+        order = ScatterJob(SPEC, schema_of(SPEC, [types_of(whole)]), None)
+        _, _, *pieces = scatter_blocks(order, num_ranges, "source", None, whole)
         found = [from_buffer(piece) for piece in pieces]
         assert sorted(text for piece in found for text in piece["a"].to_pylist()) == sorted(texts * 3)
         assert sum(piece.size for piece in pieces) < 6000 * 40 + num_ranges * 2000
@@ -73,3 +79,50 @@ def test_labels_of_all_blocks_are_counted_once_and_too_many_are_refused():
     half = MAX_CLASSES // 2 + 1
     with pytest.raises(DataError, match="no classes"):
         cut(block(labels=range(half)), block(labels=range(half, 2 * half)))
+
+
+def blocks(sizes, part=PART):
+    return [Block(i, size, part) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("told_bytes", [40, 400, 10_000, 500_000])
+@pytest.mark.parametrize("block_bytes", [1, 16, 64])
+def test_neighbouring_blocks_go_to_one_task_so_that_no_piece_is_small_enough_for_the_drivers_memory(
+    told_bytes, block_bytes
+):
+    size = TaskSize(told_bytes * MIB)
+    sizes = [block_bytes * MIB] * (min(told_bytes, 2000) // block_bytes)
+    tasks = list(neighbours(blocks(sizes), size))
+    assert [block.ref for task in tasks for block in task] == list(range(len(sizes)))
+    for task in tasks[:-1]:
+        num_bytes = sum(block.num_bytes for block in task)
+        assert num_bytes // size.decide(num_bytes) >= PIECE_BYTES
+        assert num_bytes < size.block_bytes + block_bytes * MIB
+    assert told_bytes // (size.block_bytes // MIB) <= 2000, "references stay few"
+
+
+def test_tasks_take_more_blocks_where_little_is_left_of_them_in_pieces():
+    size = TaskSize(10**10)
+    before = size.block_bytes
+    size.add(1000, 500)
+    assert size.block_bytes == 2 * before
+
+
+def test_neighbouring_blocks_of_two_sources_go_to_two_tasks():
+    spec = DataSpec.model_validate(
+        {**FIELDS, "split": {"test_frac": 0}, "test_source": {"format": "csv", "path": "t.csv"}}
+    )
+    first, second = spec.parts()
+    tasks = neighbours([*blocks([1, 1], first), *blocks([1], second)], TaskSize(10**10))
+    assert [[block.part for block in task] for task in tasks] == [[first, first], [second]]
+
+
+@pytest.mark.parametrize(
+    ("told_bytes", "first_bytes", "num_ranges"),
+    [(0, 5 * MIB, 1), (0, 70 * MIB, 64), (10 * MIB, 64 * MIB, 64), (500 * MIB, 64 * MIB, 8), (10**12, 64 * MIB, 64)],
+)
+def test_number_of_ranges_is_what_files_tell_unless_the_first_task_shows_that_they_tell_too_little(
+    told_bytes, first_bytes, num_ranges
+):
+    size = TaskSize(told_bytes)
+    assert size.decide(first_bytes) == num_ranges == size.decide(10**12)

@@ -19,20 +19,20 @@ import pyarrow as pa
 import ray
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, shown
-from raypipe.data.checks.duplicates import Duplicates, find_duplicates
 from raypipe.data.checks.losses import Targets
 from raypipe.data.profile import profile as profiles
 from raypipe.data.profile.profile import ProfilePart
-from raypipe.data.shards import features, read_shard, to_bytes
+from raypipe.data.shards import features, to_bytes
 from raypipe.data.shuffle import target
+from raypipe.data.shuffle.row_ranges import range_numbers
 from raypipe.data.shuffle.target import TargetPart
-from raypipe.data.splits import borders, leaks
+from raypipe.data.splits import leaks
 from raypipe.data.splits.leaks import Leaks, SharedGroups
 from raypipe.data.splits.split import SPLITS, SplitKeys, SplitState, codes
 from raypipe.data.table import columns, packing
 from raypipe.data.table.names import KEY_COLUMNS, ROW_ID
 from raypipe.data.tasks import keep_freed
-from raypipe.data.transforms import FittedTransforms, State
+from raypipe.data.transforms import FittedTransforms
 from raypipe.data.transforms.fitting import Partial, partials
 from raypipe.records import Shard, Signature
 from raypipe.spec.data import DataSpec
@@ -42,11 +42,12 @@ from raypipe.storage.publish import sha256
 
 
 @dataclass(frozen=True)
-class ShardOrder:
+class GatherJob:
     """How the shards of a dataset version are made.
 
     Attributes:
         num_shards: ranges of row ids, one shard a split each; more only where a range has rows for more.
+        rows_per_shard: what a range with many copies of a row is cut by; at least the rows of a range on average.
         signature: classes are not known yet.
         first: transforms whose statistics are taken while the rows are at hand.
         rows_before: train rows that are reckoned with in each range before a shard's.
@@ -57,6 +58,7 @@ class ShardOrder:
     name: str
     version: str
     num_shards: int
+    rows_per_shard: int
     signature: Signature
     state: SplitState
     first: tuple[Transform, ...]
@@ -64,22 +66,22 @@ class ShardOrder:
 
 
 @dataclass(frozen=True)
-class Apart:
+class ToSetAside:
     """Rows that only a look at all rows shows to be wrong.
 
     Attributes:
         groups: that are in several splits.
         repeats: uint64 [n], row ids of rows that an expectation sets aside as repeats; a row id n times, n rows.
-        why: their reason.
+        reason: why repeats are set aside.
     """
 
     groups: SharedGroups
     repeats: np.ndarray
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class StoredShard:
+class WrittenShard:
     """One shard that has been written.
 
     Attributes:
@@ -98,7 +100,7 @@ class StoredShard:
 
 
 @dataclass
-class RangeSummary:
+class GatherSummary:
     """What the driver learns of neighbouring shards.
 
     Attributes:
@@ -106,52 +108,36 @@ class RangeSummary:
         bad: rows that were set aside because of others, with `row_id`, `reason`, `row`.
     """
 
-    stored: list[StoredShard] = field(default_factory=list)
+    stored: list[WrittenShard] = field(default_factory=list)
     leaks: Leaks = field(default_factory=Leaks)
     bad: BadRows = field(default_factory=BadRows)
 
 
-def range_numbers(row_id: np.ndarray, num_ranges: int) -> np.ndarray:
-    """Which of `num_ranges` equal ranges each row id lies in, uint64 [B]."""
-    high = row_id >> np.uint64(32)  # num_ranges < 2**32, so the product stays within 64 bits
-    return (high * np.uint64(num_ranges)) >> np.uint64(32)
-
-
-def num_parts(size: int, most: int) -> int:
-    """How many equal ranges, of at most `most` each; a power of two, so that wider ones end where narrower ones do."""
-    return 1 << max(0, -(-size // most) - 1).bit_length()
-
-
-def overlapping(first: int, last: int, num_shards: int, num_ranges: int) -> range:
-    """The ranges, of `num_ranges`, that hold rows of the shards [first, last) of `num_shards`."""
-    return range(first * num_ranges // num_shards, -(-last * num_ranges // num_shards))
-
-
-def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces: pa.Buffer) -> list[Any]:
+def gather_shards(job: GatherJob, first: int, last: int, aside: ToSetAside, *pieces: pa.Buffer) -> list[Any]:
     """Write the shards [first, last) of every split.
 
     Args:
-        pieces: of all blocks, every range that overlaps (packing.to_buffer); rows outside are left alone.
+        pieces: all rows of these shards (packing.to_buffer); rows outside are left alone.
     Returns:
-        The RangeSummary, and the ProfilePart of the rows that were stored.
+        The GatherSummary, and the ProfilePart of the rows that were stored.
     """
     keep_freed()
-    store = open_store(order.store_uri)
+    store = open_store(job.store_uri)
     table = packing.concat([packing.from_buffer(piece) for piece in pieces])
     deciding = [name for name in (ROW_ID, *KEY_COLUMNS) if name in table.column_names]
     meeting = packing.unpacked(table.select(deciding))
     row_id = meeting[ROW_ID].to_numpy()
-    number = range_numbers(row_id, order.num_shards)
+    number = range_numbers(row_id, job.num_shards)
     keys = SplitKeys.from_columns(meeting)
-    code = codes(keys, order.state, order.spec)
+    code = codes(keys, job.state, job.spec)
     table = table.drop_columns(list(keys.columns()))
-    summary = RangeSummary()
+    summary = GatherSummary()
     parts: list[ProfilePart] = []
     for index in range(first, last):
         every = np.flatnonzero(number == index)
         every = _in_order(every, row_id, code)
-        every = every[_kept(table, every, row_id, code, keys, apart, order.spec, summary)]
-        for part, some in enumerate(np.array_split(every, max(1, len(every) // order.spec.rows_per_shard))):
+        every = every[_kept(table, every, row_id, code, keys, aside, job.spec, summary)]
+        for part, some in enumerate(np.array_split(every, max(1, len(every) // job.rows_per_shard))):
             rows = some[np.argsort(code[some], kind="stable")]
             if not len(rows):
                 continue
@@ -160,7 +146,7 @@ def store_shards(order: ShardOrder, first: int, last: int, apart: Apart, *pieces
             ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
             for split, (start, end) in enumerate(pairwise([0, *ends])):
                 if start < end:
-                    summary.stored.append(_store(mine.slice(start, end - start), split, index, part, order, store))
+                    summary.stored.append(_store(mine.slice(start, end - start), split, index, part, job, store))
     return [summary, merge_profiles(*parts)]
 
 
@@ -180,53 +166,6 @@ def _in_order(rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> np.ndar
     return rows[np.lexsort((~code[rows], row_id[rows]))]
 
 
-def fit_shards(
-    store_uri: str,
-    before: Sequence[State],
-    group: Sequence[Transform],
-    signature: Signature,
-    shards: Sequence[tuple[int, Shard]],
-) -> list[list[Partial]]:
-    """What each shard contributes to the transforms of a group.
-
-    Args:
-        shards: with the rows of train before each.
-    """
-    fitted = FittedTransforms.from_state(before)
-    store = open_store(store_uri)
-    inputs = signature.inputs
-    return [
-        partials(fitted, group, features(read_shard(store, shard), signature), inputs, rows_before=rows_before)
-        for rows_before, shard in shards
-    ]
-
-
-def try_shards(store_uri: str, states: Sequence[State], signature: Signature, shards: Sequence[Shard]) -> None:
-    """Apply the fitted transforms and forget the outcome. Raises DataError on a value they do not take."""
-    fitted = FittedTransforms.from_state(states)
-    store = open_store(store_uri)
-    for shard in shards:
-        fitted.apply_exact(features(read_shard(store, shard), signature), signature.inputs)
-
-
-def watch(
-    state: SplitState, spec: DataSpec, *watched: Any
-) -> tuple[SharedGroups, dict[int, tuple[Duplicates, np.ndarray]]]:
-    """What all blocks have in one range of group and key hashes: groups in several splits, and repeated keys.
-
-    Args:
-        watched: the blocks.Watched of every block, in order.
-    """
-    groups = leaks.shared_groups([w.groups for w in watched if w.groups is not None], state, spec)
-    found = {index: find_duplicates([w.keys[index] for w in watched]) for index in watched[0].keys}
-    return groups, found
-
-
-def decide(spec: DataSpec, *tallies: borders.Tally) -> SplitState:
-    """See borders.decide."""
-    return borders.decide(tallies, spec)
-
-
 def merge_profiles(*parts: ProfilePart | None) -> ProfilePart | None:
     """One part for the rows of all; None where there are no rows."""
     there = [part for part in parts if part is not None]
@@ -239,9 +178,9 @@ def _kept(
     row_id: np.ndarray,
     code: np.ndarray,
     keys: SplitKeys,
-    apart: Apart,
+    aside: ToSetAside,
     spec: DataSpec,
-    summary: RangeSummary,
+    summary: GatherSummary,
 ) -> np.ndarray:
     """Bool [R]: which of some rows, in order of their ids, may stay; the others go to the summary.
 
@@ -261,19 +200,19 @@ def _kept(
         summary.leaks += found
         if drops:
             set_aside(later, [leaks.reason(int(c), "row") for c in code[later]])
-    if drops and len(apart.groups.group):
-        shared = apart.groups.later(keys.take(rows), code) & kept
+    if drops and len(aside.groups.group):
+        shared = aside.groups.later(keys.take(rows), code) & kept
         set_aside(shared, [leaks.reason(int(c), "group") for c in code[shared]])
-    if len(apart.repeats):
+    if len(aside.repeats):
         place = np.arange(len(row_id)) - np.searchsorted(row_id, row_id)  # among the rows with the same id
-        wanted = np.searchsorted(apart.repeats, row_id, "right") - np.searchsorted(apart.repeats, row_id)
+        wanted = np.searchsorted(aside.repeats, row_id, "right") - np.searchsorted(aside.repeats, row_id)
         repeated = kept & (place < wanted)
-        set_aside(repeated, [apart.why] * int(repeated.sum()))
+        set_aside(repeated, [aside.reason] * int(repeated.sum()))
     return kept
 
 
 def _set_aside(
-    table: pa.Table, rows: np.ndarray, reasons: Sequence[str], spec: DataSpec, summary: RangeSummary
+    table: pa.Table, rows: np.ndarray, reasons: Sequence[str], spec: DataSpec, summary: GatherSummary
 ) -> None:
     if not len(rows):
         return
@@ -289,20 +228,20 @@ def _set_aside(
         summary.bad.kept.append({"row_id": f"{row.pop(ROW_ID):016x}", "reason": reason, "row": row})
 
 
-def _store(table: pa.Table, split: int, index: int, part: int, order: ShardOrder, store: Store) -> StoredShard:
+def _store(table: pa.Table, split: int, index: int, part: int, job: GatherJob, store: Store) -> WrittenShard:
     name = SPLITS[split]
     table = packing.packed(table)
     data = to_bytes(table)
-    key = layout.shard(order.name, order.version, name, index, part)
+    key = layout.shard(job.name, job.version, name, index, part)
     store.write(key, data)
     shard = Shard(key=key, num_rows=table.num_rows, size_bytes=len(data), sha256=sha256(data))
-    signature = order.signature
-    before = int(order.rows_before * index)
+    signature = job.signature
+    before = int(job.rows_before * index)
     found = None
-    if order.first:
+    if job.first:
         raw = features(table, signature)
-        found = partials(FittedTransforms(()), order.first, raw, signature.inputs, rows_before=before)
-    return StoredShard(name, shard, _labels(table, signature), before, found, _target(table, name, signature))
+        found = partials(FittedTransforms(()), job.first, raw, signature.inputs, rows_before=before)
+    return WrittenShard(name, shard, _labels(table, signature), before, found, _target(table, name, signature))
 
 
 def _labels(table: pa.Table, signature: Signature) -> Counter[Any]:
@@ -317,9 +256,5 @@ def _target(table: pa.Table, split: str, signature: Signature) -> TargetPart | N
     return target.part(np.asarray(columns.values(packing.unpacked(table.select([signature.target]))[0]), np.float64))
 
 
-store_task: Any = ray.remote(num_returns=2)(store_shards)
-fit_task = ray.remote(fit_shards)
-try_task = ray.remote(try_shards)
-decide_task: Any = ray.remote(decide)
-watch_task: Any = ray.remote(watch)
+gather_task: Any = ray.remote(num_returns=2)(gather_shards)
 merge_task: Any = ray.remote(merge_profiles)

@@ -1,12 +1,13 @@
-"""What happens to the rows of one block, away from the driver.
+"""What happens to the rows of neighbouring blocks, away from the driver.
 
-block --check--> good rows --cut by range of row id--> pieces.  ranges.py makes shards of the pieces that all blocks
+blocks --check--> good rows --cut by range of row id--> pieces.  gather.py makes shards of the pieces that all tasks
 have in one range.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from raypipe.data.checks.expectations import bad_reasons, keys_of, tallies, viol
 from raypipe.data.checks.rule import BlockTallies
 from raypipe.data.checks.schema import BlockTypes, Schema, refuse_no_classes, schema_of, types_of
 from raypipe.data.shards import tensor_array
-from raypipe.data.shuffle.ranges import range_numbers
+from raypipe.data.shuffle.row_ranges import RowRange, cut_by_range
 from raypipe.data.splits import borders
 from raypipe.data.splits.leaks import group_parts
 from raypipe.data.splits.split import SplitKeys, content_columns, split_keys
@@ -33,26 +34,20 @@ from raypipe.data.tasks import keep_freed
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 
-FINE_RANGES = 2**16
-"""Ranges of row id, at most, that the rows of a piece are ordered by: those of one shard then lie close together, and
-are picked in a third of the time."""
-
 
 @dataclass(frozen=True)
-class BlockOrder:
+class ScatterJob:
     """What every block of a source is checked against.
 
     Attributes:
         schema: None only looks at types.
         others: profiles the schema was made from; a block that would change it is looked at and nothing more.  None:
             it was made from all blocks.
-        num_ranges: equal ranges of row ids that the good rows are cut into.
     """
 
     spec: DataSpec
     schema: Schema | None
     others: tuple[BlockTypes, ...] | None
-    num_ranges: int
 
     @property
     def unique(self) -> dict[int, tuple[str, ...]]:
@@ -60,13 +55,13 @@ class BlockOrder:
         return keys_of(self.spec.expectations)
 
     @property
-    def num_watched(self) -> int:
-        """Ranges of group and key hashes; 0 where only rows of one row id have to meet."""
-        return self.num_ranges if self.unique or self.spec.watched_groups else 0
+    def has_keys(self) -> bool:
+        """Whether rows of one group or one key have to meet, not only those of one row id."""
+        return bool(self.unique or self.spec.watched_groups)
 
-    @property
-    def num_returns(self) -> int:
-        return 2 + self.num_ranges + self.num_watched
+    def num_returns(self, num_ranges: int) -> int:
+        """Objects that `scatter_blocks` returns."""
+        return 2 + num_ranges + self.has_keys
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,20 @@ class BlockSummary:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What one block has in one range of group and key hashes.
+class ScatterSummary:
+    """What the driver learns of the blocks of one task.
+
+    Attributes:
+        piece_bytes: of each range; none where a block was only looked at.
+    """
+
+    blocks: list[BlockSummary]
+    piece_bytes: list[int]
+
+
+@dataclass(frozen=True)
+class BlockKeys:
+    """The groups and keys of one block, or those in one range of their hashes.
 
     Attributes:
         groups: None where no group is watched.
@@ -107,23 +114,48 @@ class Watched:
     keys: dict[int, np.ndarray]
 
 
-def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | None) -> list[Any]:
-    """Check and hash the rows of one block, and cut the good ones by range of row id.
+@dataclass(frozen=True)
+class _Checked:
+    """One block whose rows were checked; `table`: its good rows, packed. None: it was only looked at."""
+
+    summary: BlockSummary
+    table: pa.Table | None = None
+    tally: borders.Tally | None = None
+    watched: BlockKeys | None = None
+
+
+def scatter_blocks(job: ScatterJob, num_ranges: int, source: str, forced: int | None, *blocks: pa.Table) -> list[Any]:
+    """Check and hash the rows of neighbouring blocks, and cut the good ones by range of row id.
 
     Args:
         source: the field of the spec that the rows come from.
         forced: a split all rows belong to, whatever their hash.
     Returns:
-        The BlockSummary, the borders.Tally, one packed table a range as a buffer (row id, split keys, features,
-        target), and one Watched a range where there is something to watch.
+        The ScatterSummary, the borders.Tally, one packed table a range as a buffer (row id, split keys, features,
+        target), and where something is watched the BlockKeys of each block.
     Raises:
         DataError: the target or the column of the split cannot be what the spec says it is.
     """
     keep_freed()
-    spec, schema = order.spec, order.schema
+    checked = [_check(block, job, source, forced) for block in blocks]
+    summaries = [one.summary for one in checked]
+    tables = [one.table for one in checked if one.table is not None]
+    if len(tables) < len(checked):
+        return [ScatterSummary(summaries, []), *[None] * (job.num_returns(num_ranges) - 1)]
+    tally = borders.merge(one.tally for one in checked if one.tally is not None)
+    watched = [one.watched for one in checked]
+    table = tables[0] if len(tables) == 1 else packing.concat(tables)
+    del checked, tables
+    pieces = cut_by_range(table, RowRange(), num_ranges)
+    summary = ScatterSummary(summaries, [piece.size for piece in pieces])
+    return [summary, tally, *pieces, *([watched] if job.has_keys else [])]
+
+
+def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) -> _Checked:
+    spec, schema = job.spec, job.schema
     profile = types_of(block)
-    if schema is None or not _fits(profile, order):
-        return [BlockSummary(profile), *[None] * (order.num_returns - 1)]
+    if schema is None or not _fits(profile, job):
+        return _Checked(BlockSummary(profile))
     values, reasons = examine(block, schema)
     exact = exact_values(block, schema, values)
     found = violations(exact, schema.expected, spec.expectations, good_rows(block.num_rows, reasons))
@@ -154,40 +186,26 @@ def cut_block(block: pa.Table, order: BlockOrder, source: str, forced: int | Non
         raw_bytes=sum(columns.raw_bytes(values[name]) for name in wanted),
         target_sum=0.0 if schema.task == "classification" else float(np.sum(values[schema.target])),
     )
-    watched: list[Watched] = []
-    if order.num_watched:
-        groups = group_parts(keys, order.num_watched) or [None] * order.num_watched
-        parts = {
-            i: duplicates.key_parts(values, names, row_id, position, order.num_watched)
-            for i, names in order.unique.items()
-        }
-        watched = [Watched(group, {i: parts[i][n] for i in parts}) for n, group in enumerate(groups)]
-    return [summary, borders.tally(keys, values, spec), *_pieces(table, row_id, order.num_ranges), *watched]
+    return _Checked(summary, table, borders.tally(keys, values, spec), _keys_of(keys, values, row_id, position, job))
 
 
-def _fits(profile: BlockTypes, order: BlockOrder) -> bool:
-    if order.others is None:
+def _keys_of(
+    keys: SplitKeys, values: Mapping[str, Values], row_id: np.ndarray, position: np.ndarray, job: ScatterJob
+) -> BlockKeys | None:
+    if not job.has_keys:
+        return None
+    groups = group_parts(keys, 1)
+    found = {i: duplicates.key_parts(values, names, row_id, position, 1)[0] for i, names in job.unique.items()}
+    return BlockKeys(groups[0] if groups else None, found)
+
+
+def _fits(profile: BlockTypes, job: ScatterJob) -> bool:
+    if job.others is None:
         return True
     try:
-        return schema_of(order.spec, [*order.others, profile]) == order.schema
+        return schema_of(job.spec, [*job.others, profile]) == job.schema
     except DataError:  # the whole source is judged later, with what all blocks hold
         return False
-
-
-def _pieces(table: pa.Table, row_id: np.ndarray, num_ranges: int) -> list[pa.Buffer]:
-    """The rows of each range. A buffer is put into the object store, and fetched, faster than a table is."""
-    if num_ranges == 1:
-        return [packing.to_buffer(table)]
-    num_fine = num_ranges * (FINE_RANGES // num_ranges)
-    number = range_numbers(row_id, num_fine).astype(np.uint16)
-    rows = packing.picked(table, np.argsort(number, kind="stable"))
-    ends = np.cumsum(np.bincount(number, minlength=num_fine).reshape(num_ranges, -1).sum(axis=1)).tolist()
-    some = [rows.slice(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
-    # A few rows do not take along all the distinct texts of the block.
-    return [
-        packing.to_buffer(packing.packed(piece) if packing.most_texts(piece) > len(piece) / 2 else piece)
-        for piece in some
-    ]
 
 
 def _to_arrow(values: Values) -> pa.Array:
@@ -197,4 +215,4 @@ def _to_arrow(values: Values) -> pa.Array:
 
 
 profile_task = ray.remote(types_of)
-cut_task: Any = ray.remote(cut_block)
+scatter_task: Any = ray.remote(scatter_blocks)

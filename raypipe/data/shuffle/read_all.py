@@ -1,0 +1,98 @@
+"""All blocks of the sources, read by Ray Data: the only place of the shuffle that reads files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import ray.data
+from ray.data import ExecutionResources
+from ray.exceptions import RayError
+
+from raypipe.data.checks.expectations import columns_of
+from raypipe.data.checks.schema import BlockTypes
+from raypipe.data.formats import FORMATS
+from raypipe.data.masking import Masking, read_keys, withheld
+from raypipe.data.table.names import require
+from raypipe.data.table.one_type import as_text
+from raypipe.data.tasks import explained, num_cpus, store_bytes
+from raypipe.spec.data import DataSpec, SourcePart
+from raypipe.spec.masking import KEYED
+from raypipe.spec.sources import SourceSpec
+from raypipe.spec.splits import HashSplit
+
+READ_BYTES_PER_CPU = 128 * 2**20
+"""What Ray Data may hold that no task has taken yet, for each CPU.  It counts what running reads may return and keeps
+half back: with blocks of 64 MiB this is one read a CPU."""
+
+READ_STORE_FRAC = 0.5
+"""The same at most, of the object stores: what is read but not yet cut takes room from the pieces, which then spill."""
+
+S = TypeVar("S", bound=SourceSpec)
+
+Unread = tuple[ray.data.Dataset, SourcePart]
+"""A source that nothing has read yet, and what its rows are read as."""
+
+
+class Block(NamedTuple):
+    """Rows that were read together; `num_bytes` in the object store."""
+
+    ref: Any
+    num_bytes: int
+    part: SourcePart
+
+
+def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
+    """The rows of one source, which nothing has read yet."""
+    source = as_read(part.source, spec)
+    masking = Masking(spec.masking, read_keys(spec.masking))
+    dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+    cpus = num_cpus()
+    dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(
+        # A read that waits until its blocks are taken keeps its CPU, so one is left for those who take them.
+        cpu=cpus - 1 if cpus > 2 else cpus,
+        object_store_memory=min(READ_BYTES_PER_CPU * cpus, int(READ_STORE_FRAC * store_bytes())),
+    )
+    return dataset
+
+
+def as_read(source: S, spec: DataSpec) -> S:
+    """The source with the columns that are needed, and as text those of which a mask keeps what is equal.
+
+    In CSV 007 is 7 or 007, depending on what else is read with it.
+    """
+    source = source.model_copy(update={"columns": _needed(spec, source)})
+    for name, mask in spec.masked.items():
+        if mask.method in KEYED:
+            source = as_text(source, name) or source
+    return source
+
+
+def refuse_absent(profiles: Sequence[BlockTypes], source: str, spec: DataSpec) -> None:
+    """Raise MissingColumn when no block of a source has a column that is asked for by name.
+
+    A block alone does not tell: that some lines of JSON have none of a field does not mean there is none.
+    """
+    nowhere = sorted(frozenset.intersection(*(p.absent for p in profiles)))
+    there = dict.fromkeys(name for p in profiles for name in p.kinds if name not in nowhere)
+    with withheld(spec.masking, f"data.{source}"):
+        require(nowhere, list(there), f"data.{source}")
+
+
+def blocks_of(sources: Sequence[Unread]) -> Iterator[Block]:
+    """All blocks in file order, as they are read."""
+    for dataset, part in sources:
+        try:
+            for bundle in dataset.iter_internal_ref_bundles():
+                for entry in bundle.blocks:
+                    yield Block(entry.ref, entry.metadata.size_bytes, part)
+        except RayError as error:
+            raise explained(error, "reading rows") from None
+
+
+def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
+    """Columns to read; None is all.  Without a split key the whole row decides where it goes, so all are needed."""
+    if spec.features is None or not isinstance(spec.split, HashSplit) or spec.split.key is None:
+        return source.columns
+    expected = columns_of(spec.expectations)
+    return list(dict.fromkeys([*spec.features, spec.target, *spec.split.key, *spec.masked, *expected]))

@@ -1,0 +1,131 @@
+"""What the driver keeps of all blocks: summaries and references, nothing that grows with the rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+
+from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
+from raypipe.data.checks.losses import Targets
+from raypipe.data.checks.schema import Schema, refuse_no_classes
+from raypipe.data.shuffle.read_all import Block
+from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_task
+from raypipe.data.splits.split import SPLITS
+from raypipe.data.table import content
+from raypipe.data.table.columns import ColumnKind
+from raypipe.data.table.one_type import common_kinds
+from raypipe.spec.base import fingerprint
+from raypipe.spec.data import SourcePart
+
+
+@dataclass
+class Scattered:
+    """All blocks, checked and cut by range of row id.
+
+    Attributes:
+        parts: of each block, what its rows were read as.
+        tallies: of each task, a reference to its borders.Tally.
+        pieces: of each task, a reference a range; piece_bytes: the bytes of each.
+        keys: of each task, a reference to the BlockKeys of its blocks.
+        labels: classification: label -> good rows.
+    """
+
+    job: ScatterJob
+    blocks: list[BlockSummary] = field(default_factory=list)
+    parts: list[SourcePart] = field(default_factory=list)
+    tallies: list[ray.ObjectRef] = field(default_factory=list)
+    pieces: list[list[ray.ObjectRef]] = field(default_factory=list)
+    piece_bytes: list[np.ndarray] = field(default_factory=list)
+    keys: list[ray.ObjectRef] = field(default_factory=list)
+    labels: Counter[Any] = field(default_factory=Counter)
+    _aside: Targets = field(default_factory=Targets)
+    _room: int = MAX_KEPT
+
+    def submit(self, blocks: Sequence[Block], job_ref: ray.ObjectRef, num_ranges: int, memory: int) -> ray.ObjectRef:
+        """Start the task for some blocks; a reference to its ScatterSummary, which `add` takes."""
+        part = blocks[0].part
+        forced = SPLITS.index(part.split) if part.split else None
+        task = scatter_task.options(num_returns=self.job.num_returns(num_ranges), memory=memory)
+        made = task.remote(job_ref, num_ranges, part.field, forced, *(block.ref for block in blocks))
+        self.parts += [part] * len(blocks)
+        self.tallies.append(made[1])
+        self.pieces.append(made[2 : 2 + num_ranges])
+        self.keys += made[2 + num_ranges :]
+        return made[0]
+
+    def add(self, tasks: Iterable[ScatterSummary]) -> None:
+        """Take the summaries of the next tasks, without what would grow with their number.
+
+        Raises:
+            DataError: the labels of a classification are no classes.
+        """
+        for task in tasks:
+            self.piece_bytes.append(np.array(task.piece_bytes))
+            for block in task.blocks:
+                self.labels.update(block.labels)
+                block.labels.clear()
+                self._aside.add(block.bad.targets)
+                block.bad.targets.classes.clear()
+                refuse_no_classes(self.labels, self.job.spec.target)
+                del block.bad.kept[self._room :]
+                self._room -= len(block.bad.kept)
+                self.blocks.append(block)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(block.profile.num_rows for block in self.blocks)
+
+    @property
+    def num_good(self) -> int:
+        return sum(block.num_good for block in self.blocks)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all pieces."""
+        return sum(int(task.sum()) for task in self.piece_bytes)
+
+    @property
+    def raw_bytes(self) -> int:
+        return sum(block.raw_bytes for block in self.blocks)
+
+    def kept(self) -> Targets:
+        """The targets of good rows."""
+        return Targets(Counter(self.labels), sum(block.target_sum for block in self.blocks), self.num_good)
+
+    def bad(self) -> BadRows:
+        """Bad rows of all blocks, numbered from 1 as in the files; each source counts by itself."""
+        total = BadRows()
+        total.targets.add(self._aside)
+        before: Counter[str] = Counter()
+        for block, part in zip(self.blocks, self.parts, strict=True):
+            source = {} if part.field == "source" else {"source": part.field}
+            for row in block.bad.kept:
+                numbered = {"row_number": before[part.field] + row["position"] + 1, **source}
+                total.kept.append({**numbered, "reason": row["reason"], "row": row["row"]})
+            total.num_rows += block.bad.num_rows
+            total.reasons += block.bad.reasons
+            before[part.field] += block.profile.num_rows
+        return total
+
+    def kinds(self) -> dict[str, ColumnKind]:
+        """What each column of the files holds."""
+        return common_kinds([b.profile.kinds for b in self.blocks], [b.profile.file for b in self.blocks])
+
+    def content_fingerprint(self, schema: Schema) -> str:
+        """The same for the same rows, whatever the files, their order, and the blocks."""
+        names = (*schema.features, schema.target)
+        columns = [schema.columns[name].model_dump(mode="json") for name in names]
+        sums = [
+            content.total(
+                block.content
+                for block, part in zip(self.blocks, self.parts, strict=True)
+                if part.split == split and block.content is not None
+            ).tolist()
+            for split in (None, *SPLITS)
+        ]
+        return fingerprint(columns, sums)

@@ -1,0 +1,123 @@
+"""The shards that were written: what the driver keeps of them, and what must hold of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
+from raypipe.data.checks.schema import Schema, quantity_note
+from raypipe.data.shuffle import gather, target
+from raypipe.data.shuffle.gather import GatherSummary, WrittenShard
+from raypipe.data.splits.leaks import Leaks
+from raypipe.data.splits.split import SPLITS
+from raypipe.errors import DataError
+from raypipe.records import Split, TargetStatistics, Value
+from raypipe.spec.data import DataSpec
+
+MERGED_PROFILES = 16
+"""Profiles put together by one task."""
+
+
+@dataclass
+class WrittenShards:
+    """All shards that were written.
+
+    Attributes:
+        shards: in the order of their row ids, those of train, val and test of one range together.
+        leaks: rows that are in several splits.
+        bad: rows that were set aside because of others.
+        profiles: references to the ProfilePart of neighbouring shards, fewer than MERGED_PROFILES.
+        moved_bytes: of all pieces; those that were cut again count again.
+    """
+
+    shards: list[WrittenShard] = field(default_factory=list)
+    leaks: Leaks = field(default_factory=Leaks)
+    bad: BadRows = field(default_factory=BadRows)
+    profiles: list[ray.ObjectRef] = field(default_factory=list)
+    moved_bytes: int = 0
+
+    def add(self, summary: GatherSummary) -> None:
+        """Take what one task wrote, without what would grow with the number of tasks."""
+        self.shards += summary.stored
+        self.leaks += summary.leaks
+        self.bad.num_rows += summary.bad.num_rows
+        self.bad.reasons += summary.bad.reasons
+        self.bad.targets.add(summary.bad.targets)
+        self.bad.kept += summary.bad.kept[: MAX_KEPT - len(self.bad.kept)]
+
+    def add_profile(self, profile: ray.ObjectRef) -> None:
+        """Have it merged with those before it."""
+        self.profiles.append(profile)
+        if len(self.profiles) == MERGED_PROFILES:
+            self.profiles = [gather.merge_task.remote(*self.profiles)]
+
+    def add_moved(self, num_bytes: int) -> None:
+        """Count pieces that were cut again."""
+        self.moved_bytes += num_bytes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split."""
+        return {name: sum(item.shard.num_rows for item in self.shards if item.split == name) for name in SPLITS}
+
+    def split(self, name: str) -> Split:
+        """One split, as records name it."""
+        shards = tuple(item.shard for item in self.shards if item.split == name)
+        return Split(num_rows=sum(shard.num_rows for shard in shards), shards=shards)
+
+
+def refuse_empty_splits(stored: WrittenShards, spec: DataSpec) -> None:
+    sizes = stored.sizes
+    for name in spec.wanted_splits:
+        if not sizes[name]:
+            told = spec.split.model_dump(exclude_none=True)
+            settings = ", ".join(f"{field}={value}" for field, value in told.items() if field != "leaks")
+            raise DataError(
+                f"the {name} split is empty: of {sum(sizes.values())} good rows none fell into it "
+                f"(data.split: {settings})",
+                "give more rows, or change data.split"
+                + ("" if name == "train" else f"; val_frac: 0 or test_frac: 0 asks for no {name} split"),
+            )
+
+
+def classes_of(stored: WrittenShards, schema: Schema) -> tuple[Value, ...] | None:
+    """The labels of train, sorted.
+
+    Raises:
+        DataError: there is only one, or val or test hold a label that train does not.
+    """
+    if schema.task != "classification":
+        return None
+    labels: dict[str, Counter[Any]] = {name: Counter() for name in SPLITS}
+    for item in stored.shards:
+        labels[item.split].update(item.labels)
+    classes = tuple(sorted(labels["train"]))
+    note = quantity_note(sum(labels.values(), Counter()), schema.target)
+    for name in ("val", "test"):
+        for label in sorted(set(labels[name]) - set(classes)):
+            raise DataError(
+                f"label {label!r} of target '{schema.target}' is in {labels[name][label]} row(s) of {name} but in "
+                f"none of train; train has {list(classes)[:20]}",
+                note or "give more rows of it, remove them, or set another data.split.salt",
+            )
+    if len(classes) < 2:
+        raise refused_one_class(schema, " in train", classes)
+    return classes
+
+
+def target_statistics(stored: WrittenShards, schema: Schema) -> TargetStatistics | None:
+    if schema.task != "regression":
+        return None
+    return target.finish(item.target for item in stored.shards if item.target is not None)
+
+
+def refused_one_class(schema: Schema, where: str, classes: Sequence[Any]) -> DataError:
+    return DataError(
+        f"target '{schema.target}' has one class{where}, {list(classes)}; there is nothing to tell apart",
+        "correct data.target, or give rows of other classes",
+    )
