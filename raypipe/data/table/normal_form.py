@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data.extensions import ArrowTensorArray, get_arrow_extension_tensor_types
 
 from raypipe.data.table.columns import ENCODED, tensor_values
 from raypipe.errors import DataError
@@ -40,7 +39,7 @@ def refused_types(schema: pa.Schema) -> dict[str, str]:
     for field in schema:
         column_type = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type
         if isinstance(column_type, pa.BaseExtensionType):
-            if not (isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")):
+            if not _is_tensor(column_type):
                 unusable[field.name] = f"extension type {column_type.extension_name}"
         elif _normal_type(column_type) is None:
             unusable[field.name] = f"type {field.type}"
@@ -70,10 +69,20 @@ def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
         return _normal(column.cast(column_type.value_type), name, file)
     if isinstance(column_type, pa.BaseExtensionType):
         _refuse_ragged(column, name, file)
-        native = isinstance(column_type, pa.FixedShapeTensorType)
-        return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))]) if native else column
+        if not isinstance(column_type, pa.FixedShapeTensorType):
+            return column
+        from ray.data.extensions import ArrowTensorArray
+
+        return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))])
     wanted = _normal_type(column_type)
     return column if wanted == column_type else column.cast(wanted, safe=False)
+
+
+def _is_tensor(column_type: pa.DataType) -> bool:
+    # Imported here, for it takes seconds: ranks that train and replicas that serve read no files and need none of it.
+    from ray.data.extensions import get_arrow_extension_tensor_types
+
+    return isinstance(column_type, get_arrow_extension_tensor_types()) and hasattr(column_type, "shape")
 
 
 def _is_distinct(texts: pa.Array) -> bool:

@@ -235,19 +235,16 @@ for tokenizer in ("char", "word", "bpe"):
 
 
 def test_state_is_the_same_in_every_process():
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", FIT_IN_A_PROCESS],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert outputs[0] == outputs[1]
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"  # sets are in another order there than here
+    output = subprocess.run(
+        [sys.executable, "-c", FIT_IN_A_PROCESS],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     here = [fit(FOX, tokenizer=t, max_length=5, max_vocabulary=280).state() for t in ("char", "word", "bpe")]
-    assert [json.loads(line) for line in outputs[0].splitlines()] == json.loads(json.dumps(here))
+    assert [json.loads(line) for line in output.splitlines()] == json.loads(json.dumps(here))
 
 
 def test_tokens_beside_a_number_lie_flat_in_input_order():

@@ -1,9 +1,9 @@
-"""One rank of real torch.distributed, without Ray: runs the orders it finds, at 3 ranks and then at 2.
+"""Ranks of real torch.distributed, without Ray: each runs the orders it finds, at 3 ranks and then at 2.
 
-    python -m tests.unit.train.ranks FOLDER RANK
+    python -m tests.unit.train.ranks FOLDER
 
 Reads FOLDER/orders-SIZE.pickle, name -> TrainOrder. Leaves FOLDER/NAME-SIZE-RANK.json: the TrainResult, or the error's
-type and words.
+type and words; and FOLDER/imported.json, the names of all modules that a rank has imported.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def answer_after_interruption(order: TrainOrder, world: World) -> dict[str, Any]
     raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
 
 
-def main(folder: Path, rank: int) -> None:
+def run_orders(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     loop.SAY_EVERY_S = 0.0  # every step is told, so that a run can be stopped at one
     for size in SIZES:
@@ -98,8 +99,34 @@ def main(folder: Path, rank: int) -> None:
             loop.open_store = STORES_OF_OTHER_RANKS.get(name, LocalFolder) if rank else LocalFolder
             (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(order, World(rank, size))))
         dist.destroy_process_group()
+    if rank == 0:
+        (folder / "imported.json").write_text(json.dumps(sorted(sys.modules)))
+
+
+def start_rank(folder: Path, rank: int) -> None:
+    """Fork: importing torch takes longer than all the orders, and up to here it has started no thread."""
+    if os.fork():
+        return
+    code = 1
+    try:
+        run_orders(folder, rank)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # gloo's threads sometimes abort a process that ends before its peers do
+
+
+def main(folder: Path) -> None:
+    """Exit status 0 when all ranks ended well; 1 at once when one did not, for the others would wait for it."""
+    ranks = range(max(SIZES))
+    for rank in ranks:
+        start_rank(folder, rank)
+    for _ in ranks:
+        _, status = os.wait()
+        if status:
+            sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
-    os._exit(0)  # gloo's threads sometimes abort a process that ends before its peers do
+    main(Path(sys.argv[1]))
