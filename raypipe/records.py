@@ -17,9 +17,7 @@ Value = str | int | float | bool
 class Record(BaseModel):
     """Base of all records: frozen, closed, written as JSON."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings", val_json_bytes="base64"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", val_json_bytes="base64")
 
     def to_json(self) -> bytes:
         """The stored form."""

@@ -207,7 +207,7 @@ doctor.add_to(app)
 @reported
 def schema() -> None:
     """Print the JSON Schema of pipeline files, for editors."""
-    from raypipe.spec.load import json_schema
+    from raypipe.spec.schema import json_schema
 
     show_json(json_schema())
 

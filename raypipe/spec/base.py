@@ -46,9 +46,7 @@ AliasName = Annotated[str, AfterValidator(check_alias), WithJsonSchema({"type": 
 class Spec(BaseModel):
     """Base of all specs: unknown keys are refused, values never change after loading."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def fingerprint(self, *also: Any, exclude: set[str] | None = None) -> str:
         """Hash of meaning: equal specs and equal `also` values (JSON-able) give equal fingerprints, 16 hex digits."""

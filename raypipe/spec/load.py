@@ -103,16 +103,6 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
         raise SpecError(_explain(error, raw, {}, ", ".join(f"{k}={v}" for k, v in values.items()))) from None
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of a pipeline file, for editors; each field has a description."""
-    schema = PipelineSpec.model_json_schema()
-    for variant in cast("dict[str, dict[str, Any]]", schema["$defs"]).values():
-        for tag in variant.get("properties", {}).values():
-            if "const" in tag:  # the word that chooses a variant means what the variant is
-                tag.setdefault("description", str(variant.get("description", "")).split("\n\n")[0])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 # ---- overrides
 
 

@@ -9,8 +9,9 @@ import pytest
 from raypipe.errors import SpecError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.files import check_files
-from raypipe.spec.load import json_schema, load_pipeline, parse_pipeline, with_values
+from raypipe.spec.load import load_pipeline, parse_pipeline, with_values
 from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.schema import json_schema
 from raypipe.spec.splits import HashSplit, TimeSplit
 
 HEAD = "name: flowers\ndata:\n"
