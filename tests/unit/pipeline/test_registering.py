@@ -11,7 +11,7 @@ from raypipe.pipeline.plan import Step
 from raypipe.pipeline.stages import STAGES, alias_of
 from raypipe.pipeline.state import Records
 from raypipe.records import ModelVersion
-from raypipe.registry.aliases import Aliases
+from raypipe.registry.aliases import Alias, Aliases
 from raypipe.registry.versions import promote, version_numbers
 from raypipe.runtime.progress import read_events
 from raypipe.spec.load import parse_pipeline
@@ -123,11 +123,11 @@ def test_move_of_the_alias_is_tried_again_after_another_moved_it(store: MemorySt
     register(spec, store, made(store, 2), "r2")
     move, calls = Aliases.move, []
 
-    def overtaken(self: Aliases, alias: str, to: int, **kwargs: object) -> object:
+    def overtaken(self: Aliases, alias: str, to: int, *, expect: Alias | None) -> Alias:
         calls.append(to)
         if len(calls) == 1:
             raise AliasMoved("somebody was first")
-        return move(self, alias, to, **kwargs)  # type: ignore[arg-type]
+        return move(self, alias, to, expect=expect)
 
     monkeypatch.setattr(Aliases, "move", overtaken)
     register(spec, store, first, "r3")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -44,40 +46,57 @@ def planned(folder: Path, *sets: str, run_id: str = "rnew") -> Planner:
     return Planner(spec=spec, store=store, state=RunState(store, run_id, spec.name), code_dir=folder)
 
 
+def write_project(folder: Path) -> Path:
+    (folder / "pipeline.yaml").write_text(FILE)
+    (folder / "rows.csv").write_text("x,y\n1,no\n2,yes\n")
+    (folder / "model.py").write_text("def build(): ...\n")
+    finish(planned(folder, run_id="rdata"), "data")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pipeline.yaml").write_text(FILE)
-    (tmp_path / "rows.csv").write_text("x,y\n1,no\n2,yes\n")
-    (tmp_path / "model.py").write_text("def build(): ...\n")
-    finish(planned(tmp_path, run_id="rdata"), "data")
-    return tmp_path
+    return write_project(tmp_path)
 
 
-@pytest.fixture
-def driver(folder: Path) -> subprocess.Popen[str]:
-    """A run that has begun to train and saved its checkpoint of step 340."""
+class Killed(NamedTuple):
+    """A run that began to train, saved its checkpoint of step 340 and was killed."""
+
+    folder: Path
+    pid: int
+    told_before: str
+    """What a plan said of it while it lived."""
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = write_project(tmp_path_factory.mktemp("killed"))
     words = [sys.executable, "-c", DRIVER, str(folder)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert process.stdout is not None
-    assert process.stdout.readline() == "saved\n"
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        assert process.stdout.readline() == "saved\n"
+        told_before = train_step(planned(folder))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert process.returncode == -signal.SIGKILL
+    return Killed(folder, process.pid, told_before)
+
+
+@pytest.fixture
+def killed(killed_once: Killed, tmp_path: Path) -> Killed:
+    """The same, in a folder of this test alone."""
+    return killed_once._replace(folder=Path(shutil.copytree(killed_once.folder, tmp_path / "copy")))
 
 
 def train_step(planner: Planner) -> str:
     return next(step.text for step in planner.walk() if step.name == "train")
 
 
-def test_plan_after_a_killed_driver_names_its_run_its_checkpoint_and_how_to_go_on(
-    folder: Path, driver: subprocess.Popen[str]
-):
-    assert f"rdead does the same now, as process {driver.pid}" in train_step(planned(folder))
-    kill(driver)
+def test_plan_after_a_killed_driver_names_its_run_its_checkpoint_and_how_to_go_on(killed: Killed):
+    folder = killed.folder
+    assert f"rdead does the same now, as process {killed.pid}" in killed.told_before
     assert train_step(planned(folder)) == (
         "runs: no earlier result; rdead began this and did not end (its newest checkpoint is of step 340); "
         "`raypipe run p.yaml --resume rdead` goes on with it"
@@ -88,10 +107,9 @@ def test_plan_after_a_killed_driver_names_its_run_its_checkpoint_and_how_to_go_o
     assert train_step(planned(folder, "train.epochs=9")) == "runs: no earlier result", "another training"
 
 
-def test_plan_after_a_killed_run_was_finished_reuses_it(folder: Path, driver: subprocess.Popen[str]):
-    kill(driver)
-    finish(planned(folder, run_id="rdead"), "data", "train")
-    assert train_step(planned(folder)) == "reused: same data and spec as rdead"
+def test_plan_after_a_killed_run_was_finished_reuses_it(killed: Killed):
+    finish(planned(killed.folder, run_id="rdead"), "data", "train")
+    assert train_step(planned(killed.folder)) == "reused: same data and spec as rdead"
 
 
 @pytest.mark.parametrize(
@@ -149,12 +167,11 @@ def test_end_of_a_run_that_needs_a_change_does_not_offer_to_go_on(folder: Path, 
     assert how_to_go_on(checkpointed(folder), "train", error, "raypipe run p.yaml --resume rnew") == ""
 
 
-def test_notes_that_are_damaged_or_foreign_cost_a_hint_and_nothing_else(folder: Path, driver: subprocess.Popen[str]):
-    kill(driver)
-    store: Store = planned(folder).store
+def test_notes_that_are_damaged_or_foreign_cost_a_hint_and_nothing_else(killed: Killed):
+    store: Store = planned(killed.folder).store
     for run_id, body in (("rbad", b"{"), ("rlist", b"[]"), ("rodd", b'{"run_id": 1, "process": 2, "resume": 3}')):
         store.write(layout.unfinished_run("flowers", run_id), body)
-    assert "rdead began this and did not end" in train_step(planned(folder))
+    assert "rdead began this and did not end" in train_step(planned(killed.folder))
 
 
 def test_process_that_ended_is_told_from_one_with_its_number():
