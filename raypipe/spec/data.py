@@ -93,7 +93,7 @@ class DataSpec(Spec):
     """What happens to rows that cannot be read or break the schema."""
     rows_per_shard: int = Field(default=100_000, ge=1)
     """At most about how many rows, over all splits, are stored together, one shard a split; at least half as many, and
-    fewer where they would take more than about 96 MiB."""
+    fewer where they would take more than about 96 MiB. More where a split would have more than 2,048 shards."""
     read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
 

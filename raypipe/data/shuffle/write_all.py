@@ -186,8 +186,7 @@ def write_all(
 def _job(
     scattered: Scattered, state: SplitState, spec: DataSpec, signature: Signature, version: str, ctx: RunContext
 ) -> GatherJob:
-    by_rows = num_parts(scattered.num_good, spec.rows_per_shard)
-    num_shards = min(MAX_SHARDS, max(by_rows, num_parts(scattered.raw_bytes, row_ranges.RANGE_BYTES)))
+    num_shards, rows_per_shard = shard_sizes(scattered.num_good, scattered.raw_bytes, spec.rows_per_shard)
     split = spec.split
     train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0
     return GatherJob(
@@ -196,12 +195,24 @@ def _job(
         ctx.name,
         version,
         num_shards,
-        max(spec.rows_per_shard, -(-scattered.num_good // num_shards)),
+        rows_per_shard,
         signature,
         state,
         first=tuple(passes(spec.transforms)[0]) if spec.transforms else (),
         rows_before=scattered.num_good / num_shards * train_frac / 2,
     )
+
+
+def shard_sizes(num_rows: int, num_bytes: int, rows_per_shard: int) -> tuple[int, int]:
+    """In how many ranges rows are stored, a power of two, and the rows of a shard at most where many are copies.
+
+    Args:
+        num_bytes: of the values of all rows.
+        rows_per_shard: wanted at most.
+    """
+    wanted = max(num_parts(num_rows, rows_per_shard), num_parts(num_bytes, row_ranges.RANGE_BYTES))
+    num_shards = min(MAX_SHARDS, wanted)
+    return num_shards, max(rows_per_shard, -(-num_rows // num_shards))
 
 
 def _pieces_by_range(scattered: Scattered) -> Iterator[RangePieces]:

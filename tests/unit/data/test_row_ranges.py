@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raypipe.data.shuffle import row_ranges
 from raypipe.data.shuffle.row_ranges import RowRange, cut_by_range, num_parts, range_numbers, scatter_range
-from raypipe.data.shuffle.write_all import MAX_SHARDS, RangePieces, gathers
+from raypipe.data.shuffle.write_all import MAX_SHARDS, RangePieces, gathers, shard_sizes
 from raypipe.data.table import packing
 from raypipe.data.table.names import ROW_ID
 
@@ -115,3 +115,14 @@ def test_rows_that_are_all_copies_are_gathered_although_no_cut_parts_them(small)
     moved = Moved()
     (task,) = (one for one in gathers(held_of([rows], 8), MAX_SHARDS, moved.cut) if one.num_bytes > 10_000)
     assert sum(len(ids(piece)) for piece in task.pieces if len(ids(piece))) == 80_000
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 10**6, 10**8, 10**10])
+@pytest.mark.parametrize("row_bytes", [1, 150, 10**5])
+def test_shards_grow_with_the_data_so_that_a_record_lists_few(num_rows, row_bytes):
+    num_shards, rows_per_shard = shard_sizes(num_rows, num_rows * row_bytes, 100_000)
+    assert num_shards <= MAX_SHARDS == 2048 and num_shards * rows_per_shard >= num_rows
+    # A range with many copies of a row is cut further, so these are listed too.
+    assert num_rows // rows_per_shard <= MAX_SHARDS
+    if num_shards < MAX_SHARDS:
+        assert rows_per_shard == 100_000 and num_rows * row_bytes <= num_shards * row_ranges.RANGE_BYTES
