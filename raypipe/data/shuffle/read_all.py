@@ -85,7 +85,7 @@ def blocks_of(sources: Sequence[Unread]) -> Iterator[Block]:
         try:
             for bundle in dataset.iter_internal_ref_bundles():
                 for entry in bundle.blocks:
-                    yield Block(entry.ref, entry.metadata.size_bytes, part)
+                    yield Block(entry.ref, entry.metadata.size_bytes or 0, part)
         except RayError as error:
             raise explained(error, "reading rows") from None
 
