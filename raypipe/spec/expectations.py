@@ -165,9 +165,6 @@ class DriftExpectation(ExpectationSpec):
         return self
 
 
-RowExpectation = NotNullExpectation | RangeExpectation | InSetExpectation | MatchesExpectation | LengthExpectation
-"""Those that one row alone keeps or breaks."""
-
 Expectation = Annotated[
     NotNullExpectation
     | UniqueExpectation

@@ -1,1 +1,7 @@
-"""What rows must hold: schema, expectations, what is set aside and why."""
+"""What rows must hold, in the order a block meets it.
+
+`schema` is made of the types of all blocks; `examine` holds every row against it, `expectations` against what the file
+asks beyond (a `rule` a kind, in `row_rules` and `set_rules`; `duplicates` for keys), and `verdicts` judges the whole.
+Rows that hold too little are `bad_rows`: `losses` tells what the model does without them, `remedies` what helps.
+Where text stops a column of numbers, `stray` tells which text; `suspects` tells of columns that should be no features.
+"""

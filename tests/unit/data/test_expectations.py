@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from raypipe.data.checks.examine import exact_values, examine
+from raypipe.data.checks.expectations import KINDS as KINDS_OF_RULES
 from raypipe.data.checks.expectations import check_columns, columns_of, refuse_unknown, tallies, violations
 from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
+from raypipe.spec.expectations import Expectation
 from tests.unit.data.expectations import KINDS, NAN, as_values, dtypes_of, parsed
 
 
@@ -161,3 +165,10 @@ def test_column_that_is_no_feature_is_checked_where_an_expectation_names_it():
     empty = block.set_column(2, "day", pa.nulls(2))
     with pytest.raises(DataError, match="'day' has no value in any row"):
         schema_of(spec, [types_of(empty)])
+
+
+def test_every_kind_of_expectation_in_the_file_has_a_rule():
+    (variants,) = [part for part in get_args(Expectation) if get_args(part)]
+    assert {get_args(variant.model_fields["kind"].annotation)[0] for variant in get_args(variants)} == set(
+        KINDS_OF_RULES
+    )
