@@ -120,6 +120,9 @@ class DatasetVersion(Record):
     signature: Signature
     splits: dict[str, Split]
     """train, val, test; an empty split has 0 rows and no shards."""
+    row_identity: Literal["all_columns", "features_and_target"] = "all_columns"
+    """What makes two rows the same one, for `__row_id`, the split by hash and the copies that leak; `all_columns` in
+    versions prepared before it was kept."""
     split_state: dict[str, Any] = {}
     """Where the borders between the splits are, for kinds of split that depend on all rows; see data/splits."""
     transforms: tuple[dict[str, Any], ...]

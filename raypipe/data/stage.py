@@ -37,7 +37,7 @@ from raypipe.data.shuffle.written import (
     target_statistics,
 )
 from raypipe.data.splits import leaks
-from raypipe.data.splits.split import SPLITS
+from raypipe.data.splits.base import SPLITS
 from raypipe.data.tasks import collect
 from raypipe.errors import DataError, DocumentError, ObjectMissing, RaypipeError, StoreError
 from raypipe.records import (
@@ -76,7 +76,7 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     _refuse_bad(scattered.bad(), scattered.kept(), scattered, spec, verdicts.notes(results))
     verdicts.refuse_broken(results)
     _check_classes(scattered, schema)
-    content = scattered.content_fingerprint(schema)
+    content = scattered.content_fingerprint(schema, meeting.state)
     version = spec.fingerprint(content, scattered.num_rows - scattered.num_good, exclude={"root", "read_parallelism"})
     key = layout.dataset_record(ctx.name, version)
     known = _prepared_before(key, ctx)
@@ -121,9 +121,10 @@ def _make(
     verdicts.refuse_broken(counted)
     if losses.is_uneven:
         ctx.progress.say("data", f"{bad.num_rows} bad rows are set aside; {'; '.join(losses.lines())}")
-    for line in leaks.judge(written.leaks, meeting.groups, spec):
+    lines = leaks.judge(written.twins, meeting.groups, scattered.different, spec)
+    for line in [*lines, *leaks.lopsided(written.sizes, scattered.different, meeting.state, spec)]:
         ctx.progress.say("data", line)
-    refuse_empty_splits(written, spec)
+    refuse_empty_splits(written, scattered.different, spec)
     signature = signature.model_copy(update={"classes": classes_of(written, schema)})
     described = _profile(written, (*results, *counted), spec, schema.features, version, ctx)
     transforms = fit_shards(spec.transforms, written.shards, signature, ctx)
@@ -132,6 +133,7 @@ def _make(
         version=version,
         signature=signature,
         splits={name: written.split(name) for name in SPLITS},
+        row_identity="features_and_target",
         split_state=meeting.state,
         transforms=transforms.state(),
         feature_shape=transforms.feature_shape(signature.inputs),

@@ -14,7 +14,7 @@ from raypipe.spec.base import Spec
 from raypipe.spec.expectations import Expectation
 from raypipe.spec.masking import MaskSpec, refuse_taught
 from raypipe.spec.named_columns import named_columns, refuse_unread
-from raypipe.spec.sources import Source
+from raypipe.spec.sources import FolderSource, Source
 from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
@@ -76,8 +76,8 @@ class DataSpec(Spec):
     """Whether the target is a class or a number."""
     features: list[str] | None = Field(default=None, min_length=1)
     """Columns the model sees, in this order; unset: all but the target, masked columns, those by which the split
-    knows a row (key, group, time or word), and those of row numbers (without a name, or `__index_level_0__`), in the
-    order of the first file (as `source` lists them), then what later files add."""
+    knows a row (key, group, time or word), the `file` of pictures and sounds, and those of row numbers (without a name,
+    or `__index_level_0__`), in the order of the first file (as `source` lists them), then what later files add."""
 
     masking: list[MaskSpec] = []
     """Columns with personal data: replaced or removed before anything else sees the rows."""
@@ -141,6 +141,8 @@ class DataSpec(Spec):
     def feature_names(self, there: Iterable[str]) -> list[str]:
         """The columns the model sees, of those there are after masking."""
         aside = {self.target, *self.split.sets_aside, *self.masked}
+        if isinstance(self.source, FolderSource):
+            aside.add("file")
         return list(self.features) if self.features is not None else [name for name in there if name not in aside]
 
     @model_validator(mode="before")

@@ -72,8 +72,8 @@ class NotNullExpectation(RowExpectationSpec):
 class UniqueExpectation(RowExpectationSpec):
     """No two rows agree in all these columns together; a row that misses one of the values agrees with none.
 
-    Of rows that agree one is right, the one with the smallest row id, and the others break the expectation, so that it
-    does not depend on the order of the files which one stays.
+    Of rows that agree one is right, the one with the smallest hash of all columns that are read, and the others break
+    the expectation, so that it does not depend on the order of the files which one stays.
     """
 
     kind: Literal["unique"]

@@ -16,8 +16,10 @@ class SplitSpec(Spec):
     """Fields every way of dividing has."""
 
     leaks: Literal["fail", "warn", "drop"] = "fail"
-    """Rows with the same content, or of the same group, in two splits: stop, say so, or move those in the later split
-    (val after train, test after val) to the bad rows."""
+    """Rows with the same features and target, or of the same group, in two splits: stop, say so, or move those in the
+    later split (val after train, test after val) to the bad rows. Where rows are equal because there are few ways to
+    differ (no pictures, sound, text or numbers of many digits, and train's own rows repeat as often), `fail` says so
+    and goes on."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -77,11 +79,16 @@ _NEW_DEFAULTS = (("kind", "hash"), ("leaks", "fail"))
 
 
 class HashSplit(FractionSplit):
-    """By a hash of the row alone: the same row lands in the same split forever, whatever rows come or go."""
+    """By a hash of the row's features and target: the same row lands in the same split forever, whatever rows and other
+    columns come or go, and copies stay together.
+
+    Only where a table has few different rows (that weigh like fewer than 100) because there are few ways to differ are
+    equal rows divided one by one, which is told.
+    """
 
     kind: Literal["hash"] = "hash"
     key: list[str] | None = Field(default=None, min_length=1)
-    """Columns that identify a row (rows with equal keys stay together); unset uses the whole row."""
+    """Columns that identify a row (rows with equal keys stay together); unset uses features and target."""
     salt: str = ""
     """Change it to get another division of the same rows."""
 

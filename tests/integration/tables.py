@@ -13,9 +13,10 @@ from raypipe.spec.data import DataSpec
 from raypipe.storage import Store
 
 ADULTS: list[dict[str, Any]] = [
-    {"key": i, "age": None if i % 10 == 0 else 20 + i % 50, "city": f"c{i % 4}", "pay": i % 7 / 2, "label": i % 3}
+    {"key": i, "age": None if i >= 540 else 20 + i % 50, "city": f"c{i % 4}", "pay": i % 7 / 2, "label": i % 3}
     for i in range(600)
 ]
+"""All different, without their key too."""
 
 TABULAR: dict[str, Any] = {
     "target": "label",

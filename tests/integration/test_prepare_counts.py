@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from raypipe.data.stage import prepare
 from raypipe.errors import DataError
 from raypipe.records import DataProfile
 from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress
 from raypipe.storage import open_store
 from raypipe.storage.documents import read_document
 from raypipe.testing.fakes import run_context
@@ -45,7 +48,10 @@ def test_prepare_counts_rows_without_the_repeats_that_are_set_aside(ray_cluster,
 
 def test_prepare_counts_rows_without_the_copies_that_leak_into_another_split(ray_cluster, ctx, tmp_path):
     write_csv(tmp_path / "in" / "a.csv", ADULTS)
-    write_csv(tmp_path / "in" / "t.csv", [*ADULTS[:50], *({**row, "key": row["key"] + 1000} for row in ADULTS)])
+    write_csv(
+        tmp_path / "in" / "t.csv",
+        [*ADULTS[:50], *({**row, "key": row["key"] + 1000, "pay": row["pay"] + 9} for row in ADULTS)],
+    )
     fields: dict[str, Any] = {
         "test_source": {"format": "csv", "path": "t.csv"},
         "split": {"key": ["key"], "leaks": "drop"},
@@ -57,3 +63,19 @@ def test_prepare_counts_rows_without_the_copies_that_leak_into_another_split(ray
     assert made.profile_key
     (found,) = read_document(ctx.store, made.profile_key, DataProfile).expectations
     assert found.passed and found.detail == "there are 1200 rows"
+
+
+def test_prepare_of_two_yes_no_features_beside_an_id_is_not_refused_and_says_what_it_found(ray_cluster, ctx, tmp_path):
+    rows = [{"id": i, "a": i * i % 7 % 2, "b": i % 5 % 2, "y": i % 3 % 2} for i in range(1000)]
+    write_csv(tmp_path / "in" / "a.csv", rows)
+    lines = io.StringIO()
+    fields: dict[str, Any] = {"target": "y", "features": ["a", "b"], "split": {}, "transforms": []}
+    context = replace(ctx, progress=Progress("r", stream=lines))
+    made = prepare(spec(tmp_path / "in", **fields), context)
+    assert made.row_identity == "features_and_target" and made.split_state == {"kind": "hash", "each_copy": True}
+    assert 150 < made.splits["test"].num_rows < 250 and 60 < made.splits["val"].num_rows < 140
+    assert "test rows have a twin in train, chance would give about" in lines.getvalue()
+    assert "the 1000 rows are 8 different ones" in lines.getvalue()
+    write_csv(tmp_path / "in" / "a.csv", [{**row, "id": row["id"] + 7, "more": 1} for row in rows[::-1]])
+    again = prepare(spec(tmp_path / "in", read_parallelism=3, **fields), context)
+    assert again == made  # found in the store

@@ -150,7 +150,7 @@ def _refuse_large(labels: np.ndarray, target: str) -> None:
 def _bad_rows(block: pa.Table, bad: np.ndarray, reasons: Reasons, schema: Schema) -> BadRows:
     positions = np.flatnonzero(bad)
     kept = []
-    rows = block.select([name for name in (*schema.columns, *schema.others) if name in block.column_names])
+    rows = block.select([name for name in block.column_names if name != BAD])
     for position in positions[:MAX_KEPT]:
         unread = block[BAD][int(position)].as_py() if BAD in block.column_names else None
         why = unread or "; ".join(dict.fromkeys(reason for mask, reason in reasons if mask[position]))

@@ -17,13 +17,12 @@ from raypipe.data.checks.expectations import columns_of, refuse_unknown
 from raypipe.data.table import columns
 from raypipe.data.table.columns import NUMBERS, ColumnKind
 from raypipe.data.table.marks import BAD, FILE_KEY, absent, leading_zeros, left_out
-from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, refuse_unusable, require
+from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, SEEN_ID, refuse_unusable, require
 from raypipe.data.table.one_type import common_kinds
 from raypipe.data.table.problems import NeedsNumbers, Problems
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.data import DataSpec
-from raypipe.spec.splits import HashSplit
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
@@ -53,7 +52,8 @@ class Schema:
 
     Attributes:
         columns: what must hold a value: features, target, and what the split reads.
-        others: columns that only help to tell rows apart, or that data.expectations name; anything goes.
+        others: columns that data.expectations alone name; anything goes.
+        whole: columns of whole numbers in every block, whose bits count beyond what float64 tells apart.
         expected: columns that data.expectations name -> the type the files hold, whatever fills their gaps.
         features: the raw columns the model sees, in order.
     """
@@ -64,6 +64,7 @@ class Schema:
     features: tuple[str, ...]
     target: str
     task: str
+    whole: frozenset[str] = frozenset()
 
     @property
     def inputs(self) -> tuple[Column, ...]:
@@ -104,7 +105,6 @@ def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
         for name in p.left_out:
             kinds.pop(name, None)
     there, file = list(kinds), profiles[0].file
-    key = tuple(spec.split.key or ()) if isinstance(spec.split, HashSplit) else ()
     problems = Problems()
     with problems.collected():
         require([*(spec.features or ()), spec.target, *reads], there, file)
@@ -117,7 +117,7 @@ def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
             f"{file} has no column beside the target '{spec.target}'{f' and {aside}' if aside else ''}", "add features"
         )
     for name in (*features, spec.target):
-        if name in (ROW_ID, *KEY_COLUMNS):
+        if name in (ROW_ID, SEEN_ID, *KEY_COLUMNS):
             raise DataError(
                 f"{file}: column '{name}' has a name that raypipe uses itself",
                 "leave it out: name the columns you need in data.features or data.source.columns",
@@ -137,11 +137,20 @@ def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
             column = _column(name, kinds[name], shapes[name], name in imputed)
             judged_columns[name] = _target_column(column, spec) if name == spec.target else column
     problems.refuse()
-    wanted = [name for name in there if name in expected or (not key and kinds[name].dtype != "null")]
-    rest = [name for name in wanted if name not in judged_columns]
+    rest = [name for name in there if name in expected and name not in judged_columns]
     others = {name: _column(name, kinds[name], shapes[name], True) for name in rest}
     dtypes = {name: kinds[name].dtype for name in expected}
-    return Schema(judged_columns, others, dtypes, features, spec.target, spec.task)
+    hashed = [name for name in (*judged_columns, *others) if not _is_time(name, spec)]
+    whole = frozenset(name for name in hashed if all(_is_whole(p.kinds.get(name)) for p in profiles))
+    return Schema(judged_columns, others, dtypes, features, spec.target, spec.task, whole)
+
+
+def _is_time(name: str, spec: DataSpec) -> bool:
+    return spec.split.kind == "time" and name == spec.split.column
+
+
+def _is_whole(kind: ColumnKind | None) -> bool:
+    return kind is None or (not kind.form and (kind.dtype == "null" or kind.dtype.startswith(("int", "uint"))))
 
 
 def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow.compute
 
 from raypipe.data.checks.schema import BlockTypes, Schema
 from raypipe.data.profile.profile import ColumnPart, ProfilePart
-from raypipe.data.table.hashing import Values
+from raypipe.data.table.row_hash import Values
 from raypipe.data.transforms.dates import refuse_unclear
 from raypipe.data.transforms.units import are_ten_digits
 from raypipe.spec.data import DataSpec

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.table.hashing import Values
+from raypipe.data.table.row_hash import Values
 from raypipe.data.table.sums import Sums, exact_sums
 from raypipe.records import ColumnProfile, Histogram, TextLengths, TopValue
 

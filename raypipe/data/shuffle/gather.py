@@ -19,6 +19,7 @@ import pyarrow as pa
 import ray
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, shown
+from raypipe.data.checks.duplicates import is_repeat
 from raypipe.data.checks.losses import Targets
 from raypipe.data.profile import profile as profiles
 from raypipe.data.profile.profile import ProfilePart
@@ -27,10 +28,12 @@ from raypipe.data.shuffle import target
 from raypipe.data.shuffle.row_ranges import range_numbers
 from raypipe.data.shuffle.target import TargetPart
 from raypipe.data.splits import leaks
-from raypipe.data.splits.leaks import Leaks, SharedGroups
-from raypipe.data.splits.split import SPLITS, SplitKeys, SplitState, codes
+from raypipe.data.splits.base import SPLITS, SplitKeys, SplitState
+from raypipe.data.splits.leaks import SharedGroups, Twins
+from raypipe.data.splits.split import codes
 from raypipe.data.table import columns, packing
-from raypipe.data.table.names import KEY_COLUMNS, ROW_ID
+from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, SEEN_ID
+from raypipe.data.table.same_rows import numbers_in_runs
 from raypipe.data.tasks import keep_freed
 from raypipe.data.transforms import FittedTransforms
 from raypipe.data.transforms.fitting import Partial, partials
@@ -71,7 +74,7 @@ class ToSetAside:
 
     Attributes:
         groups: that are in several splits.
-        repeats: uint64 [n], row ids of rows that an expectation sets aside as repeats; a row id n times, n rows.
+        repeats: rows that an expectation sets aside as repeats, see duplicates.all_repeats.
         reason: why repeats are set aside.
     """
 
@@ -104,12 +107,12 @@ class GatherSummary:
     """What the driver learns of neighbouring shards.
 
     Attributes:
-        leaks: rows that are in several splits.
+        twins: rows that have equals.
         bad: rows that were set aside because of others, with `row_id`, `reason`, `row`.
     """
 
     stored: list[WrittenShard] = field(default_factory=list)
-    leaks: Leaks = field(default_factory=Leaks)
+    twins: Twins = field(default_factory=Twins)
     bad: BadRows = field(default_factory=BadRows)
 
 
@@ -124,19 +127,20 @@ def gather_shards(job: GatherJob, first: int, last: int, aside: ToSetAside, *pie
     keep_freed()
     store = open_store(job.store_uri)
     table = packing.concat([packing.from_buffer(piece) for piece in pieces])
-    deciding = [name for name in (ROW_ID, *KEY_COLUMNS) if name in table.column_names]
+    deciding = [name for name in (ROW_ID, SEEN_ID, *KEY_COLUMNS) if name in table.column_names]
     meeting = packing.unpacked(table.select(deciding))
     row_id = meeting[ROW_ID].to_numpy()
     number = range_numbers(row_id, job.num_shards)
     keys = SplitKeys.from_columns(meeting)
-    code = codes(keys, job.state, job.spec)
-    table = table.drop_columns(list(keys.columns()))
+    seen_id = meeting[SEEN_ID].to_numpy() if SEEN_ID in deciding else row_id
+    code = codes(keys, row_id, job.state, job.spec)
+    table = table.drop_columns([name for name in deciding if name != ROW_ID])
     summary = GatherSummary()
     parts: list[ProfilePart] = []
     for index in range(first, last):
         every = np.flatnonzero(number == index)
-        every = _in_order(every, row_id, code)
-        every = every[_kept(table, every, row_id, code, keys, aside, job.spec, summary)]
+        every, content_number = _in_order(table, every, row_id, code)
+        every = every[_kept(table, every, row_id, content_number, seen_id, code, keys, aside, job.spec, summary)]
         for part, some in enumerate(np.array_split(every, max(1, len(every) // job.rows_per_shard))):
             rows = some[np.argsort(code[some], kind="stable")]
             if not len(rows):
@@ -156,14 +160,20 @@ def _described(table: pa.Table, row_id: np.ndarray) -> ProfilePart:
     return profiles.part(values, row_id)
 
 
-def _in_order(rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """The rows in order of their ids; of copies, that of the latest split first."""
+def _in_order(table: pa.Table, rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in order of their ids; of copies, that of the latest split first.  And what tells different rows of one
+    id apart, see same_rows."""
     ids = row_id.take(rows)
     order = np.argsort(ids)
     ordered, ids = rows.take(order), ids.take(order)
     if not (ids[1:] == ids[:-1]).any():
-        return ordered
-    return rows[np.lexsort((~code[rows], row_id[rows]))]
+        return ordered, np.zeros(len(rows), np.uint32)
+    rows = rows[np.lexsort((~code[rows], row_id[rows]))]
+    number = numbers_in_runs(table, rows, row_id[rows])
+    if number.any():
+        order = np.lexsort((~code[rows], number, row_id[rows]))
+        rows, number = rows[order], number[order]
+    return rows, number
 
 
 def merge_profiles(*parts: ProfilePart | None) -> ProfilePart | None:
@@ -176,6 +186,8 @@ def _kept(
     table: pa.Table,
     rows: np.ndarray,
     row_id: np.ndarray,
+    content_number: np.ndarray,
+    seen_id: np.ndarray,
     code: np.ndarray,
     keys: SplitKeys,
     aside: ToSetAside,
@@ -185,9 +197,11 @@ def _kept(
     """Bool [R]: which of some rows, in order of their ids, may stay; the others go to the summary.
 
     Args:
-        rows: positions [R] in the table, and in `row_id`, `code` and `keys`; of copies, those of later splits first.
+        rows: positions [R] in the table, and in `row_id`, `seen_id`, `code` and `keys`; of copies, those of later
+            splits first.
+        content_number: uint32 [R], tells rows of one id apart.
     """
-    row_id, code = row_id[rows], code[rows]
+    row_id, seen_id, code = row_id[rows], seen_id[rows], code[rows]
     kept = np.ones(len(rows), bool)
 
     def set_aside(wrong: np.ndarray, reasons: Sequence[str]) -> None:
@@ -195,18 +209,15 @@ def _kept(
         _set_aside(table, rows[wrong], reasons, spec, summary)
 
     drops = spec.split.leaks == "drop"
-    if (row_id[1:] == row_id[:-1]).any():
-        found, later = leaks.copies(row_id, code)
-        summary.leaks += found
-        if drops:
-            set_aside(later, [leaks.reason(int(c), "row") for c in code[later]])
+    twins, later = leaks.copies(row_id, content_number, code)
+    summary.twins += twins
+    if drops:
+        set_aside(later, [leaks.reason(int(c), "row") for c in code[later]])
     if drops and len(aside.groups.group):
         shared = aside.groups.later(keys.take(rows), code) & kept
         set_aside(shared, [leaks.reason(int(c), "group") for c in code[shared]])
     if len(aside.repeats):
-        place = np.arange(len(row_id)) - np.searchsorted(row_id, row_id)  # among the rows with the same id
-        wanted = np.searchsorted(aside.repeats, row_id, "right") - np.searchsorted(aside.repeats, row_id)
-        repeated = kept & (place < wanted)
+        repeated = kept & is_repeat(aside.repeats, row_id, seen_id)
         set_aside(repeated, [aside.reason] * int(repeated.sum()))
     return kept
 

@@ -1,11 +1,11 @@
 """Rows that have to meet although their row ids differ: those of one group, and those of one key.
 
-Their hashes travel alone, 8 to 24 bytes a row and key: cut by range where one task should not hold them all.
+Their hashes travel alone, 16 to 40 bytes a row and key: cut by range where one task should not hold them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,14 +20,17 @@ from raypipe.data.shuffle.gather import ToSetAside
 from raypipe.data.shuffle.row_ranges import num_parts, range_numbers
 from raypipe.data.shuffle.scatter import BlockKeys
 from raypipe.data.shuffle.scatter_all import Scattered
-from raypipe.data.splits import borders, leaks
+from raypipe.data.splits import leaks
+from raypipe.data.splits.base import SplitState
+from raypipe.data.splits.content import Content
 from raypipe.data.splits.leaks import Leaks, SharedGroups
-from raypipe.data.splits.split import SplitState
+from raypipe.data.splits.ranks import Tally
+from raypipe.data.splits.split import decide as decide_splits
 from raypipe.data.tasks import collect
 from raypipe.spec.data import DataSpec
 
-GROUP_BYTES = 25
-"""Of a row whose group is watched, at most: group, order and stratum, and the split."""
+GROUP_BYTES = 33
+"""Of a row whose group is watched, at most: group, its second hash, order and stratum, and the split."""
 
 MAX_RANGES = 256
 """Ranges of group and key hashes: those of 10**9 rows take about 96 MiB each."""
@@ -58,7 +61,8 @@ def meet_by_key(scattered: Scattered, spec: DataSpec) -> Meeting:
     Raises:
         DataError: a class, a group or a time cannot be in the splits that the spec wants.
     """
-    (state,) = collect([_decide_task.remote(spec, *scattered.tallies)], "dividing rows into splits")
+    deciding = _decide_task.remote(spec, scattered.different, list(scattered.tallies))
+    (state,) = collect([deciding], "dividing rows into splits")
     scattered.tallies.clear()
     unique = keys_of(spec.expectations)
     row_bytes = len(unique) * ROW_BYTES + (GROUP_BYTES if spec.watched_groups else 0)
@@ -111,7 +115,7 @@ def _cut(block: BlockKeys, num_ranges: int) -> list[BlockKeys]:
 
 
 def _cut_rows(rows: np.ndarray, num_ranges: int) -> list[np.ndarray]:
-    """The rows [m, 3] of duplicates.key_parts by range of their first column, the hash."""
+    """The rows [m, NUM_FIELDS] of duplicates.key_parts by range of their first column, the hash."""
     number = range_numbers(rows[:, 0], num_ranges)
     order = np.argsort(number, kind="stable")
     return np.split(rows[order], np.searchsorted(number[order], np.arange(1, num_ranges, dtype=np.uint64)))
@@ -145,9 +149,18 @@ def to_set_aside(quarantined: Sequence[int], reason: str, *per_range: Any) -> To
     return ToSetAside(leaks.all_shared(groups), all_repeats([one[i] for one in repeats for i in quarantined]), reason)
 
 
-def decide(spec: DataSpec, *tallies: borders.Tally) -> SplitState:
-    """See borders.decide."""
-    return borders.decide(tallies, spec)
+def decide(spec: DataSpec, content: Content, tallies: Sequence[ray.ObjectRef]) -> SplitState:
+    """See split.decide; one tally is fetched at a time.
+
+    Args:
+        tallies: references to the Tally of every task of scatter.py.
+    """
+
+    def fetched() -> Iterator[Tally]:
+        for tally in tallies:
+            yield ray.get(tally)
+
+    return decide_splits(fetched, content, spec)
 
 
 _decide_task: Any = ray.remote(decide)

@@ -7,7 +7,6 @@ have in one range.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +22,15 @@ from raypipe.data.checks.rule import BlockTallies
 from raypipe.data.checks.schema import BlockTypes, Schema, refuse_no_classes, schema_of, types_of
 from raypipe.data.shards import tensor_array
 from raypipe.data.shuffle.row_ranges import RowRange, cut_by_range
-from raypipe.data.splits import borders
+from raypipe.data.splits import ranks
+from raypipe.data.splits.base import SplitKeys
+from raypipe.data.splits.content import Content, content_of
 from raypipe.data.splits.leaks import group_parts
-from raypipe.data.splits.split import SplitKeys, content_columns, split_keys
+from raypipe.data.splits.split import split_keys, tally
 from raypipe.data.table import columns, packing
 from raypipe.data.table.content import content_sums
-from raypipe.data.table.hashing import Values, row_ids
-from raypipe.data.table.names import ROW_ID
+from raypipe.data.table.names import ROW_ID, SEEN_ID
+from raypipe.data.table.row_hash import Values, row_hash, with_whole_numbers
 from raypipe.data.tasks import keep_freed
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -71,7 +72,8 @@ class BlockSummary:
     Attributes:
         is_checked: False where the block does not fit the schema it was checked against.
         labels: classification: label -> good rows.
-        content: summary of the good rows, see content.py.
+        content: summary of the good rows, with every column that the spec reads; see content.py.
+        different: which different rows there are; the driver keeps that of all blocks together.
         num_bytes: of the pieces.
         raw_bytes: of the values that are stored; a function of the rows alone, however a block keeps them.
         target_sum: regression: of the targets of good rows.
@@ -84,6 +86,7 @@ class BlockSummary:
     tallies: BlockTallies | None = None
     labels: Counter[Any] = field(default_factory=Counter)
     content: np.ndarray | None = None
+    different: Content | None = None
     num_bytes: int = 0
     raw_bytes: int = 0
     target_sum: float = 0.0
@@ -120,7 +123,7 @@ class _Checked:
 
     summary: BlockSummary
     table: pa.Table | None = None
-    tally: borders.Tally | None = None
+    tally: ranks.Tally | None = None
     watched: BlockKeys | None = None
 
 
@@ -131,7 +134,7 @@ def scatter_blocks(job: ScatterJob, num_ranges: int, source: str, forced: int | 
         source: the field of the spec that the rows come from.
         forced: a split all rows belong to, whatever their hash.
     Returns:
-        The ScatterSummary, the borders.Tally, one packed table a range as a buffer (row id, split keys, features,
+        The ScatterSummary, the ranks.Tally, one packed table a range as a buffer (row id, split keys, features,
         target), and where something is watched the BlockKeys of each block.
     Raises:
         DataError: the target or the column of the split cannot be what the spec says it is.
@@ -142,13 +145,13 @@ def scatter_blocks(job: ScatterJob, num_ranges: int, source: str, forced: int | 
     tables = [one.table for one in checked if one.table is not None]
     if len(tables) < len(checked):
         return [ScatterSummary(summaries, []), *[None] * (job.num_returns(num_ranges) - 1)]
-    tally = borders.merge(one.tally for one in checked if one.tally is not None)
+    merged = ranks.merged([one.tally for one in checked if one.tally is not None])
     watched = [one.watched for one in checked]
     table = tables[0] if len(tables) == 1 else packing.concat(tables)
     del checked, tables
     pieces = cut_by_range(table, RowRange(), num_ranges)
     summary = ScatterSummary(summaries, [piece.size for piece in pieces])
-    return [summary, tally, *pieces, *([watched] if job.has_keys else [])]
+    return [summary, merged, *pieces, *([watched] if job.has_keys else [])]
 
 
 def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) -> _Checked:
@@ -157,21 +160,26 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
     if schema is None or not _fits(profile, job):
         return _Checked(BlockSummary(profile))
     values, reasons = examine(block, schema)
-    exact = exact_values(block, schema, values)
-    found = violations(exact, schema.expected, spec.expectations, good_rows(block.num_rows, reasons))
-    reasons = [*reasons, *bad_reasons(found, spec.expectations)]
-    counted = BlockTallies(block.num_rows, tallies(found, exact), source)
-    row_id = row_ids({name: values[name] for name in content_columns(values, spec)})
-    keys, misfits = split_keys(values, row_id, spec, forced)
-    reasons += misfits
-    values, bad = keep_good(block, values, reasons, schema)
-    position = np.flatnonzero(good_rows(block.num_rows, reasons))
-    if bad.num_rows:
-        row_id, keys = row_id[position], keys.take(position)
+    judged = exact_values(block, schema, values)
+    broken = violations(judged, schema.expected, spec.expectations, good_rows(block.num_rows, reasons))
+    reasons = [*reasons, *bad_reasons(broken, spec.expectations)]
+    counted = BlockTallies(block.num_rows, tallies(broken, judged), source)
+    exact = with_whole_numbers(values, block, schema.whole)
     wanted = dict.fromkeys([*schema.features, schema.target])
+    row_id = row_hash({name: exact[name] for name in wanted})
+    seen_id = row_id if exact.keys() == wanted.keys() else row_hash(exact)
+    keys, misfits = split_keys(exact, row_id, spec, forced)
+    reasons += misfits
+    good = good_rows(block.num_rows, reasons)
+    position = np.flatnonzero(good)
+    values, bad = keep_good(block, values, reasons, schema)
+    unique = {i: duplicates.keys_of(exact, names, good) for i, names in job.unique.items()}
+    if bad.num_rows:
+        row_id, seen_id, keys = row_id[position], seen_id[position], keys.take(position)
     stored = {name: _to_arrow(values[name]) for name in wanted}
+    ids = {ROW_ID: row_id, **({SEEN_ID: seen_id} if unique else {})}
     # The fewer bytes, the fewer are moved, and spilled where memory is short.
-    table = packing.packed(pa.table({ROW_ID: row_id, **keys.columns(), **stored}))
+    table = packing.packed(pa.table({**ids, **keys.columns(), **stored}))
     labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
     refuse_no_classes(labels, schema.target)
     summary = BlockSummary(
@@ -181,22 +189,18 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
         bad,
         counted,
         labels,
-        content_sums(row_id),
+        content_sums(seen_id),
+        content_of(values, schema.features, row_id, spec),
         table.nbytes,
         raw_bytes=sum(columns.raw_bytes(values[name]) for name in wanted),
         target_sum=0.0 if schema.task == "classification" else float(np.sum(values[schema.target])),
     )
-    return _Checked(summary, table, borders.tally(keys, values, spec), _keys_of(keys, values, row_id, position, job))
-
-
-def _keys_of(
-    keys: SplitKeys, values: Mapping[str, Values], row_id: np.ndarray, position: np.ndarray, job: ScatterJob
-) -> BlockKeys | None:
-    if not job.has_keys:
-        return None
-    groups = group_parts(keys, 1)
-    found = {i: duplicates.key_parts(values, names, row_id, position, 1)[0] for i, names in job.unique.items()}
-    return BlockKeys(groups[0] if groups else None, found)
+    watched = None
+    if job.has_keys:
+        groups = group_parts(keys, 1)
+        found = {i: duplicates.key_parts(key, row_id, seen_id, position, 1)[0] for i, key in unique.items()}
+        watched = BlockKeys(groups[0] if groups else None, found)
+    return _Checked(summary, table, tally(keys, values, spec), watched)
 
 
 def _fits(profile: BlockTypes, job: ScatterJob) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from raypipe.data.checks.losses import Targets
 from raypipe.data.checks.schema import Schema, refuse_no_classes
 from raypipe.data.shuffle.read_all import Block
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_task
-from raypipe.data.splits.split import SPLITS
+from raypipe.data.splits.base import SPLITS, SplitState
+from raypipe.data.splits.content import Content, merged
+from raypipe.data.splits.hashed import EACH_COPY
 from raypipe.data.table import content
 from raypipe.data.table.columns import ColumnKind
 from raypipe.data.table.one_type import common_kinds
@@ -29,10 +31,11 @@ class Scattered:
 
     Attributes:
         parts: of each block, what its rows were read as.
-        tallies: of each task, a reference to its borders.Tally.
+        tallies: of each task, a reference to its ranks.Tally.
         pieces: of each task, a reference a range; piece_bytes: the bytes of each.
         keys: of each task, a reference to the BlockKeys of its blocks.
         labels: classification: label -> good rows.
+        different: which different rows there are.
     """
 
     job: ScatterJob
@@ -43,6 +46,7 @@ class Scattered:
     piece_bytes: list[np.ndarray] = field(default_factory=list)
     keys: list[ray.ObjectRef] = field(default_factory=list)
     labels: Counter[Any] = field(default_factory=Counter)
+    different: Content = field(default_factory=Content)
     _aside: Targets = field(default_factory=Targets)
     _room: int = MAX_KEPT
 
@@ -74,7 +78,9 @@ class Scattered:
                 refuse_no_classes(self.labels, self.job.spec.target)
                 del block.bad.kept[self._room :]
                 self._room -= len(block.bad.kept)
-                self.blocks.append(block)
+                if block.different is not None:
+                    self.different = merged([self.different, block.different])
+                self.blocks.append(replace(block, different=None))
 
     @property
     def num_rows(self) -> int:
@@ -116,8 +122,9 @@ class Scattered:
         """What each column of the files holds."""
         return common_kinds([b.profile.kinds for b in self.blocks], [b.profile.file for b in self.blocks])
 
-    def content_fingerprint(self, schema: Schema) -> str:
-        """The same for the same rows, whatever the files, their order, and the blocks."""
+    def content_fingerprint(self, schema: Schema, state: SplitState) -> str:
+        """The same for the same rows, divided alike, whatever the files, their order, the blocks, and columns that the
+        spec does not read."""
         names = (*schema.features, schema.target)
         columns = [schema.columns[name].model_dump(mode="json") for name in names]
         sums = [
@@ -128,4 +135,4 @@ class Scattered:
             ).tolist()
             for split in (None, *SPLITS)
         ]
-        return fingerprint(columns, sums)
+        return fingerprint(columns, sums, *([EACH_COPY] if EACH_COPY in state else []))

@@ -18,7 +18,7 @@ from raypipe.data.shuffle.gather import GatherJob
 from raypipe.data.shuffle.row_ranges import PIECE_BYTES, RowRange, num_parts, scatter_range_task
 from raypipe.data.shuffle.scatter_all import Scattered
 from raypipe.data.shuffle.written import WrittenShards
-from raypipe.data.splits.split import SplitState
+from raypipe.data.splits.base import SplitState
 from raypipe.data.tasks import Window, declared_memory, store_bytes
 from raypipe.data.transforms.fitting import passes
 from raypipe.records import Signature

@@ -13,8 +13,9 @@ from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.checks.schema import Schema, quantity_note
 from raypipe.data.shuffle import gather, target
 from raypipe.data.shuffle.gather import GatherSummary, WrittenShard
-from raypipe.data.splits.leaks import Leaks
-from raypipe.data.splits.split import SPLITS
+from raypipe.data.splits.base import SPLITS
+from raypipe.data.splits.content import Content
+from raypipe.data.splits.leaks import Twins
 from raypipe.errors import DataError
 from raypipe.records import Split, TargetStatistics, Value
 from raypipe.spec.data import DataSpec
@@ -29,14 +30,14 @@ class WrittenShards:
 
     Attributes:
         shards: in the order of their row ids, those of train, val and test of one range together.
-        leaks: rows that are in several splits.
+        twins: rows that have equals.
         bad: rows that were set aside because of others.
         profiles: references to the ProfilePart of neighbouring shards, fewer than MERGED_PROFILES.
         moved_bytes: of all pieces; those that were cut again count again.
     """
 
     shards: list[WrittenShard] = field(default_factory=list)
-    leaks: Leaks = field(default_factory=Leaks)
+    twins: Twins = field(default_factory=Twins)
     bad: BadRows = field(default_factory=BadRows)
     profiles: list[ray.ObjectRef] = field(default_factory=list)
     moved_bytes: int = 0
@@ -44,7 +45,7 @@ class WrittenShards:
     def add(self, summary: GatherSummary) -> None:
         """Take what one task wrote, without what would grow with the number of tasks."""
         self.shards += summary.stored
-        self.leaks += summary.leaks
+        self.twins += summary.twins
         self.bad.num_rows += summary.bad.num_rows
         self.bad.reasons += summary.bad.reasons
         self.bad.targets.add(summary.bad.targets)
@@ -71,16 +72,19 @@ class WrittenShards:
         return Split(num_rows=sum(shard.num_rows for shard in shards), shards=shards)
 
 
-def refuse_empty_splits(stored: WrittenShards, spec: DataSpec) -> None:
+def refuse_empty_splits(stored: WrittenShards, content: Content, spec: DataSpec) -> None:
     sizes = stored.sizes
+    few = content.num_different if content.num_different != content.num_rows else None
+    same = f"; they are {few} different ones, and equal rows stay together" if few else ""
     for name in spec.wanted_splits:
         if not sizes[name]:
             told = spec.split.model_dump(exclude_none=True)
             settings = ", ".join(f"{field}={value}" for field, value in told.items() if field != "leaks")
             raise DataError(
                 f"the {name} split is empty: of {sum(sizes.values())} good rows none fell into it "
-                f"(data.split: {settings})",
+                f"(data.split: {settings}){same}",
                 "give more rows, or change data.split"
+                + (" (name columns that tell rows apart in data.split.key)" if few else "")
                 + ("" if name == "train" else f"; val_frac: 0 or test_frac: 0 asks for no {name} split"),
             )
 

@@ -1,26 +1,37 @@
 """Rows that a model would be tested on although it has learned them.
 
-Copies of a row meet in one range of row ids, so `copies` looks at a range at a time.  The rows of a group do not, so
-groups are cut by range of their own hash: `group_parts` of each block, then `shared_groups` of each range of groups.
+Two rows are the same row when the model sees the same: features and target.  They meet in one range of row hashes, so
+`copies` looks at a range at a time.  The rows of a group do not, so groups are cut by range of their own hash:
+`group_parts` of each block, then `shared_groups` of each range of groups.
 R rows; hashes are uint64 [R].
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from raypipe.data.splits.split import SPLITS, UNDECIDED, SplitKeys, SplitState, codes
+from raypipe.data.splits.base import SPLITS, TEST, TRAIN, UNDECIDED, VAL, SplitKeys, SplitState
+from raypipe.data.splits.content import Content
+from raypipe.data.splits.hashed import EACH_COPY
+from raypipe.data.splits.split import codes
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
+from raypipe.spec.splits import HashSplit
 
 MAX_NAMED = 1000
 """Row ids that are named; all are counted."""
 
 SHOWN = 5
+
+ORDINARY = 0.1
+"""Equal rows are ordinary where a larger share of train's rows have equals in train."""
+
+TOLD_SIGMA = 5.0
+"""A share that is off by more of its standard deviations is told; rows that all differ come that far once in 10^6."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Leaks:
 
     Attributes:
         pairs: `train and val` -> how many different ones are in both.
-        named: ids of the first MAX_NAMED, ascending: row ids, or hashes of the group.
+        named: hashes of the first MAX_NAMED, ascending: of rows, or of groups.
     """
 
     pairs: Counter[str] = field(default_factory=Counter)
@@ -42,27 +53,74 @@ class Leaks:
         return Leaks(self.pairs + other.pairs, tuple(sorted((*self.named, *other.named))[:MAX_NAMED]))
 
 
-def copies(row_id_R: np.ndarray, code_R: np.ndarray) -> tuple[Leaks, np.ndarray]:
+@dataclass(frozen=True)
+class Twins:
+    """Rows that have equals; those of different ranges add up.
+
+    Attributes:
+        leaks: rows that are in several splits.
+        num_rows: split -> its rows. num_twins: split -> those of its rows that train holds too (of val and test).
+        train_once: rows of train that have no equal in train.
+    """
+
+    leaks: Leaks = field(default_factory=Leaks)
+    num_rows: Counter[str] = field(default_factory=Counter)
+    num_twins: Counter[str] = field(default_factory=Counter)
+    train_once: int = 0
+
+    def __add__(self, other: Twins) -> Twins:
+        return Twins(
+            self.leaks + other.leaks,
+            self.num_rows + other.num_rows,
+            self.num_twins + other.num_twins,
+            self.train_once + other.train_once,
+        )
+
+    @property
+    def chance(self) -> float:
+        """Of a row drawn anew, how likely train holds an equal one: the share of train's rows that have equals there.
+
+        Source: the coverage of a sample, Good 1953.
+        """
+        return 1 - self.train_once / self.num_rows["train"] if self.num_rows["train"] else 0.0
+
+    @property
+    def are_chance(self) -> bool:
+        """Whether val and test have about as many rows that train holds too as chance gives, or train's own rows
+        repeat often."""
+        expected = {name: self.chance * num for name, num in self.num_rows.items()}
+        as_many = all(num <= 2 * expected[name] + 3 * expected[name] ** 0.5 for name, num in self.num_twins.items())
+        return self.chance > ORDINARY or (self.chance > 0 and as_many)
+
+
+def copies(row_hash_R: np.ndarray, number_R: np.ndarray, code_R: np.ndarray) -> tuple[Twins, np.ndarray]:
     """Rows of one range that are in more than one split.
 
     Args:
-        row_id_R: in any order; all rows of an id are there.
+        row_hash_R: in any order; all rows of a hash are there.
+        number_R: tells different rows of one hash apart, see same_rows.
         code_R: uint8, indices into SPLITS.
     Returns:
-        The leaks, and bool [R]: rows that are in an earlier split too (train before val before test).
+        The rows that have equals, and bool [R]: rows that are in an earlier split too (train before val before test).
     """
-    later = np.zeros(len(row_id_R), bool)
-    ranks = np.argsort(row_id_R, kind="stable")
-    ids = row_id_R[ranks]
-    same = ids[1:] == ids[:-1]
-    if not same.any():
-        return Leaks(), later
-    rows = ranks[np.append(same, False) | np.append(False, same)]
-    rows = rows[np.lexsort((code_R[rows], row_id_R[rows]))]
-    ids, code = row_id_R[rows], code_R[rows]
-    starts = _starts(ids)
-    later[rows] = code > np.repeat(code[starts], np.diff(np.append(starts, len(ids))))
-    return _leaks(ids, code, starts), later
+    later = np.zeros(len(row_hash_R), bool)
+    num_rows: Counter[str] = +Counter({name: int((code_R == i).sum()) for i, name in enumerate(SPLITS)})
+    is_ordered = bool((row_hash_R[1:] >= row_hash_R[:-1]).all())
+    ranks = np.arange(len(row_hash_R)) if is_ordered else np.argsort(row_hash_R, kind="stable")
+    ordered = row_hash_R[ranks]
+    same = ordered[1:] == ordered[:-1]
+    tied = ranks[np.append(same, False) | np.append(False, same)] if same.any() else ranks[:0]
+    tied = tied[np.lexsort((code_R[tied], number_R[tied], row_hash_R[tied]))]
+    hashes, number, code = row_hash_R[tied], number_R[tied], code_R[tied]
+    starts = _starts(hashes, number)
+    lengths = np.diff(np.append(starts, len(tied)))
+    later[tied] = code > np.repeat(code[starts], lengths)
+    is_train = code == TRAIN
+    in_train = np.repeat(is_train[starts], lengths)
+    num_train = np.add.reduceat(is_train, starts, dtype=np.int64) if len(starts) else np.zeros(0, np.int64)
+    once = num_rows["train"] - int(is_train.sum()) + int((num_train == 1).sum())
+    num_twins = +Counter({SPLITS[i]: int(((code == i) & in_train).sum()) for i in (VAL, TEST)})
+    return Twins(_leaks(hashes, code, starts), num_rows, num_twins, once), later
 
 
 @dataclass(frozen=True)
@@ -95,12 +153,13 @@ def group_parts(keys: SplitKeys, num_parts: int) -> list[SplitKeys]:
     if keys.group is None:
         return []
     undecided = keys.code == UNDECIDED
-    fields = [keys.code, keys.group]
+    fields = [keys.code, keys.group_check, keys.group]
     if undecided.any():
-        fields += [values for values in (keys.order, keys.stratum) if values is not None]
-    ranks = np.lexsort(fields)
+        fields += [keys.order, keys.stratum]
+    there = [values for values in fields if values is not None]
+    ranks = np.lexsort(there)
     changed = np.zeros(len(ranks), bool)
-    for values in fields:
+    for values in there:
         ordered = values[ranks]
         changed[1:] |= ordered[1:] != ordered[:-1]
     changed[:1] = True
@@ -112,12 +171,16 @@ def group_parts(keys: SplitKeys, num_parts: int) -> list[SplitKeys]:
 
 def shared_groups(parts: Iterable[SplitKeys], state: SplitState, spec: DataSpec) -> SharedGroups:
     """Groups that are in more than one split, of one range of groups: that part of every block."""
-    decided = [(part.group, codes(part, state, spec)) for part in parts]
-    group = np.concatenate([np.zeros(0, np.uint64), *(found for found, _ in decided if found is not None)])
-    code = np.concatenate([np.zeros(0, np.uint8), *(found for _, found in decided)])
-    ranks = np.lexsort((code, group))
-    group, code = group[ranks], code[ranks]
-    starts = _starts(group)
+    there = [part for part in parts if part.group is not None]
+    # What splits with watched groups cut rows by is not their hash, so that no hash is needed here.
+    found = [codes(part, np.zeros(len(part.code), np.uint64), state, spec) for part in there]
+    none = np.zeros(0, np.uint64)
+    group = np.concatenate([none, *(part.group for part in there if part.group is not None)])
+    check = np.concatenate([none, *(part.group_check for part in there if part.group_check is not None)])
+    code = np.concatenate([np.zeros(0, np.uint8), *found])
+    ranks = np.lexsort((code, check, group))
+    group, check, code = group[ranks], check[ranks], code[ranks]
+    starts = _starts(group, check)
     ends = np.append(starts[1:], len(group))[: len(starts)]
     shared = starts[code[starts] != code[ends - 1]]
     return SharedGroups(_leaks(group, code, starts), group[shared], code[shared])
@@ -131,24 +194,68 @@ def all_shared(found: Sequence[SharedGroups]) -> SharedGroups:
     return SharedGroups(leaks, np.concatenate([p.group for p in parts]), np.concatenate([p.first for p in parts]))
 
 
-def judge(rows: Leaks, groups: Leaks, spec: DataSpec) -> list[str]:
+def judge(twins: Twins, groups: Leaks, content: Content, spec: DataSpec) -> list[str]:
     """What to tell the user.
+
+    Equal rows are a leak where content does not repeat by chance; where there are few ways to differ, so that train's
+    own rows repeat alike, they are ordinary observations, and told.
 
     Raises:
         DataError: there are leaks, and data.split.leaks is `fail`.
     """
-    found: list[str] = []
-    if rows:
-        ids = _ids(rows)
-        found.append(f"rows with the same content are in two splits: {_counts(rows)}; row ids {ids}")
+    policy = spec.split.leaks
+    given_up = "; the later split gives them up" if policy == "drop" else ""
+    grave: list[str] = []
+    said: list[str] = []
+    if twins.leaks:
+        text = f"rows with the same content are in two splits: {_counts(twins.leaks)}; {_twins(twins)}; row ids " + (
+            _ids(twins.leaks)
+        )
+        ordinary = content.repeats_by_chance and twins.are_chance
+        (said if ordinary and policy == "fail" else grave).append(text)
+        if ordinary and policy != "drop":
+            said.append(
+                "equal rows are ordinary in this table, whose rows differ in few ways; if each stands for something of "
+                "its own, name the columns that tell them apart in data.split.key, or the split in kind: stratified"
+            )
     if groups:
-        found.append(f"groups of {list(spec.watched_groups)} are in two splits: {_counts(groups)}")
-    if found and spec.split.leaks == "fail":
+        grave.append(f"groups of {list(spec.watched_groups)} are in two splits: {_counts(groups)}")
+    if grave and policy == "fail":
         raise DataError(
-            "data.split: " + "; ".join(found) + "; a model tested on what it has learned looks better than it is",
+            "data.split: " + "; ".join(grave) + "; a model tested on what it has learned looks better than it is",
             "remove the copies, or set data.split.leaks: drop (the earlier split keeps them) or warn",
         )
-    return [f"{text}{'; the later split gives them up' if spec.split.leaks == 'drop' else ''}" for text in found]
+    return [*(text + given_up for text in grave), *said]
+
+
+def lopsided(sizes: Mapping[str, int], content: Content, state: SplitState, spec: DataSpec) -> list[str]:
+    """What to tell of a hash split whose shares are not what was asked for, as few different rows, or keys, weigh
+    much."""
+    split, num_rows = spec.split, sum(sizes.values())
+    if not isinstance(split, HashSplit) or not num_rows:
+        return []
+    what = "keys" if split.key else "rows"
+    lines: list[str] = []
+    if state.get(EACH_COPY):
+        lines.append(
+            f"the {content.num_rows} rows are {content.num_different} different ones, which repeat because there are "
+            "few ways to differ: equal rows are divided one by one; if some belong together, name the columns that say "
+            "so in data.split.key"
+        )
+    wanted = {"val": split.val_frac, "test": split.test_frac}
+    forced = {part.split for part in spec.parts()}
+    off = [
+        f"{name} has {sizes[name]} rows where {frac * num_rows:.0f} were asked for"
+        for name, frac in wanted.items()
+        if frac and not forced & {"val", "test"}
+        if abs(sizes[name] - frac * num_rows) > max(TOLD_SIGMA * (frac * (1 - frac) * num_rows) ** 0.5, 1)
+    ]
+    if off:
+        lines.append(
+            f"{', '.join(off)}: some {what} are there many times, and equal {what} stay together; for shares as asked "
+            "for set data.split.kind: stratified, or name columns that tell the rows apart in data.split.key"
+        )
+    return lines
 
 
 def reason(code: int, what: str) -> str:
@@ -156,9 +263,13 @@ def reason(code: int, what: str) -> str:
     return f"the same {what} is in a split before {SPLITS[code]}"
 
 
-def _starts(ordered: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins."""
-    return np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]]))
+def _starts(*fields: np.ndarray) -> np.ndarray:
+    """Where each run of rows begins that are equal in all fields, of rows in order."""
+    is_first = np.ones(len(fields[0]), bool)
+    is_first[1:] = False
+    for values in fields:
+        is_first[1:] |= values[1:] != values[:-1]
+    return np.flatnonzero(is_first)
 
 
 def _leaks(ids: np.ndarray, code: np.ndarray, starts: np.ndarray) -> Leaks:
@@ -174,6 +285,16 @@ def _leaks(ids: np.ndarray, code: np.ndarray, starts: np.ndarray) -> Leaks:
             pairs[f"{SPLITS[a]} and {SPLITS[b]}"] = num
     several = ids[starts[(present & (present - np.uint8(1))) != 0]]
     return Leaks(pairs, tuple(several[:MAX_NAMED].tolist()))
+
+
+def _twins(twins: Twins) -> str:
+    """How many rows of val and test train holds too, and how many it would by chance."""
+    lines = [
+        f"{num} of {twins.num_rows[name]} {name} rows have a twin in train, chance would give about "
+        f"{twins.chance * twins.num_rows[name]:.0f}"
+        for name, num in twins.num_twins.items()
+    ]
+    return ", ".join(lines) or "none of them in train"
 
 
 def _counts(leaks: Leaks) -> str:

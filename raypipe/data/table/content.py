@@ -18,7 +18,7 @@ def content_sums(row_id: np.ndarray) -> np.ndarray:
     """The summary of some rows.
 
     Args:
-        row_id: uint64 [B], see split.row_ids.
+        row_id: uint64 [B], see split.row_hash.
     Returns:
         uint64 [1 + LANES]: how many rows, then one sum a lane; summaries of disjoint rows add up, modulo 2**64.
     """

@@ -13,6 +13,10 @@ from raypipe.errors import DataError, did_you_mean
 from raypipe.spec.sources import SourceSpec
 
 ROW_ID = "__row_id"
+"""The hash of features and target: what makes a row what it is."""
+
+SEEN_ID = "__seen_id"
+"""The hash of every column that the spec reads: it tells rows apart whose features and target are equal."""
 
 CODE, ORDER, STRATUM, GROUP = KEY_COLUMNS = ("__split", "__split_order", "__split_stratum", "__split_group")
 

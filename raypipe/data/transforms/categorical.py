@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.row_hash import row_hash
 from raypipe.data.transforms.base import (
     Fitted,
     Kind,
@@ -113,7 +113,7 @@ class Hashing(Kind):
 
     def apply(self, values: Values) -> np.ndarray:
         refuse_missing(values, self.name)
-        bucket_B = row_ids({self.state["salt"]: values}) % np.uint64(self.state["num_buckets"])
+        bucket_B = row_hash({self.state["salt"]: values}) % np.uint64(self.state["num_buckets"])
         return _encoded(bucket_B.astype(np.int64), self.state["num_buckets"], self.state["output"])
 
 
@@ -165,7 +165,7 @@ class Cross(Kind):
         if num_buckets is None:
             index_B = _known(self, values, self._index(fields, len(values)))
             return _encoded(index_B, len(self.fitted["categories"]), self.state["output"])
-        hashed = row_ids({f"{self.state['salt']}/{i}": field for i, field in enumerate(fields)})
+        hashed = row_hash({f"{self.state['salt']}/{i}": field for i, field in enumerate(fields)})
         return _encoded((hashed % np.uint64(num_buckets)).astype(np.int64), num_buckets, self.state["output"])
 
     def _index(self, fields: Sequence[Values], num_rows: int) -> np.ndarray:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from raypipe.data.checks.duplicates import find_duplicates, key_parts
+from raypipe.data.checks.duplicates import find_duplicates, key_parts, keys_of
 from raypipe.data.checks.expectations import tallies, violations
 from raypipe.data.checks.rule import BlockTallies
 from raypipe.data.checks.verdicts import judge, judge_count
 from raypipe.data.table.columns import ColumnKind
-from raypipe.data.table.hashing import Values, row_ids
+from raypipe.data.table.row_hash import Values, row_hash
 from raypipe.records import ExpectationResult
 from raypipe.spec.expectations import Expectation
 
@@ -57,7 +57,7 @@ def results(
     expectations = parsed(*fields)
     values = as_values(columns)
     num_rows = len(next(iter(values.values())))
-    row_id = row_ids(values)
+    row_id = row_hash(values)
     blocks, keys = [], []
     for i, (start, end) in enumerate(pairwise([0, *cuts, num_rows])):
         some = {name: v[start:end] for name, v in values.items()}
@@ -67,7 +67,9 @@ def results(
         position = np.arange(end - start)
         keys.append(
             {
-                index: key_parts(some, e.columns, row_id[start:end], position, num_parts)
+                index: key_parts(
+                    keys_of(some, e.columns, np.ones(end - start, bool)), *[row_id[start:end]] * 2, position, num_parts
+                )
                 for index, e in enumerate(expectations)
                 if e.kind == "unique"
             }

@@ -20,9 +20,11 @@ from raypipe.data.shuffle import gather, meet
 from raypipe.data.shuffle.gather import GatherJob, GatherSummary
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, scatter_blocks
 from raypipe.data.sources.files import SourceFile
-from raypipe.data.splits.leaks import Leaks
-from raypipe.data.splits.split import SPLITS
-from raypipe.data.table.hashing import Values
+from raypipe.data.splits import split
+from raypipe.data.splits.base import SPLITS, SplitState
+from raypipe.data.splits.content import Content, merged
+from raypipe.data.splits.leaks import Leaks, Twins
+from raypipe.data.table.row_hash import Values
 from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source
@@ -62,6 +64,13 @@ class Prepared:
     blocks: list[BlockSummary]
     ranges: list[GatherSummary]
     groups: Leaks
+    state: SplitState
+    content: Content
+
+    @property
+    def twins(self) -> Twins:
+        """Of all rows."""
+        return sum((summary.twins for summary in self.ranges), Twins())
 
 
 def prepared(
@@ -77,7 +86,8 @@ def prepared(
     order = ScatterJob(spec, schema, tuple(types_of(block) for block in blocks))
     forced = [None if split is None else SPLITS.index(split) for _, split in tables]
     made = [scatter_blocks(order, num_ranges, "source", code, one) for one, code in zip(blocks, forced, strict=True)]
-    state = meet.decide(spec, *(one[1] for one in made))
+    content = merged(block.different for one in made for block in one[0].blocks)
+    state = split.decide(lambda: (one[1] for one in made), content, spec)
     by_range = meet.cut_keys(num_ranges, *(one[-1] for one in made)) if order.has_keys else []
     met = [meet.meet(state, spec, found) for found in by_range]
     quarantined = [i for i in order.unique if spec.expectations[i].on_fail == "quarantine"]
@@ -104,7 +114,8 @@ def prepared(
         content_fingerprint="",
     )
     groups = sum((one[0][0] for one in met), Leaks())
-    return Prepared(dataset, [block for one in made for block in one[0].blocks], summaries, groups)
+    blocks_made = [block for one in made for block in one[0].blocks]
+    return Prepared(dataset, blocks_made, summaries, groups, state, content)
 
 
 def forms(texts: Sequence[str | None]) -> list[pa.Array]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.splits.borders import decide, tally
-from raypipe.data.splits.split import SplitKeys, SplitState, codes, content_columns, split_keys
-from raypipe.data.table.hashing import Values, row_ids
+from raypipe.data.splits.base import SplitKeys, SplitState
+from raypipe.data.splits.content import Content
+from raypipe.data.splits.split import codes, decide, split_keys, tally
+from raypipe.data.table.row_hash import Values, row_hash
 from raypipe.spec.data import DataSpec
 
 
@@ -35,10 +36,14 @@ def rows(num: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+def row_id(values: Mapping[str, Values], data: DataSpec) -> np.ndarray:
+    """Of features and target."""
+    return row_hash({name: values[name] for name in [*data.feature_names(values), data.target]})
+
+
 def keyed(values: Mapping[str, Values], data: DataSpec, forced: int | None = None) -> tuple[SplitKeys, list[str]]:
     """Keys of the rows that fit, and why the others do not."""
-    ids = row_ids({name: values[name] for name in content_columns(list(values), data)})
-    keys, misfits = split_keys(values, ids, data, forced)
+    keys, misfits = split_keys(values, row_id(values, data), data, forced)
     return keys, [reason for bad, reason in misfits if bad.any()]
 
 
@@ -47,7 +52,8 @@ def divided(values: Mapping[str, Values], data: DataSpec, cuts: Iterable[int] = 
     edges = [0, *sorted(cuts), len(next(iter(values.values())))]
     blocks = [{name: v[a:b] for name, v in values.items()} for a, b in pairwise(edges)]
     keys = [keyed(block, data)[0] for block in blocks]
+    ids = [row_id(block, data) for block in blocks]
     tallies = [tally(k, block, data) for k, block in zip(keys, blocks, strict=True)]
-    state = json.loads(json.dumps(decide(tallies, data)))
+    state = json.loads(json.dumps(decide(lambda: tallies, Content(), data)))
     traveled = [SplitKeys.from_columns(pa.table(k.columns())) for k in keys]
-    return np.concatenate([codes(k, state, data) for k in traveled]), state
+    return np.concatenate([codes(k, i, state, data) for k, i in zip(traveled, ids, strict=True)]), state

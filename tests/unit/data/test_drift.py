@@ -7,7 +7,7 @@ import pytest
 
 from raypipe.data.checks.verdicts import judge_drift, refuse_broken
 from raypipe.data.profile import profile
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.records import DataProfile
 from tests.unit.data.expectations import as_values, parsed
@@ -15,7 +15,7 @@ from tests.unit.data.expectations import as_values, parsed
 
 def profiled(version, **columns):
     values = as_values(columns)
-    whole = profile.part(values, row_ids(values))
+    whole = profile.part(values, row_hash(values))
     return DataProfile(name="d", version=version, num_rows=whole.num_rows, columns=profile.finish(whole))
 
 

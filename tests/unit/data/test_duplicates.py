@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raypipe.data.checks.duplicates import key_parts
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.checks.duplicates import keys_of
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from tests.unit.data.expectations import NAN, as_values, results
 
@@ -14,7 +14,7 @@ from tests.unit.data.expectations import NAN, as_values, results
 def test_unique_keeps_the_smallest_row_id_and_names_the_row_that_is_repeated():
     columns = {"age": np.array([7, 8, 7, 9, 7]), "name": ["a", "b", "c", "d", "a"]}
     (found,) = results(columns, {"kind": "unique", "columns": ["age"]}, cuts=[1, 4])
-    ids = row_ids(as_values(columns))
+    ids = row_hash(as_values(columns))
     kept = min((0, 2, 4), key=lambda i: (ids[i], i)) + 1
     assert found.num_broken == 2 and found.num_checked == 5
     assert [(row.row_number, row.found) for row in found.first] == [
@@ -30,4 +30,4 @@ def test_rows_that_miss_a_value_of_a_unique_key_agree_with_none():
 def test_unique_of_whole_numbers_that_floats_do_not_tell_apart_is_refused():
     values = {"id": np.array([2.0**53, 2.0**53 + 2])}
     with pytest.raises(DataError, match="more than 53 bits"):
-        key_parts(values, ["id"], row_ids(values), np.arange(2), 1)
+        keys_of(values, ["id"], np.ones(2, bool))

@@ -20,9 +20,9 @@ from raypipe.data.formats.reading import read_group
 from raypipe.data.sources.files import find
 from raypipe.data.stage import source_fingerprint
 from raypipe.data.table import columns
-from raypipe.data.table.hashing import row_ids
 from raypipe.data.table.marks import BAD, leading_zeros
 from raypipe.data.table.normal_form import normalise
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.load import parse_pipeline
@@ -174,7 +174,7 @@ def test_encoded_text_whose_dictionary_repeats_itself_or_has_a_gap_is_encoded_an
     found = normalise(pa.table({"a": odd}), "f")["a"]
     assert found.type == columns.ENCODED and found.to_pylist() == ["u", None, "u", None]
     assert found.chunk(0).dictionary.to_pylist() == ["u"]
-    assert (row_ids({"a": found.chunk(0)}) == row_ids({"a": odd.cast(pa.string())})).all()
+    assert (row_hash({"a": found.chunk(0)}) == row_hash({"a": odd.cast(pa.string())})).all()
 
 
 @pytest.mark.parametrize("values", [[b"bytes"], [{"a": 1}], [["text"]]])

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.shards import load_rows
-from raypipe.data.splits.leaks import Leaks
 from raypipe.data.table.content import content_sums, total
 from raypipe.spec.data import DataSpec
 from raypipe.storage import open_store
@@ -32,10 +31,6 @@ def ids(made, folder, split):
 
 def bad(made):
     return [row for summary in made.ranges for row in summary.bad.kept]
-
-
-def leaked(made):
-    return sum((summary.leaks for summary in made.ranges), Leaks())
 
 
 def test_store_shards_tells_of_the_images_it_sets_aside_by_their_shape(tmp_path):
@@ -61,7 +56,7 @@ def test_store_shards_finds_every_planted_copy_and_names_it(tmp_path, num_ranges
         "test_source": {"format": "csv", "path": "t"},
     }
     made = prepared(tmp_path, spec(**fields), blocks, num_ranges, num_tasks=3)
-    found = leaked(made)
+    found = made.twins.leaks
     assert found.pairs == {"train and test": 7} and len(found.named) == 7
     rows = load_rows(open_store(str(tmp_path)), made.dataset, "test")
     assert sorted(found.named) == sorted(rows.row_id.tolist()) and not bad(made)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from raypipe.data.profile import profile
 from raypipe.data.profile.drift import drift, psi
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.row_hash import row_hash
 from raypipe.data.table.sums import exact_sums
 from raypipe.records import DataProfile
 
@@ -28,7 +28,7 @@ def as_values(columns):
 
 def profiled(columns, cuts=(), version="v1"):
     values = as_values(columns)
-    row_id = row_ids(values)
+    row_id = row_hash(values)
     edges = [0, *cuts, len(row_id)]
     parts = [profile.part({n: v[a:b] for n, v in values.items()}, row_id[a:b]) for a, b in pairwise(edges)]
     whole = profile.merge(parts)
@@ -141,7 +141,7 @@ def test_profile_is_the_same_after_it_was_stored():
 
 def test_dictionary_encoded_text_has_the_same_profile():
     values = {"a": pa.array(["b", "a", None, "b"] * 5)}
-    row_id = row_ids(values)
+    row_id = row_hash(values)
     encoded = pa.DictionaryArray.from_arrays(
         pa.array([1, 2, None, 1] * 5, pa.int32()), pa.array(["not used", "b", "a"])
     )

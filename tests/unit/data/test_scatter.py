@@ -126,3 +126,11 @@ def test_number_of_ranges_is_what_files_tell_unless_the_first_task_shows_that_th
 ):
     size = TaskSize(told_bytes)
     assert size.decide(first_bytes) == num_ranges == size.decide(10**12)
+
+
+def test_different_rows_of_all_blocks_are_kept_once():
+    table = pa.table({"a": [1, 2, 3, 1], "y": [0, 1, 0, 0]})
+    job = ScatterJob(SPEC, schema_of(SPEC, [types_of(table)]), None)
+    made = cut(*(scatter_blocks(job, 1, "source", None, table)[0].blocks[0] for _ in range(5)))
+    assert made.different.num_rows == 20 and sorted(made.different.copies) == [5, 5, 10]
+    assert all(one.different is None for one in made.blocks)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.splits.split import SPLITS, content_columns, split_codes, split_keys
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.splits.base import SPLITS
+from raypipe.data.splits.hashed import split_codes
+from raypipe.data.splits.split import split_keys
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.spec.splits import HashSplit
 from tests.unit.data.helpers import check
@@ -18,7 +20,7 @@ from tests.unit.data.splits import divided, keyed, rows, spec
 
 
 def test_split_codes_of_golden_keys_never_change():
-    keys = row_ids({"id": np.arange(40)})
+    keys = row_hash({"id": np.arange(40)})
     plain = split_codes(keys, HashSplit(val_frac=0.2, test_frac=0.3))
     salted = split_codes(keys, HashSplit(val_frac=0.2, test_frac=0.3, salt="again"))
     assert "".join(map(str, plain)) == "0020220102220200122020120220120010020210"
@@ -26,18 +28,18 @@ def test_split_codes_of_golden_keys_never_change():
 
 
 def test_split_codes_over_many_rows_keep_the_fractions():
-    codes = split_codes(row_ids({"id": np.arange(100_000)}), HashSplit(val_frac=0.1, test_frac=0.2))
+    codes = split_codes(row_hash({"id": np.arange(100_000)}), HashSplit(val_frac=0.1, test_frac=0.2))
     assert np.abs(np.bincount(codes) / 100_000 - [0.7, 0.1, 0.2]).max() < 0.005
 
 
 def test_split_codes_of_more_rows_leave_the_first_rows_where_they_were():
     spec = HashSplit(val_frac=0.1, test_frac=0.2)
-    few, many = row_ids({"id": np.arange(100)}), row_ids({"id": np.arange(1000)})
+    few, many = row_hash({"id": np.arange(100)}), row_hash({"id": np.arange(1000)})
     assert (split_codes(few, spec) == split_codes(many, spec)[:100]).all()
 
 
 def test_split_codes_when_val_grows_keep_the_test_rows():
-    keys = row_ids({"id": np.arange(1000)})
+    keys = row_hash({"id": np.arange(1000)})
     small = split_codes(keys, HashSplit(val_frac=0.1, test_frac=0.2)) == 2
     large = split_codes(keys, HashSplit(val_frac=0.4, test_frac=0.2)) == 2
     assert (small == large).all()
@@ -68,11 +70,11 @@ def test_split_of_any_kind_is_the_same_for_any_blocks_and_order(split, cuts, ran
 
 def test_hash_split_with_and_without_its_kind_is_the_one_by_hash_alone():
     values = rows(200)
-    ids = row_ids(values)
+    ids = row_hash(values)  # all columns are features, or the target
     for split in ({}, {"kind": "hash"}):
         assert (divided(values, spec(split))[0] == split_codes(ids, HashSplit())).all()
     by_key = divided(values, spec({"key": ["g"]}))[0]
-    assert (by_key == split_codes(row_ids({"g": values["g"]}), HashSplit())).all()
+    assert (by_key == split_codes(row_hash({"g": values["g"]}), HashSplit())).all()
 
 
 @pytest.mark.parametrize(
@@ -98,16 +100,10 @@ def test_column_split_by_truth_tells_it_from_one():
 
 def test_column_split_of_rows_with_unknown_words_names_them_and_what_is_known():
     values = {"part": pa.array(["train", "Train", None]), "y": np.arange(3)}
-    _, misfits = split_keys(values, row_ids(values), spec({"kind": "column", "column": "part", "val": []}))
+    _, misfits = split_keys(values, row_hash(values), spec({"kind": "column", "column": "part", "val": []}))
     ((bad, reason),) = misfits
     assert bad.tolist() == [False, True, True]
     assert reason == "'part' is none of the values that data.split knows (train: 'train'; test: 'test')"
-
-
-def test_content_of_a_row_leaves_out_the_word_that_says_its_split():
-    data = spec({"kind": "column", "column": "part"})
-    assert content_columns(["a", "part", "y"], data) == ["a", "y"]
-    assert content_columns(["a", "part", "y"], spec({})) == ["a", "part", "y"]
 
 
 def test_codes_of_golden_rows_by_class_and_by_group_never_change():

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raypipe.data.splits.borders import decide, merge, tally
-from raypipe.data.splits.split import TEST, codes
+from raypipe.data.splits.base import TEST
+from raypipe.data.splits.content import Content
+from raypipe.data.splits.split import codes, decide, tally
 from raypipe.errors import DataError
-from tests.unit.data.splits import divided, keyed, rows, spec
+from tests.unit.data.splits import divided, keyed, row_id, rows, spec
 
 
 def test_grouped_split_tears_no_group_apart_and_keeps_the_shares():
@@ -52,14 +53,7 @@ def test_grouped_split_with_fewer_groups_than_splits_is_refused():
 
 
 def test_grouped_split_leaves_other_files_rows_where_they_are():
-    data = spec({"kind": "grouped", "group": ["g"]}, test_source={"format": "csv", "path": "t.csv"})
-    keys, _ = keyed(rows(50), data, forced=TEST)
-    assert (codes(keys, decide([tally(keys, rows(50), data)], data), data) == TEST).all()
-
-
-def test_tally_of_merged_blocks_counts_each_row_once():
-    data, values = spec({"kind": "grouped", "group": ["g"]}), rows(500)
-    halves = [{name: v[a:b] for name, v in values.items()} for a, b in ((0, 250), (250, 500))]
-    merged = merge(tally(keyed(half, data)[0], half, data) for half in halves)
-    whole = tally(keyed(values, data)[0], values, data)
-    assert (merged.counts[0][0] == whole.counts[0][0]).all() and (merged.counts[0][1] == whole.counts[0][1]).all()
+    data, values = spec({"kind": "grouped", "group": ["g"]}, test_source={"format": "csv", "path": "t.csv"}), rows(50)
+    (keys, _), ids = keyed(values, data, forced=TEST), row_id(values, data)
+    state = decide(lambda: [tally(keys, values, data)], Content(), data)
+    assert (codes(keys, ids, state, data) == TEST).all()

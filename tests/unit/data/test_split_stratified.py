@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
-from raypipe.data.splits.borders import MAX_STRATA
+from raypipe.data.splits.fractions import MAX_STRATA
 from raypipe.data.splits.split import codes
 from raypipe.errors import DataError
-from tests.unit.data.splits import divided, keyed, rows, spec
+from tests.unit.data.splits import divided, keyed, row_id, rows, spec
 
 
 def per_class(code, y):
@@ -78,6 +78,6 @@ def test_stratified_split_of_later_rows_leaves_the_first_rows_where_they_were():
         name: np.concatenate([v, w]) for (name, v), w in zip(values.items(), rows(300, seed=5).values(), strict=True)
     }
     more["y"][300:310] = 77  # a class nobody had seen
-    later = codes(keyed(more, data)[0], state, data)
+    later = codes(keyed(more, data)[0], row_id(more, data), state, data)
     assert (later[:300] == code).all()
     assert set(later[300:].tolist()) == {0, 1, 2}

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.splits.split import split_keys
-from raypipe.data.table.hashing import row_ids
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from tests.unit.data.splits import divided, spec
 
@@ -50,7 +50,7 @@ def test_time_split_with_borders_cuts_exactly_there():
 
 def test_time_split_of_rows_without_a_time_names_them():
     values = {"t": pa.array(["2024-01-01", "soon", None, "2024-02-30"]), "y": np.arange(4)}
-    ids = row_ids(values)
+    ids = row_hash(values)
     _, misfits = split_keys(values, ids, spec({"kind": "time", "column": "t"}))
     ((bad, reason),) = misfits
     assert bad.tolist() == [False, True, True, True]

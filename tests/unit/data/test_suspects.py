@@ -11,8 +11,8 @@ from raypipe.data.checks.schema import schema_of
 from raypipe.data.checks.schema import types_of as block_types
 from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
 from raypipe.data.profile import profile
-from raypipe.data.table.hashing import row_ids
 from raypipe.data.table.marks import FILE_KEY, with_zeros
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file
@@ -32,7 +32,7 @@ def schema(columns, **fields):
 def lines(columns, **fields):
     """What is said of rows in two parts, as if two shards held them."""
     values = {name: pa.array(v) if isinstance(v[0], str) else np.asarray(v) for name, v in columns.items()}
-    ids = row_ids(values)
+    ids = row_hash(values)
     half = len(ids) // 2
     parts = [profile.part({n: v[cut] for n, v in values.items()}, ids[cut]) for cut in (slice(half), slice(half, None))]
     return suspects(profile.merge(parts), spec(**fields), tuple(name for name in columns if name != "y"))
@@ -176,7 +176,7 @@ def test_few_different_rows_with_many_copies_tell_nothing_unless_the_class_follo
 
 def refuse(columns, **fields):
     values = {name: np.asarray(v) for name, v in columns.items()}
-    refuse_unclear_dates(profile.part(values, row_ids(values)), spec(**fields))
+    refuse_unclear_dates(profile.part(values, row_hash(values)), spec(**fields))
 
 
 HOURS = [

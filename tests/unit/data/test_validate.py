@@ -13,9 +13,9 @@ from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
 from raypipe.data.checks.schema import MAX_CLASSES, quantity_note, refuse_no_classes, schema_of, types_of
 from raypipe.data.formats.reading import read_group
 from raypipe.data.shards import to_rows
-from raypipe.data.table.hashing import row_ids
 from raypipe.data.table.marks import FILE_KEY
 from raypipe.data.table.names import ROW_ID
+from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Signature
 from raypipe.serve.schema import columns_of
@@ -105,10 +105,10 @@ def test_features_when_unset_are_all_columns_but_target_and_key():
     assert schema.features == ("a", "b")
 
 
-def test_columns_beside_the_features_count_for_the_row_but_may_hold_anything():
+def test_columns_that_nothing_names_may_hold_anything_and_are_not_looked_at():
     columns = {"a": [1, 2], "y": [0, 1], "note": [None, "x"], "size": [NAN, INF]}
     values, bad, schema = checked(columns, features=["a"])
-    assert bad.num_rows == 0 and list(values) == ["a", "y", "note", "size"] and schema.features == ("a",)
+    assert bad.num_rows == 0 and list(values) == ["a", "y"] and schema.features == ("a",)
 
 
 def test_numbers_of_two_files_unify_and_text_does_not():
@@ -164,7 +164,7 @@ def test_bool_column_with_gaps_is_the_same_in_training_batch_and_serving(transfo
     signature = Signature(inputs=schema.inputs, task="classification", target="y", classes=(0, 1))
     values, bad = check(table, schema)
     assert bad.num_rows == 0
-    stored = pa.table({ROW_ID: row_ids(values), **values})
+    stored = pa.table({ROW_ID: row_hash(values), **values})
     paths = {
         "training": to_rows([stored], signature).columns,
         "batch": raw_columns(table, signature),
@@ -184,7 +184,7 @@ def test_bool_column_beside_the_features_gives_the_row_id_it_gave_as_numbers():
     columns = {"a": [1, 2, 3], "y": [0, 1, 0]}
     flags, bad, _ = checked({**columns, "seen": [True, None, False]}, features=["a"])
     numbers, _, _ = checked({**columns, "seen": [1.0, None, 0.0]}, features=["a"])
-    assert bad.num_rows == 0 and row_ids(flags).tolist() == row_ids(numbers).tolist()
+    assert bad.num_rows == 0 and row_hash(flags).tolist() == row_hash(numbers).tolist()
 
 
 def test_rows_without_target_or_split_key_are_bad():
