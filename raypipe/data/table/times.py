@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -26,24 +27,32 @@ def instants(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         int64 [B], microseconds since 1970; and bool [B], where there is no time (the microseconds mean nothing there).
     """
-    encoded = text if isinstance(text, pa.DictionaryArray) else text.dictionary_encode()
-    instant, bad = _cast(encoded.dictionary) or _parsed(encoded.dictionary)
+    is_encoded = isinstance(text, pa.DictionaryArray)
+    quick = _cast(text.dictionary if is_encoded else text)
+    if quick is not None and not is_encoded:
+        return quick
+    encoded = text if is_encoded else text.dictionary_encode()
+    instant, bad = quick or _parsed(encoded.dictionary)
     index = encoded.indices.fill_null(len(bad)).to_numpy(zero_copy_only=False)
     return np.append(instant, 0)[index], np.append(bad, True)[index]
 
 
 def _cast(texts: pa.Array) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `_parsed`, in a sixth of the time, where Arrow reads all texts by itself; else None.
+    """As `_parsed`, in a tenth of the time, where all texts are of the first one's form and Arrow reads it; else None.
 
-    It takes no text that spec/moments.py does not take, but for the year 0, and none for another moment.
+    Arrow takes no text that spec/moments.py does not take, but for the year 0, and none for another moment.
     """
-    for in_zone in (None, "UTC"):
-        try:
-            instant = texts.cast(pa.timestamp("us", in_zone)).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:  # some texts name a zone, or none do, or some are no times
-            continue
-        return (instant, np.zeros(len(instant), bool)) if (instant >= _SECOND_OF_JANUARY).all() else None
-    return None
+    place = pc.index(texts.is_valid(), True).as_py()
+    match = re.fullmatch(MOMENT_PATTERN, texts[place].as_py()) if place >= 0 else None
+    if match is None:
+        return None
+    try:
+        instant = texts.cast(pa.timestamp("us", "UTC" if match["zone"] else None)).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    missing = instant.is_null().to_numpy(zero_copy_only=False)
+    values = instant.fill_null(0).to_numpy(zero_copy_only=False)
+    return (values, missing) if (values >= _SECOND_OF_JANUARY).all() else None
 
 
 def _parsed(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
