@@ -50,11 +50,11 @@ class MaskKeys:
 
 
 class Masking:
-    """The masks of a spec with their keys, as reading applies them."""
+    """The masks of a spec with their keys, as reading applies them; there may be none."""
 
-    def __init__(self, masks: Sequence[MaskSpec], keys: MaskKeys) -> None:
+    def __init__(self, masks: Sequence[MaskSpec] = (), keys: MaskKeys | None = None) -> None:
         self._masks = tuple(masks)
-        self._keys = keys
+        self._keys = keys or MaskKeys({})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,6 +68,9 @@ class Masking:
     def guard(self, file: str) -> AbstractContextManager[None]:
         """See `withheld`."""
         return withheld(self._masks, file)
+
+
+UNMASKED = Masking()
 
 
 def read_keys(masks: Sequence[MaskSpec], environ: Mapping[str, str] = os.environ) -> MaskKeys:

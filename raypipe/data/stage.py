@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from raypipe.data import masking
 from raypipe.data.checks import verdicts
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, refuse_too_many, to_lines
 from raypipe.data.checks.losses import Losses, Targets
@@ -22,7 +21,6 @@ from raypipe.data.checks.remedies import remedies
 from raypipe.data.checks.schema import Schema, quantity_note
 from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
 from raypipe.data.fit_shards import fit_shards
-from raypipe.data.formats import FORMATS
 from raypipe.data.profile import profile
 from raypipe.data.shuffle import gather
 from raypipe.data.shuffle.meet import Meeting, meet_by_key
@@ -48,7 +46,6 @@ from raypipe.records import (
     Signature,
 )
 from raypipe.runtime.context import RunContext
-from raypipe.spec.base import fingerprint
 from raypipe.spec.data import DataSpec
 from raypipe.spec.expectations import DriftExpectation
 from raypipe.storage import layout
@@ -153,20 +150,6 @@ def _remove(key: str, version: str, ctx: RunContext) -> None:
     with suppress(StoreError):  # where the store was what failed, that is what to tell
         if not ctx.store.exists(key):
             ctx.store.delete_prefix(layout.dataset(ctx.name, version))
-
-
-def source_fingerprint(spec: DataSpec) -> str:
-    """Changes when a source file or the key of a masked column does; lists files and reads at most small ones.
-
-    Raises:
-        DataError: the source is not there.
-        SpecError: the key of a masked column is not there.
-    """
-    sources = []
-    for part in spec.parts():
-        files = FORMATS[part.source.format].files(part.source, spec.root or ".")
-        sources.append([(file.name, file.size_bytes, file.tag) for file in files])
-    return fingerprint(sources, masking.read_keys(spec.masking).fingerprint())
 
 
 # --- judging -----------------------------------------------------------------------------------------------------

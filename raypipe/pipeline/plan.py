@@ -17,7 +17,9 @@ from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
 from raypipe.pipeline.unfinished import GOES_ON, UnfinishedRun, kept
 from raypipe.pipeline.unfinished import find as find_unfinished
 from raypipe.records import DatasetVersion, TrainResult, TuneResult
+from raypipe.spec.base import fingerprint
 from raypipe.spec.code import find_module
+from raypipe.spec.data import DataSpec
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
@@ -190,8 +192,6 @@ def changes(before: Inputs, now: Inputs) -> list[str]:
 
 
 def _data_inputs(planner: Planner, records: Records) -> Inputs:
-    from raypipe.data.stage import source_fingerprint
-
     data = planner.spec.data
     return {
         "name": planner.spec.name,
@@ -199,6 +199,25 @@ def _data_inputs(planner: Planner, records: Records) -> Inputs:
         "source": source_fingerprint(data),
         "stage_version": STAGE_VERSIONS["data"],
     }
+
+
+def source_fingerprint(spec: DataSpec) -> str:
+    """Changes when a source file or the key of a masked column does; lists files and reads at most small sources.
+
+    Imports no Ray: it is what `raypipe plan` waits for.
+
+    Raises:
+        DataError: the source is not there.
+        SpecError: the key of a masked column is not there.
+    """
+    from raypipe.data.sources.listing import listed
+
+    keys = ""
+    if spec.masking:
+        from raypipe.data.masking import read_keys
+
+        keys = read_keys(spec.masking).fingerprint()
+    return fingerprint(listed(spec), keys)
 
 
 def _train_inputs(planner: Planner, records: Records) -> Inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
@@ -60,6 +60,17 @@ NOT_HOW = frozenset({"format", "path", "arrays", "images", "labels", "dataset", 
 """Fields of sources that say which files, columns and rows are read, and not how."""
 
 
+class NamedFiles(NamedTuple):
+    """The files that one field of a source names."""
+
+    field: str
+    paths: str | list[str]
+    suffixes: tuple[str, ...]
+    """What counts inside a folder."""
+    is_one: bool = False
+    """Whether it must be one file."""
+
+
 class SourceSpec(Spec):
     """Fields every source has."""
 
@@ -68,9 +79,14 @@ class SourceSpec(Spec):
     where: list[Condition] = []
     """Rows to read: those that meet every condition. Row numbers in messages then count the rows that are left."""
 
+    def named_files(self) -> list[NamedFiles]:
+        """What each of its fields names, in order of the files it is read from."""
+        return []
+
     def places(self) -> list[str]:
         """Every path and address it names, as written."""
-        return []
+        paths = [named.paths for named in self.named_files()]
+        return [place for some in paths for place in ([some] if isinstance(some, str) else some)]
 
     def settings(self) -> dict[str, Any]:
         """How its files are read, JSON-able: all fields but those of NOT_HOW."""
@@ -88,16 +104,19 @@ class SourceSpec(Spec):
 
 
 class FileSourceSpec(SourceSpec):
+    suffixes: ClassVar[tuple[str, ...]]
+
     path: str | list[str]
     """A file, folder or glob, or several; local, relative to `data.root`, `s3://bucket/key`, or one file each at
     `https://host/file`, without password or query."""
 
-    def places(self) -> list[str]:
-        return [self.path] if isinstance(self.path, str) else self.path
+    def named_files(self) -> list[NamedFiles]:
+        return [NamedFiles("path", self.path, self.suffixes)]
 
     def in_split(self, word: str) -> Self:
-        paths = [_in_split(path, word) for path in self.places()]
-        return self.model_copy(update={"path": paths[0] if isinstance(self.path, str) else paths})
+        if isinstance(self.path, str):
+            return self.model_copy(update={"path": _in_split(self.path, word)})
+        return self.model_copy(update={"path": [_in_split(path, word) for path in self.path]})
 
 
 class TextRowsSource(FileSourceSpec):
@@ -109,6 +128,8 @@ class TextRowsSource(FileSourceSpec):
 
 class CsvSource(TextRowsSource):
     """Delimited text with a header line; `.gz` is read too. A blank line between rows is a row without values."""
+
+    suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 
     format: Literal["csv"]
     dtypes: dict[str, Dtype] = {}
@@ -126,11 +147,15 @@ class CsvSource(TextRowsSource):
 class ParquetSource(FileSourceSpec):
     """Parquet files of one schema."""
 
+    suffixes = (".parquet", ".pq")
+
     format: Literal["parquet"]
 
 
 class JsonlSource(TextRowsSource):
     """One JSON object a line; `.gz` is read too. A blank line between rows is a row without values."""
+
+    suffixes = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
 
     format: Literal["jsonl"]
     dtypes: dict[str, Dtype] = {}
@@ -139,6 +164,8 @@ class JsonlSource(TextRowsSource):
 
 class ArrowSource(FileSourceSpec):
     """Arrow IPC files or streams, and Feather version 2."""
+
+    suffixes = (".arrow", ".arrows", ".feather", ".ipc")
 
     format: Literal["arrow"]
 
@@ -153,6 +180,9 @@ class LabelsSpec(Spec):
     label_column: str = "label"
     """Column of the file that holds the label."""
 
+    def named(self) -> NamedFiles:
+        return NamedFiles("labels", self.path, (".csv", ".jsonl", ".parquet"), is_one=True)
+
 
 class FolderSource(FileSourceSpec):
     """Fields of formats where each file is a row."""
@@ -160,8 +190,8 @@ class FolderSource(FileSourceSpec):
     labels: LabelsSpec | None = None
     """Unset: the label of a file is the name of the folder it lies in."""
 
-    def places(self) -> list[str]:
-        return [*super().places(), *([self.labels.path] if self.labels else [])]
+    def named_files(self) -> list[NamedFiles]:
+        return [*super().named_files(), *([self.labels.named()] if self.labels else [])]
 
     def in_split(self, word: str) -> Self:
         source = super().in_split(word)
@@ -173,6 +203,8 @@ class FolderSource(FileSourceSpec):
 
 class ImagesSource(FolderSource):
     """PNG and JPEG files in folders: columns `image` uint8 [H, W, 3] (or [H, W]), `label`, `file`."""
+
+    suffixes = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 
     format: Literal["images"]
     size: tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None = None
@@ -186,6 +218,8 @@ class WavSource(FolderSource):
 
     Several channels are averaged to one.
     """
+
+    suffixes = (".wav", ".WAV")
 
     format: Literal["wav"]
     sample_rate: int = Field(ge=1, le=768_000)
@@ -203,9 +237,9 @@ class NumpySource(SourceSpec):
     arrays: dict[str, str] = {}
     """Instead of `path`: column -> its `.npy` file."""
 
-    def places(self) -> list[str]:
-        path = self.path or []
-        return [*([path] if isinstance(path, str) else path), *self.arrays.values()]
+    def named_files(self) -> list[NamedFiles]:
+        archives = [NamedFiles("path", self.path, (".npz",))] if self.path is not None else []
+        return [*archives, *(NamedFiles(f"arrays.{name}", p, (".npy",), True) for name, p in self.arrays.items())]
 
     def in_split(self, word: str) -> Self:
         if self.path is None:
@@ -222,6 +256,8 @@ class NumpySource(SourceSpec):
 
 class TextSource(TextRowsSource):
     """Plain UTF-8 text as column `text`; `.gz` is read too."""
+
+    suffixes = (".txt", ".txt.gz", ".md", ".text")
 
     format: Literal["text"]
     rows: Literal["lines", "paragraphs", "windows"] = "lines"
@@ -241,8 +277,9 @@ class IdxSource(SourceSpec):
     labels: str
     """The file of labels (IDX, unsigned bytes, 1 dimension); becomes column `label`."""
 
-    def places(self) -> list[str]:
-        return [self.images, self.labels]
+    def named_files(self) -> list[NamedFiles]:
+        suffixes = ("-ubyte", "-ubyte.gz", ".idx", ".gz")
+        return [NamedFiles(name, getattr(self, name), suffixes, is_one=True) for name in ("images", "labels")]
 
     def in_split(self, word: str) -> Self:
         return self.model_copy(update={"images": _in_split(self.images, word), "labels": _in_split(self.labels, word)})

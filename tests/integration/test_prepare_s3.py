@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.shards import load_rows
-from raypipe.data.stage import prepare, source_fingerprint
+from raypipe.data.stage import prepare
 from raypipe.errors import RaypipeError, StoreAccessError, StoreError
+from raypipe.pipeline.plan import source_fingerprint
 from raypipe.storage import open_store
 from raypipe.testing.fakes import run_context
 from tests.integration.tables import ADULTS, spec, store_files

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.formats import arrow, csv, lines, parquet
-from raypipe.data.formats.reading import FileRange
+from raypipe.data.formats.parts import FileRange
 from raypipe.data.sources import ranged
 from raypipe.data.sources.files import find, open_file, read_bytes
 from raypipe.errors import DataError, SourceChanged, StoreAccessError
@@ -119,7 +119,7 @@ def test_object_written_anew_before_its_turn_ends_the_reading_ten_times_of_ten(o
     for number in range(10):
         for name in ("a", "b"):
             put(f"turn/{name}.csv", csv_bytes(TABLE.slice(0, 100)))
-        first, second = find(f"s3://{one_bucket}/turn", ".", csv.SUFFIXES)
+        first, second = find(f"s3://{one_bucket}/turn", ".", CsvSource.suffixes)
         assert sum(table.num_rows for table in csv.read_file(first, source=CSV)) == 100
         put("turn/b.csv", csv_bytes(TABLE.slice(number + 1, 100)))
         with pytest.raises(SourceChanged, match=r"turn/b\.csv"):
@@ -207,7 +207,7 @@ def test_more_objects_than_one_page_are_all_listed(one_bucket, put, through):
     for number in range(1203):
         put(f"many/{number % 7}/{number:05}.csv", b"a\n1\n")
     proxy = through()
-    folder = find(f"s3://{one_bucket}/many", f"s3://{one_bucket}", csv.SUFFIXES)
+    folder = find(f"s3://{one_bucket}/many", f"s3://{one_bucket}", CsvSource.suffixes)
     assert len({file.uri for file in folder}) == 1203 and proxy.num_requests <= 4
     assert [file.name for file in folder] == sorted(file.name for file in folder)
     assert find(f"s3://{one_bucket}/many/**/*.csv", f"s3://{one_bucket}", ()) == folder

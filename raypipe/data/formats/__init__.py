@@ -1,20 +1,30 @@
 """File formats.
 
-To add one: a variant in spec/sources.py, a file here with `files(source, root)` and `read(source, root, parallelism)`,
-and a line in FORMATS; `raypipe.testing.contracts.FormatContract` says what must hold.
+To add one: a variant in spec/sources.py, a file here with a Format (FileFormat where each file is a table, FolderFormat
+where each is a row), and a line in FORMATS; `raypipe.testing.contracts.FormatContract` says what must hold.
 """
 
-from raypipe.data.formats import arrow, csv, idx, images, jsonl, numpy, parquet, sklearn, text, wav
+from raypipe.data.formats.arrow import Arrow
+from raypipe.data.formats.base import Format
+from raypipe.data.formats.csv import Csv
+from raypipe.data.formats.idx import Idx
+from raypipe.data.formats.images import Images
+from raypipe.data.formats.jsonl import Jsonl
+from raypipe.data.formats.numpy import Numpy
+from raypipe.data.formats.parquet import Parquet
+from raypipe.data.formats.sklearn import Sklearn
+from raypipe.data.formats.text import Text
+from raypipe.data.formats.wav import Wav
 
-FORMATS = {
-    "csv": csv,
-    "parquet": parquet,
-    "jsonl": jsonl,
-    "arrow": arrow,
-    "images": images,
-    "wav": wav,
-    "numpy": numpy,
-    "text": text,
-    "idx": idx,
-    "sklearn": sklearn,
+FORMATS: dict[str, Format] = {
+    "csv": Csv(),
+    "parquet": Parquet(),
+    "jsonl": Jsonl(),
+    "arrow": Arrow(),
+    "images": Images(),
+    "wav": Wav(),
+    "numpy": Numpy(),
+    "text": Text(),
+    "idx": Idx(),
+    "sklearn": Sklearn(),
 }

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import pyarrow as pa
-import ray.data
 
-from raypipe.data.formats.reading import BLOCK_BYTES, NO_MASKING, FileRange, Masking, as_range, read_files, readable
-from raypipe.data.sources.files import HTTP, SourceFile, find, open_file
+from raypipe.data.formats.base import FileFormat
+from raypipe.data.formats.datasource import BLOCK_BYTES
+from raypipe.data.formats.parts import FileRange, as_range, readable
+from raypipe.data.sources.files import HTTP, open_file
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import with_left_out
 from raypipe.data.table.names import needed, unusable_columns, usable
 from raypipe.errors import DataError
 from raypipe.spec.sources import ArrowSource
 
-SUFFIXES = (".arrow", ".arrows", ".feather", ".ipc")
-
 FILE_MAGIC, FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 
 
-def files(source: ArrowSource, root: str) -> list[SourceFile]:
-    """The files the source names."""
-    return find(source.path, root, SUFFIXES)
+class Arrow(FileFormat):
+    def divided(self, file: SourceFile, source: ArrowSource) -> list[FileRange]:
+        return divided(file)
 
-
-def read(source: ArrowSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all files; a large file is divided between its record batches, a stream is not."""
-    parts = [part for file in files(source, root) for part in divided(file)]
-    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
+    def read_file(self, part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[pa.Table]:
+        return read_file(part, source=source)
 
 
 def divided(file: SourceFile) -> list[FileRange]:
     """A large file in neighbouring record batches of about BLOCK_BYTES; a small one, or a stream, whole."""
     whole = [FileRange(file, file.size_bytes)]
-    if file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
+    if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
         return whole
     with readable(file.name, "Arrow"), open_file(file) as handle:
         if handle.read(len(FILE_MAGIC)) != FILE_MAGIC:

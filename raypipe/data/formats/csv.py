@@ -13,11 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv as pacsv
-import ray.data
 
-from raypipe.data.formats.lines import Chunk, RowReader, ranges
-from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
-from raypipe.data.sources.files import SourceFile, find
+from raypipe.data.formats.base import FileFormat
+from raypipe.data.formats.chunk import Chunk
+from raypipe.data.formats.datasource import ReadPart
+from raypipe.data.formats.lines import RowReader, lines_per_byte, ranges
+from raypipe.data.formats.parts import FileRange, as_range, readable
+from raypipe.data.formats.quotes import row_ends
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.declared import as_type
 from raypipe.data.table.marks import with_bad, with_left_out, with_zeros
 from raypipe.data.table.names import MissingColumn, needed, require, unusable_names, usable
@@ -27,10 +31,7 @@ from raypipe.spec.sources import CsvSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
-
 BLANK = b"\r\n"
-NEWLINE, RETURN, QUOTE = b'\n\r"'
 HINT = "check data.source.delimiter, and that the file is whole"
 HEAD_BYTES = 2**20
 """What is looked at, of some 64 MiB, for numbers with leading zeros."""
@@ -40,20 +41,25 @@ DELIMITERS = ",;\t|"
 """What divides the values of text tables."""
 
 
-def files(source: CsvSource, root: str) -> list[SourceFile]:
-    """The files the source names."""
-    return find(source.path, root, SUFFIXES)
+class Csv(FileFormat):
+    def plan(
+        self, source: CsvSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[FileRange], ReadPart[Any]]:
+        parts, read_part = super().plan(source, root, masking, is_judged)
+        refuse_undeclared([part for part in parts if part.start == 0], source, masking)
+        return parts, read_part
+
+    def divided(self, file: SourceFile, source: CsvSource) -> list[FileRange]:
+        return ranges([file], divisible=not source.newlines_in_values)
+
+    def read_file(self, part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa.Table]:
+        return read_file(part, source=source)
+
+    def rows_per_byte(self, part: FileRange, source: CsvSource) -> float | None:
+        return lines_per_byte(part.file)
 
 
-def read(source: CsvSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all files; a large file is divided where its quoted values hold no line breaks."""
-    found = files(source, root)
-    refuse_undeclared(found, source, masking)
-    parts = ranges(found, divisible=not source.newlines_in_values)
-    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
-
-
-def refuse_undeclared(files: Sequence[SourceFile], source: CsvSource, masking: Masking = NO_MASKING) -> None:
+def refuse_undeclared(files: Sequence[SourceFile], source: CsvSource, masking: Masking = UNMASKED) -> None:
     """Raise MissingColumn when none of the files has a column that `dtypes` names; reads header lines only."""
     mixed = source.mixed if isinstance(source, MixedSource) else ()
     declared = [name for name in source.dtypes if name not in mixed]
@@ -88,43 +94,6 @@ def read_file(part: FileRange | SourceFile, *, source: CsvSource) -> Iterator[pa
             yield parser.parse(chunk)
         if is_empty:
             yield parser.empty()
-
-
-def row_ends(data: bytes, inside: bool, *, delimiter: int, quotes: bool) -> tuple[np.ndarray, bool]:
-    """Where rows end: after line breaks that are not between quotes.
-
-    As in Arrow's parser a quote opens a value only at its beginning, and a doubled one inside is a quote.
-
-    Args:
-        inside: whether the bytes begin inside quotes.
-        quotes: whether line breaks may be inside quotes at all.
-    Returns:
-        Offsets after each end, int64 [n], and whether the bytes end inside quotes.
-    """
-    byte = np.frombuffer(data, np.uint8)
-    breaks = np.flatnonzero(byte == NEWLINE)
-    if b"\r" in data:
-        returns = np.flatnonzero(byte[:-1] == RETURN)
-        breaks = np.union1d(breaks, returns[byte[returns + 1] != NEWLINE])
-    at = np.flatnonzero(byte == QUOTE) if quotes else breaks[:0]
-    opening = at[int(inside) :: 2]
-    starts = (delimiter, NEWLINE, RETURN, QUOTE)
-    if not (np.isin(byte[opening - 1], starts) | (opening == 0)).all():
-        at = _switching(byte, at, inside, starts)
-    is_inside = (np.searchsorted(at, breaks) + inside) % 2 == 1
-    return breaks[~is_inside] + 1, bool((len(at) + inside) % 2)
-
-
-def _switching(byte: np.ndarray, at: np.ndarray, inside: bool, starts: tuple[int, ...]) -> np.ndarray:
-    """Those quotes that open or close a value; the others stand in the middle of one that is not quoted."""
-    found: list[int] = []
-    for position in at.tolist():
-        before = int(byte[position - 1])
-        doubled = before == QUOTE and found[-1:] == [position - 1]
-        if inside or position == 0 or doubled or (before != QUOTE and before in starts):
-            found.append(position)
-            inside = not inside
-    return np.array(found, np.int64)
 
 
 def _rows(part: FileRange, source: CsvSource) -> RowReader:

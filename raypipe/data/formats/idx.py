@@ -8,38 +8,61 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.formats.reading import NO_MASKING, Masking, read_files
-from raypipe.data.sources.files import SourceFile, find, read_bytes
+from raypipe.data.formats.base import Format
+from raypipe.data.formats.datasource import ReadPart
+from raypipe.data.formats.parts import Part
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.files import read_bytes
+from raypipe.data.sources.listing import list_files
+from raypipe.data.sources.place import SourceFile
 from raypipe.errors import DataError
 from raypipe.spec.sources import IdxSource
 
 UNSIGNED_BYTE = 0x08
 
 
-def files(source: IdxSource, root: str) -> list[SourceFile]:
-    """The file of images, then the file of labels."""
-    return [_one(source.images, "images", root), _one(source.labels, "labels", root)]
+@dataclass(frozen=True)
+class Pair:
+    """The two files that are one data set."""
+
+    images: SourceFile
+    labels: SourceFile
+    num_rows: int | None = None
+    num_files: ClassVar = 2
+
+    @property
+    def name(self) -> str:
+        return self.images.name
+
+    @property
+    def size_bytes(self) -> int | None:
+        return self.images.size_bytes
 
 
-def read(source: IdxSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+class Idx(Format):
     """One row an image: `image` uint8 [H, W] and `label` uint8."""
-    images, labels = files(source, root)
-    return read_files([images], partial(read_pair, labels=labels), source, parallelism, masking)
+
+    def plan(
+        self, source: IdxSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[Part], ReadPart[Any]]:
+        return [Pair(*list_files(source, root))], read_pair
 
 
-def read_pair(images: SourceFile, *, labels: SourceFile) -> list[pa.Table]:
+def read_pair(pair: Pair) -> list[pa.Table]:
     """Both files as one table.
 
     Raises:
         DataError: damaged, not IDX, or the counts differ.
     """
+    images, labels = pair.images, pair.labels
     image_NHW = decode(read_bytes(images), images.name, num_dims=3)
     label_N = decode(read_bytes(labels), labels.name, num_dims=1)
     if len(image_NHW) != len(label_N):
@@ -79,10 +102,3 @@ def decode(data: bytes, name: str, *, num_dims: int) -> np.ndarray:
             "download the file again",
         )
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
-
-
-def _one(path: str, what: str, root: str) -> SourceFile:
-    found = find(path, root, ("-ubyte", "-ubyte.gz", ".idx", ".gz"))
-    if len(found) != 1:
-        raise DataError(f"data.source.{what}: '{path}' matches {len(found)} files; it names one", "name one file")
-    return found[0]

@@ -8,50 +8,34 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import ray.data
 
-from raypipe.data.formats import folders
-from raypipe.data.formats.reading import NO_MASKING, Masking
-from raypipe.data.sources.files import SourceFile
+from raypipe.data.formats.folders import FolderFormat, RowReader, first_readable
+from raypipe.data.formats.labels import FileRow
 from raypipe.errors import DataError
 from raypipe.spec.sources import ImagesSource
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 
 MODES_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-def files(source: ImagesSource, root: str) -> list[SourceFile]:
-    """The images, and the table of labels if there is one."""
-    return folders.files(source, root, SUFFIXES)
+class Images(FolderFormat):
+    def row_reader(self, source: ImagesSource, rows: list[FileRow]) -> RowReader:
+        """`image` uint8 [H, W, 3], or [H, W] in mode L.
 
-
-def read(source: ImagesSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """One row an image: `image` uint8 [H, W, 3] (mode L: [H, W]), `label`, `file`.
-
-    Raises:
-        DataError: Pillow is missing, or no file is an image, so that none tells the size.
-    """
-    _pillow()
-    rows = folders.rows_of(source, root, SUFFIXES, masking)
-    size, says = source.size, "data.source.size"
-    if size is None:
-        first = folders.first_readable(rows, partial(decode, mode=source.mode))
-        if first is None:
-            raise DataError(f"none of the {len(rows)} files of data.source is a readable image", "name PNG or JPEGs")
-        size, says = first[1].shape[:2], first[0].name
-    channels = (3,) if source.mode == "RGB" else ()
-    resize = partial(decode, mode=source.mode, size=size, is_resized=source.size is not None, says=says)
-    return folders.read(
-        rows,
-        source,
-        parallelism,
-        column="image",
-        shape=(*size, *channels),
-        dtype="uint8",
-        decode=resize,
-        masking=masking,
-    )
+        Raises:
+            DataError: Pillow is missing, or no file is an image, so that none tells the size.
+        """
+        _pillow()
+        size, says = source.size, "data.source.size"
+        if size is None:
+            first = first_readable(rows, partial(decode, mode=source.mode))
+            if first is None:
+                raise DataError(
+                    f"none of the {len(rows)} files of data.source is a readable image", "name PNG or JPEGs"
+                )
+            size, says = first[1].shape[:2], first[0].name
+        channels = (3,) if source.mode == "RGB" else ()
+        resize = partial(decode, mode=source.mode, size=size, is_resized=source.size is not None, says=says)
+        return RowReader("image", (*size, *channels), "uint8", resize)
 
 
 def decode(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json as pajson
-import ray.data
 
-from raypipe.data.formats.lines import Chunk, RowReader, line_ends, ranges
-from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
-from raypipe.data.sources.files import SourceFile, find
+from raypipe.data.formats.base import FileFormat
+from raypipe.data.formats.chunk import Chunk
+from raypipe.data.formats.datasource import ReadPart
+from raypipe.data.formats.json_rows import json_object, reason, shown
+from raypipe.data.formats.lines import RowReader, line_ends, lines_per_byte, ranges
+from raypipe.data.formats.parts import FileRange, as_range, readable
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table import columns
 from raypipe.data.table.marks import ABSENT_KEY, with_bad
 from raypipe.data.table.names import needed, refuse_names
@@ -28,28 +31,28 @@ from raypipe.spec.sources import JsonlSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
-
 BLANK = b" \t\r\n"
 MAX_DEPTH = 64
 """Deeper objects and arrays are bad rows: Arrow's parser ends the process at some thousands."""
 
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-SHOWN = 80
-"""Characters of a value that a message shows."""
 
 
-def files(source: JsonlSource, root: str) -> list[SourceFile]:
-    """The files the source names."""
-    return find(source.path, root, SUFFIXES)
+class Jsonl(FileFormat):
+    def plan(
+        self, source: JsonlSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[FileRange], ReadPart[Any]]:
+        parts, read_part = super().plan(source, root, masking, is_judged)
+        return parts, partial(read_part, masked=masking.names, is_judged=is_judged)
 
+    def divided(self, file: SourceFile, source: JsonlSource) -> list[FileRange]:
+        return ranges([file])
 
-def read(source: JsonlSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all files; a large file is divided."""
-    # Batch inference reads without masks, and nobody judges its whole source; preparing always brings its own.
-    is_judged = masking is not NO_MASKING
-    reader = partial(read_file, source=source, masked=masking.names, is_judged=is_judged)
-    return read_files(ranges(files(source, root)), reader, source, parallelism, masking)
+    def read_file(self, part: FileRange | SourceFile, *, source: JsonlSource, **judging: Any) -> Iterator[pa.Table]:
+        return read_file(part, source=source, **judging)
+
+    def rows_per_byte(self, part: FileRange, source: JsonlSource) -> float | None:
+        return lines_per_byte(part.file)
 
 
 def read_file(
@@ -155,9 +158,9 @@ class _Parser:
         for row in range(len(chunk)):
             if row not in chunk.unread:
                 try:
-                    parsed[row] = _object(chunk.row(row))
+                    parsed[row] = json_object(chunk.row(row))
                 except (ValueError, RecursionError) as error:
-                    chunk.unread[row] = _why(error)
+                    chunk.unread[row] = reason(error)
         seen: dict[str, Counter[str]] = {}
         for fields in parsed.values():
             for name, value in fields.items():
@@ -167,7 +170,7 @@ class _Parser:
         for row, fields in parsed.items():
             wrong = {name: why for name, value in fields.items() if (why := self._misfit(name, value, usual[name]))}
             for name, why in wrong.items():
-                chunk.unread[row] = f"holds a wrong value: '{name}' is {_shown(fields[name])}, {why}"
+                chunk.unread[row] = f"holds a wrong value: '{name}' is {shown(fields[name])}, {why}"
             if wrong:
                 right[row] = {name: value for name, value in fields.items() if name not in wrong}
         return right
@@ -189,7 +192,7 @@ def _objects(lines: dict[int, str]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for row, line in lines.items():
         with suppress(ValueError, RecursionError):
-            found[row] = _object(line.encode())
+            found[row] = json_object(line.encode())
     return found
 
 
@@ -238,48 +241,6 @@ def _depth(line: bytes) -> int:
     return int(np.cumsum(step).max(initial=0))
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """The fields of one line.
-
-    Raises:
-        ValueError: it is no JSON, no object, or names a field twice.
-    """
-    text = line.decode()
-    value = json.loads(text, object_pairs_hook=_fields, parse_constant=_refuse_constant, parse_float=_finite)
-    if not isinstance(value, dict):
-        raise ValueError(f"is no JSON object but {_shown(value)}")
-    if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    return value
-
-
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"names the field '{twice}' twice")
-    return found
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"is no JSON: {word} is no number there; write null")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"is no JSON that can be kept: {text[:SHOWN]} is too large for a number")
-    return value
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"is no JSON: {error.msg}, column {error.colno}"
-    if isinstance(error, UnicodeEncodeError):
-        return "holds half a surrogate pair, which is no text"
-    return "is nested too deep" if isinstance(error, RecursionError) else str(error)
-
-
 def _family(value: Any) -> str:
     """What Arrow keeps in one column."""
     if isinstance(value, list):
@@ -303,7 +264,3 @@ def _is_of(value: Any, dtype: str) -> bool:
         return True
     limits = np.iinfo(dtype)
     return isinstance(value, int) and limits.min <= value <= limits.max
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:SHOWN]

@@ -6,13 +6,15 @@ Where a file is cut depends on the file alone, so that parallelism changes nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.data.formats.reading import FileRange
-from raypipe.data.sources.files import HTTP, SourceFile, open_file, open_text
+from raypipe.data.formats.chunk import Chunk
+from raypipe.data.formats.parts import FileRange, as_range
+from raypipe.data.sources.files import HTTP, open_file, open_text
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import NOT_UTF8
 from raypipe.errors import DataError
 
@@ -29,55 +31,8 @@ NEWLINE = ord("\n")
 
 BOM = b"\xef\xbb\xbf"
 
-_LATIN_1 = {0xDC00 + byte: byte for byte in range(0x80, 0x100)}
-"""What `surrogateescape` makes of a byte that is no UTF-8 -> the character that Latin-1 has for it."""
-
 RowEnds = Callable[[bytes, bool], tuple[np.ndarray, bool]]
 """(bytes, whether they begin inside quotes) -> offsets after each row's end [n], and whether they end inside quotes."""
-
-
-@dataclass
-class Chunk:
-    """Some whole rows.
-
-    Attributes:
-        data: the bytes of all rows.
-        ends: int64 [n], the offset after each row; the last one is len(data).
-        unread: row -> why it cannot be read; None for a blank line.
-    """
-
-    data: bytes
-    ends: np.ndarray
-    unread: dict[int, str | None] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def row(self, number: int) -> bytes:
-        start = int(self.ends[number - 1]) if number else 0
-        return self.data[start : int(self.ends[number])]
-
-    def guessed(self) -> dict[int, str]:
-        """The rows that are no UTF-8, with each byte that does not fit read as Latin-1: a guess for people to see."""
-        rows = [row for row, why in self.unread.items() if why == NOT_UTF8]
-        return {row: self.row(row).decode(errors="surrogateescape").translate(_LATIN_1) for row in sorted(rows)}
-
-    def after_blank(self, num_rows: int) -> Chunk:
-        """The chunk with so many blank lines before it."""
-        if not num_rows:
-            return self
-        ends = np.concatenate([np.arange(1, num_rows + 1), self.ends + num_rows])
-        unread = {**dict.fromkeys(range(num_rows)), **{row + num_rows: why for row, why in self.unread.items()}}
-        return Chunk(b"\n" * num_rows + self.data, ends, unread)
-
-    def replaced(self, mark: Callable[[int], bytes]) -> bytes:
-        """All bytes, with `mark(row)` in place of each unread row."""
-        pieces: list[bytes | memoryview] = []
-        view, done = memoryview(self.data), 0
-        for number in sorted(self.unread):
-            pieces += [view[done : int(self.ends[number - 1]) if number else 0], mark(number)]
-            done = int(self.ends[number])
-        return b"".join([*pieces, view[done:]]) if pieces else self.data
 
 
 def ranges(files: Sequence[SourceFile], divisible: bool = True) -> list[FileRange]:
@@ -89,10 +44,22 @@ def ranges(files: Sequence[SourceFile], divisible: bool = True) -> list[FileRang
     found: list[FileRange] = []
     for file in files:
         whole = file.uri.endswith(".gz") or file.uri.startswith(HTTP) or not divisible
-        cuts = [0] if whole else [*range(0, max(1, file.size_bytes - CHUNK_BYTES // 2), CHUNK_BYTES)]
+        if whole or file.size_bytes is None:
+            found.append(as_range(file))
+            continue
+        cuts = [*range(0, max(1, file.size_bytes - CHUNK_BYTES // 2), CHUNK_BYTES)]
         ends = [*cuts[1:], None]
         found += [FileRange(file, (b or file.size_bytes) - a, a, b) for a, b in zip(cuts, ends, strict=True)]
     return found
+
+
+def lines_per_byte(file: SourceFile) -> float | None:
+    """Of the text a file begins with; None where looking at it would download the whole file."""
+    if file.uri.startswith(HTTP):
+        return None
+    with closing(open_text(file)) as stream:
+        text = stream.read(LOOK_BYTES)
+    return max(1, text.count(b"\n")) / max(1, len(text))
 
 
 def line_ends(data: bytes, inside: bool = False) -> tuple[np.ndarray, bool]:

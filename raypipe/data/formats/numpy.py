@@ -6,7 +6,7 @@ N rows.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +14,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.formats.reading import BLOCK_BYTES, NO_MASKING, Masking, read_files, readable
-from raypipe.data.sources.files import SourceFile, find, open_file
+from raypipe.data.formats.base import Format
+from raypipe.data.formats.datasource import BLOCK_BYTES, ReadPart
+from raypipe.data.formats.parts import FileRange, Part, as_range, readable
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.files import open_file
+from raypipe.data.sources.listing import list_files
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.names import needed, unusable_names, usable
 from raypipe.errors import DataError
 from raypipe.spec.sources import NumpySource
@@ -58,35 +62,34 @@ class ArrayRows:
         return next(iter(self.arrays.values()))[0].name
 
     @property
+    def num_rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def num_files(self) -> int:
+        return len(self.arrays)
+
+    @property
     def size_bytes(self) -> int:
-        return (self.stop - self.start) * sum(header.row_bytes for _, header in self.arrays.values())
+        return self.num_rows * sum(header.row_bytes for _, header in self.arrays.values())
 
 
-def files(source: NumpySource, root: str) -> list[SourceFile]:
-    """The files of arrays."""
-    if source.path is None:
-        return [_one(name, path, root) for name, path in source.arrays.items()]
-    found = find(source.path, root, (".npz",))
-    for file in found:
-        if file.uri.endswith(".npy"):
-            raise DataError(
-                f"data.source.path: {file.name} holds one array without a name",
-                f"write data.source.arrays: {{x: {file.name}}}",
-            )
-    return found
+class Numpy(Format):
+    """`.npy` files are divided by rows, an `.npz` file is not."""
 
-
-def read(source: NumpySource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all arrays; `.npy` files are divided by rows, an `.npz` file is not.
-
-    Raises:
-        DataError: an array is damaged, of another length, or of a type that is no numbers and no text.
-    """
-    found = files(source, root)
-    if source.path is not None:
-        return read_files(found, partial(read_archive, source=source), source, parallelism, masking)
-    divided = parts(dict(zip(source.arrays, found, strict=True)))
-    return read_files(divided, partial(read_arrays, source=source), source, parallelism, masking)
+    def plan(
+        self, source: NumpySource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[Part], ReadPart[Any]]:
+        files = list_files(source, root)
+        if source.path is not None:
+            for file in files:
+                if file.uri.endswith(".npy"):
+                    raise DataError(
+                        f"data.source.path: {file.name} holds one array without a name",
+                        f"write data.source.arrays: {{x: {file.name}}}",
+                    )
+            return [as_range(file) for file in files], partial(read_archive, source=source)
+        return parts(dict(zip(source.arrays, files, strict=True))), partial(read_arrays, source=source)
 
 
 def parts(found: Mapping[str, SourceFile]) -> list[ArrayRows]:
@@ -117,12 +120,13 @@ def read_arrays(part: ArrayRows, *, source: NumpySource) -> Iterator[pa.Table]:
     yield pa.table(columns)
 
 
-def read_archive(file: SourceFile, *, source: NumpySource) -> Iterator[pa.Table]:
+def read_archive(part: FileRange | SourceFile, *, source: NumpySource) -> Iterator[pa.Table]:
     """All rows of an `.npz` file, some megabytes at a time.
 
     Raises:
         DataError: damaged, arrays of different length, or something else than arrays in it.
     """
+    file = as_range(part).file
     with readable(file.name, "NumPy arrays", HINT), open_file(file) as handle, ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(handle))
         others = [name for name in archive.namelist() if not name.endswith(".npy")]
@@ -149,13 +153,6 @@ def read_archive(file: SourceFile, *, source: NumpySource) -> Iterator[pa.Table]
                 for name, header in headers.items()
             }
             yield pa.table({name: _column(np.ascontiguousarray(values)) for name, values in columns.items()})
-
-
-def _one(name: str, path: str, root: str) -> SourceFile:
-    found = find(path, root, (".npy",))
-    if len(found) != 1:
-        raise DataError(f"data.source.arrays.{name}: '{path}' matches {len(found)} files, not one", "name one file")
-    return found[0]
 
 
 def _wanted(arrays: Mapping[str, Any], source: NumpySource, file: str) -> dict[str, Any]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray.data
 
-from raypipe.data.formats.reading import BLOCK_BYTES, NO_MASKING, FileRange, Masking, as_range, read_files, readable
+from raypipe.data.formats.base import FileFormat
+from raypipe.data.formats.datasource import BLOCK_BYTES
+from raypipe.data.formats.parts import FileRange, as_range, readable
 from raypipe.data.formats.selecting import may_meet
-from raypipe.data.sources.files import HTTP, SourceFile, find, open_file
+from raypipe.data.sources.files import HTTP, open_file
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import with_left_out
 from raypipe.data.table.names import needed, unusable_columns, usable
 from raypipe.spec.sources import Condition, ParquetSource
-
-SUFFIXES = (".parquet", ".pq")
 
 MAX_ROWS = 2**17
 """Rows decoded at once; few enough for wide rows, whose size in memory the file does not tell."""
@@ -26,31 +25,35 @@ MAX_DICTIONARY = 2**16
 """Bytes of a stored dictionary beyond which values do not repeat enough; a writer that gives up leaves a larger one."""
 
 
-def files(source: ParquetSource, root: str) -> list[SourceFile]:
-    """The files the source names."""
-    return find(source.path, root, SUFFIXES)
+class Parquet(FileFormat):
+    def divided(self, file: SourceFile, source: ParquetSource) -> list[FileRange]:
+        return divided(file)
 
+    def read_file(self, part: FileRange | SourceFile, *, source: ParquetSource) -> Iterator[pa.Table]:
+        return read_file(part, source=source)
 
-def read(source: ParquetSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all files; a large file is divided between its row groups."""
-    parts = [part for file in files(source, root) for part in divided(file)]
-    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
+    def rows_per_byte(self, part: FileRange, source: ParquetSource) -> float | None:
+        if not part.file.size_bytes or part.file.uri.startswith(HTTP):
+            return None
+        with readable(part.name, "Parquet"), open_file(part.file) as handle:
+            return pq.read_metadata(handle).num_rows / part.file.size_bytes
 
 
 def divided(file: SourceFile) -> list[FileRange]:
     """A large file in neighbouring row groups of about BLOCK_BYTES before compression; a small one whole."""
-    if file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
+    if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
         return [FileRange(file, file.size_bytes)]
     with readable(file.name, "Parquet"), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
     found: list[FileRange] = []
-    start = raw = stored = 0
+    start = raw = stored = num_rows = 0
     for i, group in enumerate(groups):
         raw += group.total_byte_size
+        num_rows += group.num_rows
         stored += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
         if raw >= BLOCK_BYTES or i == len(groups) - 1:
-            found.append(FileRange(file, stored, start, i + 1))
-            start, raw, stored = i + 1, 0, 0
+            found.append(FileRange(file, stored, start, i + 1, num_rows))
+            start, raw, stored, num_rows = i + 1, 0, 0, 0
     return found or [FileRange(file, file.size_bytes)]
 
 

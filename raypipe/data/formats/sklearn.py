@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.formats.reading import NO_MASKING, Masking, read_group
-from raypipe.data.sources.files import SourceFile
+from raypipe.data.formats.base import Format
+from raypipe.data.formats.datasource import ReadPart, read_group
+from raypipe.data.formats.parts import Part, as_range
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.listing import list_files
 from raypipe.spec.sources import SklearnSource
 
 
-def files(source: SklearnSource, root: str) -> list[SourceFile]:
-    """One entry that stands for the bundled set; its tag is scikit-learn's version."""
-    del root  # bundled: nothing to resolve
-    return [SourceFile(f"sklearn/{source.dataset}", "", 0, version("scikit-learn"))]
-
-
-def read(source: SklearnSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
+class Sklearn(Format):
     """Rows in scikit-learn's order; blocks are put straight into Ray, which starts no reading task."""
-    (table,) = read_group(
-        files(source, root), lambda file: [load(source.dataset)], source.columns, source.where, masking
-    )
-    num_blocks = min(parallelism or 1, table.num_rows)
-    cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
-    return ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise(cuts)])
+
+    def plan(
+        self, source: SklearnSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[Part], ReadPart[Any]]:
+        return [as_range(file) for file in list_files(source, root)], lambda part: [load(source.dataset)]
+
+    def read(
+        self,
+        source: SklearnSource,
+        root: str,
+        parallelism: int | None,
+        masking: Masking = UNMASKED,
+        is_judged: bool = False,
+    ) -> ray.data.Dataset:
+        (table,) = read_group(*self.plan(source, root), source.columns, source.where, masking, is_judged)
+        num_blocks = min(parallelism or 1, table.num_rows)
+        cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
+        return ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise(cuts)])
 
 
 def load(name: str) -> pa.Table:

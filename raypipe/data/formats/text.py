@@ -6,19 +6,18 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 
-from raypipe.data.formats.lines import Chunk, RowReader, line_ends, ranges
-from raypipe.data.formats.reading import NO_MASKING, FileRange, Masking, as_range, read_files, readable
-from raypipe.data.sources.files import SourceFile, find, open_text
+from raypipe.data.formats.base import FileFormat
+from raypipe.data.formats.chunk import Chunk
+from raypipe.data.formats.lines import RowReader, line_ends, lines_per_byte, ranges
+from raypipe.data.formats.parts import FileRange, as_range, readable
+from raypipe.data.sources.files import open_text
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import with_bad
 from raypipe.spec.sources import TextSource
-
-SUFFIXES = (".txt", ".txt.gz", ".md", ".text")
 
 BLANK = b" \t\r\n"
 PARAGRAPH_END = re.compile(rb"\n(?:[ \t\r]*\n)+")
@@ -28,15 +27,17 @@ TABLE_CHARS = 16 * 2**20
 """Windows put together in one table, which may overlap."""
 
 
-def files(source: TextSource, root: str) -> list[SourceFile]:
-    """The files the source names."""
-    return find(source.path, root, SUFFIXES)
+class Text(FileFormat):
+    def divided(self, file: SourceFile, source: TextSource) -> list[FileRange]:
+        return ranges([file], divisible=source.rows == "lines")
 
+    def read_file(self, part: FileRange | SourceFile, *, source: TextSource) -> Iterator[pa.Table]:
+        return read_file(part, source=source)
 
-def read(source: TextSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """Rows of all files; a large file is divided where rows are lines."""
-    parts = ranges(files(source, root), divisible=source.rows == "lines")
-    return read_files(parts, partial(read_file, source=source), source, parallelism, masking)
+    def rows_per_byte(self, part: FileRange, source: TextSource) -> float | None:
+        return (
+            1 / (source.stride_chars or source.window_chars) if source.rows == "windows" else lines_per_byte(part.file)
+        )
 
 
 def read_file(part: FileRange | SourceFile, *, source: TextSource) -> Iterator[pa.Table]:

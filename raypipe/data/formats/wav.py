@@ -10,29 +10,19 @@ import wave
 from functools import partial
 
 import numpy as np
-import ray.data
 
-from raypipe.data.formats import folders
-from raypipe.data.formats.reading import NO_MASKING, Masking
-from raypipe.data.sources.files import SourceFile
+from raypipe.data.formats.folders import FolderFormat, RowReader
+from raypipe.data.formats.labels import FileRow
 from raypipe.spec.sources import WavSource
 
-SUFFIXES = (".wav", ".WAV")
 
-
-def files(source: WavSource, root: str) -> list[SourceFile]:
-    """The sounds, and the table of labels if there is one."""
-    return folders.files(source, root, SUFFIXES)
-
-
-def read(source: WavSource, root: str, parallelism: int | None, masking: Masking = NO_MASKING) -> ray.data.Dataset:
-    """One row a file: `audio` float32 [sample_rate * duration_s], `label`, `file`."""
-    rows = folders.rows_of(source, root, SUFFIXES, masking)
-    num_samples = max(1, round(source.sample_rate * source.duration_s))
-    reader = partial(decode, sample_rate=source.sample_rate, num_samples=num_samples)
-    return folders.read(
-        rows, source, parallelism, column="audio", shape=(num_samples,), dtype="float32", decode=reader, masking=masking
-    )
+class Wav(FolderFormat):
+    def row_reader(self, source: WavSource, rows: list[FileRow]) -> RowReader:
+        """`audio` float32 [sample_rate * duration_s]."""
+        del rows
+        num_samples = max(1, round(source.sample_rate * source.duration_s))
+        reader = partial(decode, sample_rate=source.sample_rate, num_samples=num_samples)
+        return RowReader("audio", (num_samples,), "float32", reader)
 
 
 def decode(data: bytes, *, sample_rate: int, num_samples: int) -> np.ndarray:

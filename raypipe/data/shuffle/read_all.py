@@ -46,7 +46,7 @@ def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
     """The rows of one source, which nothing has read yet."""
     source = as_read(part.source, spec)
     masking = Masking(spec.masking, read_keys(spec.masking))
-    dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking)
+    dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking, is_judged=True)
     cpus = num_cpus()
     dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(
         # A read that waits until its blocks are taken keeps its CPU, so one is left for those who take them.

@@ -16,6 +16,7 @@ import ray
 from raypipe.data.checks import stray
 from raypipe.data.checks.expectations import check_columns, refuse_undescribed
 from raypipe.data.checks.schema import BlockTypes, Schema, schema_of
+from raypipe.data.formats.datasource import estimated_bytes
 from raypipe.data.shuffle.read_all import Unread, blocks_of, refuse_absent, unread
 from raypipe.data.shuffle.scatter import ScatterJob, profile_task
 from raypipe.data.shuffle.scattered import Scattered
@@ -117,7 +118,7 @@ def _scatter_once(job: ScatterJob, sources: Sequence[Unread], ctx: RunContext) -
     """All blocks, and the schema that the first of them were checked against."""
     is_final = job.schema is not None
     scattered, schema, job_ref = Scattered(job), job.schema, ray.put(job)
-    size = TaskSize(sum(dataset.size_bytes() or 0 for dataset, _ in sources))  # it never changes a byte
+    size = TaskSize(sum(estimated_bytes(dataset) or 0 for dataset, _ in sources))  # it never changes a byte
     waiting: deque[tuple[ray.ObjectRef, int]] = deque()
     said = time.monotonic()
 

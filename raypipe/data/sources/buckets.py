@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import obstore
 import pyarrow.fs as pafs
 
-from raypipe.data.sources.disk import changed
+from raypipe.data.sources.place import SourceFile, changed
+from raypipe.data.sources.ranged import RangedFile
 from raypipe.errors import ObjectChanged, ObjectMissing, StoreError
 from raypipe.storage.s3 import S3Bucket
 from raypipe.storage.store import ObjectInfo
@@ -22,6 +23,8 @@ RETRIES: Any = {
 }
 """The only retries there are, so that a source that is slow or throttles gets no more requests than these."""
 
+S3 = "s3://"
+
 PAGE = 1000
 """Objects S3 lists in one answer at most."""
 
@@ -29,11 +32,39 @@ NO_ETAG = "changed "
 """Before the time of the last change, where a server gives no ETag."""
 
 
+class Objects:
+    """The Place of one bucket's objects."""
+
+    def __init__(self, bucket: str) -> None:
+        self.start = f"{S3}{bucket}/"
+        self._bucket = source_bucket(bucket)
+
+    def file(self, path: str) -> SourceFile | None:
+        info = self._bucket.info(path) if path else None
+        return None if info is None else self._listed(info)
+
+    def below(self, path: str, is_deep: bool = True) -> list[SourceFile]:
+        del is_deep  # S3 lists all in one go
+        return [self._listed(info) for info in self._bucket.below(path)]
+
+    def is_folder(self, path: str) -> bool:
+        return bool(self.below(path))
+
+    def open(self, file: SourceFile) -> RangedFile:
+        assert file.size_bytes is not None  # S3 always tells
+        read_range = partial(self._bucket.read_pinned, file.uri.removeprefix(self.start), file.pin)
+        return RangedFile(read_range, file.size_bytes)
+
+    def _listed(self, info: ObjectInfo) -> SourceFile:
+        uri = self.start + info.key
+        return SourceFile(uri, uri, info.size_bytes, info.etag, info.etag)
+
+
 class SourceBucket(S3Bucket):
     """One bucket, read with the credentials of the environment, or without where there are none."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"s3://{name}", retries=RETRIES, is_public=True, find_region=_region)
+        super().__init__(f"{S3}{name}", retries=RETRIES, is_public=True, find_region=_region)
 
     def info(self, key: str) -> ObjectInfo | None:
         """One object; None when it is not there."""

@@ -1,12 +1,21 @@
-"""Files at an http(s) address: what HEAD told of is what GET brings, or the reading ends."""
+"""Files at an http(s) address: what the listing told of is what GET brings, or the reading ends.
+
+Not over obstore: that refuses an answer without a length, as servers give that make one on the way, and compares no
+weak ETag and no time.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from raypipe.data.sources.disk import changed
+from raypipe.data.sources.place import SourceFile, changed
 from raypipe.errors import DataError, StoreAccessError, StoreError, masked
 from raypipe.retry import Retry
+
+T = TypeVar("T")
 
 SCHEMES = ("http://", "https://")
 
@@ -18,33 +27,59 @@ BUSY = (408, 429)
 """Answers of a server that wants the same request later, besides those of 500 and above."""
 
 
-def describe(uri: str) -> tuple[int, str]:
-    """Size in bytes, 0 where the server does not tell, and what changes with the content: ETag, time or size."""
-    headers = _request("HEAD", uri, {}).headers
-    tag = headers.get("etag") or headers.get("last-modified") or _size_tag(headers)
-    return int(headers.get("content-length", 0)), tag
+class Web:
+    """The Place of whole addresses, each of which is a file."""
+
+    start = ""
+
+    def file(self, path: str) -> SourceFile:
+        """The file at an address.
+
+        One of which the server tells neither ETag nor time is read, and known by its content: nothing else would show
+        that it changed.
+        """
+        headers = _request("HEAD", path, {}, lambda answer: answer.headers)
+        size = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else None
+        pin = headers.get("etag") or headers.get("last-modified") or ""
+        if pin:
+            return SourceFile(path, path, size, pin, pin)
+        digest, size = _request("GET", path, {}, _digest)
+        return SourceFile(path, path, size, digest, "", digest)
+
+    def below(self, path: str, is_deep: bool = True) -> list[SourceFile]:
+        del path, is_deep  # nobody can list the web
+        return []
+
+    def is_folder(self, path: str) -> bool:
+        del path
+        return False
+
+    def open(self, file: SourceFile) -> io.BytesIO:
+        """Downloads it whole."""
+        return io.BytesIO(fetch(file))
 
 
-def fetch(uri: str, tag: str) -> bytes:
+def fetch(file: SourceFile) -> bytes:
     """The whole file.
 
-    Args:
-        tag: what `describe` told; empty is any file.
     Raises:
         SourceChanged: another file is there now.
     """
     condition = {}
-    if tag.startswith('"'):  # a weak ETag never matches
-        condition = {"if-match": tag}
-    elif tag.endswith(" GMT"):
-        condition = {"if-unmodified-since": tag}
-    answer = _request("GET", uri, condition)
-    told = answer.headers.get("etag"), answer.headers.get("last-modified"), _size_tag(answer.headers)
-    # Bytes as they came: some servers pack a file for the way, others unpack it.
-    is_other_size = tag.startswith("size ") and tag not in ("size 0", f"size {answer.num_bytes_downloaded}")
-    if answer.status_code == 412 or is_other_size or (tag and tag not in told and any(told[:2])):
-        raise changed(shown(uri), "changed")
-    return bytes(answer.content)
+    if file.pin.startswith('"'):  # a weak ETag never matches
+        condition = {"if-match": file.pin}
+    elif file.pin.endswith(" GMT"):
+        condition = {"if-unmodified-since": file.pin}
+    status, headers, content = _request(
+        "GET", file.uri, condition, lambda answer: (answer.status_code, answer.headers, answer.read())
+    )
+    tags = [headers[name] for name in ("etag", "last-modified") if headers.get(name)]
+    is_other = bool(file.pin and tags) and file.pin not in tags
+    if file.digest:
+        is_other = hashlib.sha256(content).hexdigest() != file.digest
+    if status == 412 or is_other:
+        raise changed(shown(file.uri), "changed")
+    return content
 
 
 def shown(uri: str) -> str:
@@ -52,21 +87,29 @@ def shown(uri: str) -> str:
     return masked(uri)
 
 
-def _size_tag(headers: Any) -> str:
-    return f"size {int(headers.get('content-length', 0))}"
+def _digest(answer: Any) -> tuple[str, int]:
+    """SHA-256 and size of what comes, a piece at a time."""
+    digest, size = hashlib.sha256(), 0
+    for piece in answer.iter_bytes():
+        digest.update(piece)
+        size += len(piece)
+    return digest.hexdigest(), size
 
 
-def _request(method: str, uri: str, headers: dict[str, str]) -> Any:
-    return RETRY.call(lambda: _request_once(method, uri, headers))
+def _request(method: str, uri: str, headers: dict[str, str], read: Callable[[Any], T]) -> T:
+    """What `read` makes of the answer; all of it is asked for once more where the server is busy or breaks off."""
+    return RETRY.call(lambda: _request_once(method, uri, headers, read))
 
 
-def _request_once(method: str, uri: str, headers: dict[str, str]) -> Any:
+def _request_once(method: str, uri: str, headers: dict[str, str], read: Callable[[Any], T]) -> T:
     import httpx
 
     try:
         # identity: the length that HEAD tells is then that of the file
         headers = {"accept-encoding": "identity", **headers}
-        answer = httpx.request(method, uri, headers=headers, follow_redirects=True, timeout=TIMEOUT_S)
+        with httpx.stream(method, uri, headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as answer:
+            _refuse_status(answer, uri)
+            return read(answer)
     except httpx.InvalidURL as error:
         raise DataError(
             f"data source {shown(uri)} is no address: {error}", "correct data.source or data.root"
@@ -76,6 +119,9 @@ def _request_once(method: str, uri: str, headers: dict[str, str]) -> Any:
         raise StoreError(
             f"data source {shown(uri)} did not answer: {why}", "check the network, then run again"
         ) from None
+
+
+def _refuse_status(answer: Any, uri: str) -> None:
     status = answer.status_code
     if status in (401, 403):
         raise StoreAccessError(f"data source {shown(uri)}: access denied (HTTP {status})")
@@ -84,4 +130,3 @@ def _request_once(method: str, uri: str, headers: dict[str, str]) -> Any:
     if answer.is_error and status != 412:
         hint = "correct data.source or data.root; over HTTP every file is named, without folders and globs"
         raise DataError(f"data source {shown(uri)} answered HTTP {status}", hint)
-    return answer

@@ -19,7 +19,7 @@ from raypipe.data.formats import FORMATS
 from raypipe.data.shuffle import gather, meet
 from raypipe.data.shuffle.gather import GatherJob, GatherSummary
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, scatter_blocks
-from raypipe.data.sources.files import SourceFile
+from raypipe.data.sources.place import SourceFile
 from raypipe.data.splits import split
 from raypipe.data.splits.base import SPLITS, SplitState
 from raypipe.data.splits.content import Content, merged
@@ -32,7 +32,7 @@ from raypipe.spec.sources import Source
 
 def source_file(path: str | Path) -> SourceFile:
     """A file as `files()` lists it."""
-    return SourceFile(name=Path(path).name, uri=str(path), size_bytes=0, tag="")
+    return SourceFile(name=Path(path).name, uri=str(path), size_bytes=None, tag="")
 
 
 def source(name: str, **fields: Any) -> Any:
@@ -42,7 +42,8 @@ def source(name: str, **fields: Any) -> Any:
 
 def reader(name: str, **fields: Any) -> Any:
     """The function of a format that reads one file."""
-    return partial(FORMATS[name].read_file, source=source(name, **fields))
+    form: Any = FORMATS[name]
+    return partial(form.read_file, source=source(name, **fields))
 
 
 def sized_file(path: str | Path) -> SourceFile:

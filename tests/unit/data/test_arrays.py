@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from raypipe.data.formats import arrow, parquet
+from raypipe.data.formats import FORMATS, arrow, parquet
 from raypipe.data.formats import numpy as numpy_format
-from raypipe.data.formats.reading import grouped, read_group
+from raypipe.data.formats.datasource import grouped, read_group
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file, source
 
@@ -117,7 +117,7 @@ def test_npz_with_bits_turned_is_refused_or_read_and_never_an_error_of_another_k
 def test_npy_named_as_path_says_how_to_name_it(tmp_path):
     save(tmp_path, {"x": np.arange(3)})
     with pytest.raises(DataError, match="holds one array without a name") as caught:
-        numpy_format.files(source("numpy", path="x.npy"), str(tmp_path))
+        FORMATS["numpy"].plan(source("numpy", path="x.npy"), str(tmp_path))
     assert "data.source.arrays: {x: x.npy}" in caught.value.hint
     with pytest.raises(ValidationError, match="either path"):
         source("numpy", path=None)

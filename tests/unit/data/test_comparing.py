@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raypipe.data.checks.examine import exact_values, examine
 from raypipe.data.checks.expectations import violations
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.datasource import read_group
 from raypipe.data.formats.selecting import select_rows
 from raypipe.data.table import columns
 from raypipe.data.table.comparing import is_one_of, is_ordered

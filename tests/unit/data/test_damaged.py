@@ -33,7 +33,7 @@ def damaged(data, seed):
 
 READ = """
 import collections, json, pathlib, sys
-from raypipe.data.formats.reading import BAD, read_group
+from raypipe.data.formats.datasource import BAD, read_group
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file
 from tests.unit.data.test_damaged import TRIALS, damaged

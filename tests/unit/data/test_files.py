@@ -10,18 +10,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.formats import csv, lines, parquet
+from raypipe.data.sources import disk, web
 from raypipe.data.sources import files as files_module
-from raypipe.data.sources import web
-from raypipe.data.sources.files import find, open_file, open_text, read_bytes
+from raypipe.data.sources.files import DIGESTED_FILES, UnreadableFile, find, open_file, open_text, read_bytes
 from raypipe.data.sources.ranged import AHEAD_FROM_BYTES, FIRST_BYTES, MAX_BYTES, RangedFile
-from raypipe.data.stage import source_fingerprint
 from raypipe.errors import SourceChanged, StoreError
+from raypipe.pipeline.plan import source_fingerprint
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import CsvSource, ParquetSource
 
@@ -101,10 +102,10 @@ def test_local_file_that_changes_while_it_is_read_ends_the_reading_ten_times_of_
         assert "run again" in caught.value.hint
 
 
-@pytest.mark.parametrize("hashed_bytes", [2**20, 0])
+@pytest.mark.parametrize("digested_bytes", [2**20, 0])
 @pytest.mark.parametrize("change", [append, rewrite, os.remove])
-def test_local_file_that_changes_before_its_turn_is_not_read(change, hashed_bytes, aged, monkeypatch):
-    monkeypatch.setattr(files_module, "HASHED_BYTES", hashed_bytes)  # small enough to be hashed, or too large
+def test_local_file_that_changes_before_its_turn_is_not_read(change, digested_bytes, aged, monkeypatch):
+    monkeypatch.setattr(files_module, "DIGESTED_BYTES", digested_bytes)  # small enough for a digest, or too large
     path = aged("f.csv", b"a\n1\n")
     file = only(path)
     assert read_bytes(file) == b"a\n1\n"
@@ -160,6 +161,98 @@ def test_source_fingerprint_is_of_names_and_content_not_of_place_order_on_disk_o
     assert of("two", ["c.csv", "a.csv", "b.csv"]) == first
     assert of("three", ["a.csv", "b.csv"]) != first
     assert of("four", ["a.csv", "b.csv", "c.csv"], b="a,y\n1,2\n") != first
+
+
+def large(folder, text="a,y\n1,2\n"):
+    """A source of more files than are known by content, and its fingerprint."""
+    folder.mkdir(parents=True)
+    for number in range(DIGESTED_FILES + 1):
+        (folder / f"{number:03}.csv").write_text(text)
+    return folder / "007.csv", partial(fingerprint_of, folder)
+
+
+def fingerprint_of(folder):
+    fields = {"source": {"format": "csv", "path": "*.csv"}, "target": "y", "root": str(folder)}
+    return source_fingerprint(DataSpec.model_validate(fields))
+
+
+def overwrite(path):
+    """By other content of the same size, whose time is set back."""
+    stat = path.stat()
+    path.write_bytes(b"9" * stat.st_size)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [append, rewrite, replace, overwrite, os.remove])
+def test_file_of_a_large_source_that_changes_is_never_taken_for_the_old_one(change, tmp_path):
+    path, fingerprint = large(tmp_path / "in")
+    before = fingerprint()
+    assert fingerprint() == before
+    time.sleep(0.02)  # a step of the clock
+    change(path)
+    assert fingerprint() != before
+
+
+def test_file_that_changed_just_now_where_times_are_whole_seconds_is_not_taken_for_the_one_listed_before():
+    def stat(ago_s, fraction_ns=0):
+        second = (time.time_ns() // 10**9 - ago_s) * 10**9 + fraction_ns
+        times = {name: second for name in ("st_mtime_ns", "st_ctime_ns")}
+        return os.stat_result((0o100644, 7, 1, 1, 0, 0, 5, 0, 0, 0, *[second / 10**9] * 3, *[second] * 3), times)
+
+    for settled in (stat(60), stat(0, 123_456_789)):
+        assert disk.listed("f.csv", settled).tag == disk.listed("f.csv", settled).tag
+    fresh = stat(0)
+    first, second = disk.listed("f.csv", fresh), disk.listed("f.csv", fresh)
+    assert first.tag != second.tag and first.pin == second.pin
+
+
+def test_twenty_thousand_files_are_listed_and_fingerprinted_without_reading_them(tmp_path):
+    for number in range(20_000):
+        (tmp_path / f"{number:05}.csv").write_bytes(b"a,y\n" + b"1,2\n" * 100)
+
+    def bytes_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    fingerprint_of(tmp_path)  # modules are loaded
+    before = bytes_read()
+    fingerprint_of(tmp_path)
+    found = find(".", str(tmp_path), (".csv",))
+    assert bytes_read() - before < 100_000  # of 8 MB
+    assert len(found) == 20_000 and sum(file.size_bytes for file in found) == 20_000 * 404
+
+
+def test_file_of_a_job_folder_that_each_machine_unpacks_with_other_times_is_the_same_file(tmp_path):
+    path, _ = large(tmp_path / "working_dir_files" / "_ray_pkg_0a1b" / "in")
+    file = next(f for f in find(".", str(path.parent), (".csv",)) if f.uri == str(path))
+    os.utime(path, (1, 1))
+    assert read_bytes(file) == b"a,y\n1,2\n" and not file.digest
+    append(path)
+    with pytest.raises(SourceChanged):
+        read_bytes(file)
+
+
+def test_one_file_of_many_that_may_not_be_read_is_named(tmp_path, unprivileged):
+    path, _ = large(tmp_path / "in")
+    os.chmod(path, 0)
+    with unprivileged():
+        files = {file.name: file for file in find(".", str(path.parent), (".csv",))}
+        assert len(files) == DIGESTED_FILES + 1
+        with pytest.raises(UnreadableFile, match=r"in/007\.csv cannot be read: Permission denied"):
+            list(csv.read_file(files["007.csv"], source=CSV))
+
+
+def test_folder_that_may_not_be_listed_is_named(tmp_path, unprivileged):
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "in" / "a.csv").write_text("a\n")
+    os.chmod(tmp_path / "in" / "closed", 0)
+    with unprivileged(), pytest.raises(UnreadableFile, match="in/closed cannot be read: Permission denied"):
+        find("in", str(tmp_path), (".csv",))
+
+
+def test_file_whose_name_is_no_text_is_refused_with_its_bytes(tmp_path):
+    (tmp_path / os.fsdecode(b"gr\xfcn.csv")).write_text("a\n")
+    with pytest.raises(files_module.DataError, match=r"holds a file whose name is no UTF-8 text: b'gr\\xfcn\.csv'"):
+        find(".", str(tmp_path), (".csv",))
 
 
 # --- ranges
@@ -275,6 +368,7 @@ def site():
     class Site(BaseHTTPRequestHandler):
         address = ""
         content, headers_of_file, failures, honours = b"a\n1\n", {"ETag": '"1"'}, [], True
+        tells_length = True
 
         def do_GET(self):
             status = 200
@@ -287,7 +381,8 @@ def site():
             self.send_response(status)
             for name, value in Site.headers_of_file.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(Site.content)))
+            if Site.tells_length:
+                self.send_header("content-length", str(len(Site.content)))
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(Site.content)
@@ -338,9 +433,24 @@ def test_file_on_the_web_without_any_tag_that_changes_its_size_ends_the_reading(
         read_bytes(file)
 
 
-def test_file_on_the_web_without_any_tag_is_read(site):
+def test_file_on_the_web_without_any_tag_is_known_by_its_content(site):
     site.headers_of_file = {}
-    assert read_bytes(only(site.address)) == b"a\n1\n"
+    file = only(site.address)
+    assert read_bytes(file) == b"a\n1\n" and only(site.address) == file
+    site.content = b"a\n2\n"
+    assert only(site.address).tag != file.tag
+    with pytest.raises(SourceChanged, match=r"f\.csv changed while this run read it"):
+        read_bytes(file)
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"1"'}, {}])
+def test_file_on_the_web_without_a_length_is_read_whole_and_its_size_is_told_only_where_it_is_known(headers, site):
+    site.headers_of_file, site.tells_length = headers, False
+    site.content = b"a\n" + b"1\n" * 100_000
+    file = only(site.address)
+    assert file.size_bytes == (None if headers else len(site.content))
+    assert read_bytes(file) == site.content
+    assert sum(table.num_rows for part in lines.ranges([file]) for table in csv.read_file(part, source=CSV)) == 100_000
 
 
 def test_busy_web_server_is_asked_again_and_one_that_stays_so_is_told(site):

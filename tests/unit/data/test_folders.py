@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import sys
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypipe.data.formats import folders, images, wav
+from raypipe.data.formats import FORMATS, images, wav
+from raypipe.data.formats.folders import FileRows, RowReader
+from raypipe.data.formats.labels import rows_of
 from raypipe.data.formats.wav import pcm
+from raypipe.data.sources.listing import list_files
 from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from tests.unit.data.helpers import source
@@ -48,11 +52,11 @@ def put(folder, **contents):
 def read_images(folder, **fields):
     """All rows, without Ray."""
     spec = source("images", **{"path": ".", **fields})
-    rows = folders.rows_of(spec, str(folder), images.SUFFIXES)
+    rows = rows_of(spec, str(folder))
     size = spec.size or (4, 3)
     decode = partial(images.decode, mode=spec.mode, size=size, is_resized=spec.size is not None, says="a.png")
     shape = (*size, *((3,) if spec.mode == "RGB" else ()))
-    (table,) = folders.read_rows(folders.Rows(tuple(rows)), column="image", shape=shape, dtype="uint8", decode=decode)
+    (table,) = RowReader("image", shape, "uint8", decode)(FileRows(tuple(rows)))
     return table
 
 
@@ -91,7 +95,7 @@ def test_labels_come_from_a_table_and_a_file_without_one_is_bad(kind, tmp_path):
         f"gone.png: is in t.{kind}, but there is no such file",
     ]
     spec = source("images", path="in", labels=labels)
-    assert [file.name for file in images.files(spec, str(tmp_path))][-1] == f"t.{kind}"  # a change of it is seen
+    assert [file.name for file in list_files(spec, str(tmp_path))][-1] == f"t.{kind}"  # a change of it is seen
 
 
 def test_labels_that_name_a_file_twice_are_refused(tmp_path):
@@ -152,6 +156,15 @@ def test_png_with_bits_turned_is_a_bad_row_or_other_pixels_and_never_an_error(tm
         assert read_images(tmp_path, size=(16, 16)).num_rows == 1
 
 
+def test_file_of_a_folder_that_may_not_be_read_is_a_bad_row_with_the_reason(tmp_path, unprivileged):
+    put(tmp_path, in__a_png=picture(), in__b_png=picture(), in__c_png=picture(seed=1))
+    os.chmod(tmp_path / "in" / "b.png", 0)
+    with unprivileged():
+        table = read_images(tmp_path, path="in")
+    assert [reason is None for reason in table[BAD].to_pylist()] == [True, False, True]
+    assert "b.png cannot be read: Permission denied" in table[BAD][1].as_py()
+
+
 def test_size_given_resizes_and_mode_l_is_grey(tmp_path):
     put(tmp_path, a_png=picture((8, 6)), b_png=picture((2, 9), mode="L"), c_png=picture((4, 4), mode="RGBA"))
     colour = read_images(tmp_path, size=(6, 5))["image"].to_pylist()
@@ -173,14 +186,14 @@ def test_palette_and_black_and_white_images_become_colours(tmp_path):
 def test_source_without_one_image_is_refused_before_reading(tmp_path):
     put(tmp_path, a_png=b"x", b_png=b"y")
     with pytest.raises(DataError, match=r"none of the 2 files of data\.source is a readable image"):
-        images.read(source("images", path="."), str(tmp_path), 1)
+        FORMATS["images"].read(source("images", path="."), str(tmp_path), 1)
 
 
 def test_images_without_pillow_are_refused_with_the_remedy(tmp_path, monkeypatch):
     put(tmp_path, a_png=picture())
     monkeypatch.setitem(sys.modules, "PIL", None)  # it is installed here
     with pytest.raises(DataError, match="needs Pillow") as caught:
-        images.read(source("images", path="."), str(tmp_path), 1)
+        FORMATS["images"].read(source("images", path="."), str(tmp_path), 1)
     assert caught.value.hint == "pip install 'raypipe[images]'"
 
 
@@ -213,10 +226,9 @@ def test_channels_are_averaged_and_all_widths_have_one_scale():
 )
 def test_file_that_is_no_sound_that_fits_is_a_bad_row_with_the_reason(data, why, tmp_path):
     put(tmp_path, yes__a_wav=sound([1]), yes__b_wav=data)
-    rows = folders.rows_of(source("wav", path=".", **WAV), str(tmp_path), wav.SUFFIXES)
+    rows = rows_of(source("wav", path=".", **WAV), str(tmp_path))
     decode = partial(wav.decode, sample_rate=1000, num_samples=4)
-    part = folders.Rows(tuple(rows))
-    (table,) = folders.read_rows(part, column="audio", shape=(4,), dtype="float32", decode=decode)
+    (table,) = RowReader("audio", (4,), "float32", decode)(FileRows(tuple(rows)))
     assert table[BAD][0].as_py() is None and table["label"].to_pylist() == ["yes", "yes"]
     assert re.search(rf"b\.wav: .*({why})", table[BAD][1].as_py())
 
@@ -229,8 +241,6 @@ def test_sounds_with_bits_turned_are_bad_rows_or_other_sounds_and_never_an_error
         changed = bytearray(data)
         changed[random.integers(len(data))] ^= 1 << random.integers(8)
         put(tmp_path, a_wav=bytes(changed))
-        rows = folders.rows_of(source("wav", path=".", **WAV), str(tmp_path), wav.SUFFIXES)
-        (table,) = folders.read_rows(
-            folders.Rows(tuple(rows)), column="audio", shape=(50,), dtype="float32", decode=decode
-        )
+        rows = rows_of(source("wav", path=".", **WAV), str(tmp_path))
+        (table,) = RowReader("audio", (50,), "float32", decode)(FileRows(tuple(rows)))
         assert table.num_rows == 1

@@ -15,15 +15,16 @@ import yaml
 from pydantic import TypeAdapter
 from ray.data.extensions import ArrowPythonObjectArray
 
-from raypipe.data.formats import FORMATS, csv, idx, sklearn
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats import FORMATS, idx, sklearn
+from raypipe.data.formats.datasource import read_group
 from raypipe.data.sources.files import find
-from raypipe.data.stage import source_fingerprint
+from raypipe.data.sources.listing import list_files
 from raypipe.data.table import columns
 from raypipe.data.table.marks import BAD, leading_zeros
 from raypipe.data.table.normal_form import normalise
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError, SpecError, StoreError
+from raypipe.pipeline.plan import source_fingerprint
 from raypipe.spec.data import DataSpec
 from raypipe.spec.load import parse_pipeline
 from raypipe.spec.sources import CsvSource, IdxSource, Source
@@ -212,7 +213,7 @@ def test_idx_of_different_counts_is_refused_with_both(tmp_path):
     (tmp_path / "i").write_bytes(idx_bytes(IMAGES))
     (tmp_path / "l").write_bytes(idx_bytes(np.zeros(3, np.uint8)))
     with pytest.raises(DataError, match="i has 2 images but l has 3 labels"):
-        idx.read_pair(source_file(tmp_path / "i"), labels=source_file(tmp_path / "l"))
+        idx.read_pair(idx.Pair(source_file(tmp_path / "i"), source_file(tmp_path / "l")))
 
 
 @pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer", "diabetes"])
@@ -229,7 +230,7 @@ def test_path_may_be_a_file_a_folder_a_glob_or_several(tmp_path):
         (tmp_path / name).write_text(name)
 
     def names(path):
-        return [file.name for file in find(path, str(tmp_path), csv.SUFFIXES)]
+        return [file.name for file in find(path, str(tmp_path), CsvSource.suffixes)]
 
     assert names("b.csv") == ["b.csv"]
     assert names("notes.md") == ["notes.md"]
@@ -269,11 +270,11 @@ def test_idx_over_http_is_read_and_what_is_missing_is_refused_by_address(tmp_pat
     (tmp_path / "web" / "i.gz").write_bytes(gzip.compress(idx_bytes(IMAGES)))
     (tmp_path / "web" / "l").write_bytes(idx_bytes(np.zeros(2, np.uint8)))
     source = IdxSource(format="idx", images="i.gz", labels="l")
-    images, labels = idx.files(source, web)
+    images, labels = list_files(source, web)
     assert (images.name, labels.size_bytes) == ("i.gz", 10)
-    assert idx.read_pair(images, labels=labels)[0].num_rows == 2
+    assert idx.read_pair(idx.Pair(images, labels))[0].num_rows == 2
     with pytest.raises(DataError, match=r"/gone answered HTTP 404"):
-        idx.files(source.model_copy(update={"labels": "gone"}), web)
+        list_files(source.model_copy(update={"labels": "gone"}), web)
     with pytest.raises(StoreError, match="did not answer"):
         find("x", "http://127.0.0.1:1", ())
 
@@ -345,19 +346,19 @@ def test_question_mark_in_a_path_that_is_no_web_address_is_a_glob():
 def test_path_that_is_misspelt_is_refused_with_the_near_name(tmp_path):
     (tmp_path / "titanic.csv").write_text("a\n1\n")
     with pytest.raises(DataError, match=r"'titanik.csv' matches no file .*did you mean 'titanic.csv'"):
-        find("titanik.csv", str(tmp_path), csv.SUFFIXES)
+        find("titanik.csv", str(tmp_path), CsvSource.suffixes)
 
 
 def test_folder_without_data_files_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds no \.csv"):
-        find(".", str(tmp_path), csv.SUFFIXES)
+        find(".", str(tmp_path), CsvSource.suffixes)
 
 
 def test_folder_of_other_files_says_what_it_holds_and_an_empty_one_that_it_is(tmp_path):
     for name in ("a.parquet", "b.parquet", "notes.md"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=r"holds no \.csv .*; it holds 2 \.parquet, 1 \.md"):
-        find(".", str(tmp_path), csv.SUFFIXES)
+        find(".", str(tmp_path), CsvSource.suffixes)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \.png .*; it holds nothing"):
         find("empty", str(tmp_path), (".png", ".jpg"))

@@ -18,7 +18,8 @@ from ray.data.extensions import ArrowPythonObjectArray, ArrowTensorArray
 
 from raypipe.data.formats import FORMATS
 from raypipe.data.formats import numpy as numpy_format
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.datasource import read_group
+from raypipe.data.sources.listing import list_files
 from raypipe.errors import DataError
 from raypipe.spec.sources import FORMAT_NAMES
 from tests.unit.data.helpers import reader, sized_file, source
@@ -212,7 +213,7 @@ def test_kind_of_file_that_can_carry_code_is_refused_by_name(name, file, canary,
     with pytest.raises(
         DataError, match=r"is not opened: .* can carry code; the formats are csv, parquet, jsonl"
     ) as caught:
-        FORMATS[name].files(source(name, path=file, **needed), str(tmp_path))
+        list_files(source(name, path=file, **needed), str(tmp_path))
     assert all(known in str(caught.value) for known in FORMAT_NAMES)
 
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.formats.reading import read_group
-from raypipe.data.masking import Masking, MaskKeys
+from raypipe.data.formats.datasource import read_group
+from raypipe.data.masking import UNMASKED, Masking, MaskKeys
 from raypipe.data.table.marks import left_out
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -20,8 +20,6 @@ from tests.unit.data.helpers import reader, sized_file
 
 STRUCT = pa.array([{"x": 1}, {"x": 2}, {"x": 3}])
 TABLE = pa.table({"a": [1, 2, 3], "meta": STRUCT, "tags": [["u"], [], ["v"]], "y": [0, 1, 0]})
-JUDGED = Masking([], MaskKeys({}))
-"""As prepare reads, also without masks."""
 
 
 def write(folder, form):
@@ -40,9 +38,9 @@ def spec(**fields):
     return DataSpec.model_validate({"source": {"format": "csv", "path": "f.csv"}, "target": "y", **fields})
 
 
-def read(file, form, columns=None, masking=JUDGED, **fields):
+def read(file, form, columns=None, masking=UNMASKED, **fields):
     read_file = reader(form, columns=columns, **fields)
-    (table,) = read_group([file], read_file, columns, (), masking)
+    (table,) = read_group([file], read_file, columns, (), masking, is_judged=True)
     return table
 
 
@@ -144,7 +142,7 @@ def test_rows_that_are_no_utf8_beside_columns_without_a_name_are_marked(tmp_path
 def test_array_that_an_archive_holds_twice_stops_nothing_when_others_are_named(tmp_path):
     np.savez(tmp_path / "f.npz", a=np.arange(3), y=np.arange(3), __bad=np.arange(3))
     file = sized_file(tmp_path / "f.npz")
-    (table,) = read_group([file], lambda part: _archive(part, ["a", "y"]), ["a", "y"], (), JUDGED)
+    (table,) = read_group([file], lambda part: _archive(part, ["a", "y"]), ["a", "y"], is_judged=True)
     assert table.column_names == ["a", "y"]
     with pytest.raises(DataError, match="'__bad' is a name that raypipe uses"):
         list(_archive(file, ["a", "__bad"]))

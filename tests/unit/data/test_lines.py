@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.formats import lines
-from raypipe.data.formats.csv import row_ends
-from raypipe.data.formats.lines import FileRange, RowReader, line_ends, ranges
+from raypipe.data.formats.lines import RowReader, line_ends, ranges
+from raypipe.data.formats.parts import FileRange
+from raypipe.data.formats.quotes import row_ends
 from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from raypipe.data.formats import folders
+from raypipe.data.formats.labels import rows_of
 from raypipe.data.sources.files import find
 from raypipe.errors import DataError
 from tests.unit.data.helpers import source
@@ -75,9 +75,9 @@ def test_names_of_rows_are_relative_to_a_folder_with_brackets(tmp_path):
     (root / "in" / "cat").mkdir(parents=True)
     (root / "in" / "cat" / "a.png").write_bytes(b"x")
     for path in ("in", "in/*/*.png", "in/cat/a.png"):
-        (row,) = folders.rows_of(source("images", path=path), str(root), (".png",))
+        (row,) = rows_of(source("images", path=path), str(root))
         assert row.name == ("a.png" if path.endswith("a.png") else "cat/a.png")
-    (row,) = folders.rows_of(source("images", path="exp[2]/in"), str(tmp_path), (".png",))
+    (row,) = rows_of(source("images", path="exp[2]/in"), str(tmp_path))
     assert row.name == "cat/a.png"
 
 

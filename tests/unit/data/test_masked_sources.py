@@ -12,12 +12,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.formats import FORMATS, csv, folders, images, jsonl, lines
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats import FORMATS, csv, jsonl, lines
+from raypipe.data.formats.datasource import read_group
+from raypipe.data.formats.labels import rows_of
 from raypipe.data.masking import REDACTED, Masking, read_keys
 from raypipe.data.shuffle.read_all import as_read, refuse_absent
-from raypipe.data.sources.disk import changed
 from raypipe.data.sources.files import find
+from raypipe.data.sources.listing import list_files
+from raypipe.data.sources.place import changed
 from raypipe.data.table.marks import absent
 from raypipe.data.table.names import MissingColumn
 from raypipe.data.table.one_type import read_as_mixed
@@ -40,10 +42,9 @@ def read(data: Any) -> list[pa.Table]:
     source: Any = as_read(data.source, data)
     form: Any = FORMATS[source.format]
     masking = Masking(data.masking, read_keys(data.masking, KEY))
-    parts = lines.ranges(form.files(source, data.root))
-    judged = {"masked": masking.names, "is_judged": True} if source.format == "jsonl" else {}
-    reader = partial(form.read_file, source=source, **judged)
-    return [table for part in parts for table in read_group([part], reader, source.columns, source.where, masking)]
+    parts, reader = form.plan(source, data.root, masking, is_judged=True)
+    groups = [read_group([part], reader, source.columns, source.where, masking, is_judged=True) for part in parts]
+    return [table for group in groups for table in group]
 
 
 def column(tables, name):
@@ -94,7 +95,7 @@ def test_csv_without_a_header_does_not_show_the_person_in_it(tmp_path):
     (tmp_path / "a.csv").write_text("Ada Lovelace,1815-12-10,whom\nCharles Babbage,1791-12-26,x\n")
     options: list[dict[str, Any]] = [{}, {"columns": ["who", "y"]}, {"dtypes": {"y": "int64"}}]
     for source in options:
-        with pytest.raises(MissingColumn, match=r"a\.csv.*: column '(who|y)' is not there; .*it has 3") as caught:
+        with pytest.raises(MissingColumn, match=r": column '(who|y)' is not there; .*it has 3") as caught:
             read(spec(tmp_path, source=source))
         assert "Ada" not in str(caught.value) and "whom" not in str(caught.value)
 
@@ -147,10 +148,10 @@ def test_table_of_labels_does_not_show_the_names_of_masked_files(name, text, tmp
     )
     masking = Masking(data.masking, read_keys(data.masking, {}))
     with pytest.raises(DataError, match=r"labels\.(csv|jsonl) cannot be read") as caught:
-        folders.rows_of(data.source, str(tmp_path), images.SUFFIXES, masking)
+        rows_of(data.source, str(tmp_path), masking)
     assert "ada" not in str(caught.value)
     with pytest.raises(DataError, match="ada"):
-        folders.rows_of(data.source, str(tmp_path), images.SUFFIXES)
+        rows_of(data.source, str(tmp_path))
 
 
 # --- rare fields
@@ -225,21 +226,18 @@ def test_field_of_rows_that_a_condition_leaves_out_is_there(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"y": 2, "who": "Ada"}\n')
     source: Any = JsonlSource(format="jsonl", path=".", where=[Condition(column="who", op="is_null")])
     reader = partial(jsonl.read_file, source=source, is_judged=True)
-    (table,) = read_group(jsonl.files(source, str(tmp_path)), reader, None, source.where)
+    (table,) = read_group(list_files(source, str(tmp_path)), reader, None, source.where)
     assert table["y"].to_pylist() == [1] and not absent(table.schema)
 
 
-def test_small_file_without_a_named_field_is_refused_where_nobody_judges_the_whole_source(tmp_path, monkeypatch):
+def test_small_file_without_a_named_field_is_refused_where_nobody_judges_the_whole_source(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"y": 1, "who": "Ada"}\n')
     (tmp_path / "b.jsonl").write_text('{"y": 2}\n')
-    # What Ray's tasks would be given, so that it is read here without Ray.
-    monkeypatch.setattr(jsonl, "read_files", lambda parts, reader, *rest: (parts, reader))
-    read_jsonl: Any = jsonl.read
     source = JsonlSource(format="jsonl", path=".", columns=["who", "y"])
-    parts, reader = read_jsonl(source, str(tmp_path), None)
+    parts, reader = FORMATS["jsonl"].plan(source, str(tmp_path))
     with pytest.raises(MissingColumn, match=r"b\.jsonl: column 'who' is not there"):
         list(read_group(parts, reader, source.columns))
-    parts, reader = read_jsonl(source, str(tmp_path), None, Masking([], read_keys([], {})))
+    parts, reader = FORMATS["jsonl"].plan(source, str(tmp_path), is_judged=True)
     (table,) = read_group(parts, reader, source.columns)
     assert table["who"].to_pylist() == ["Ada", None]
 
@@ -251,7 +249,7 @@ def test_declared_column_that_only_one_of_the_files_has_is_read_as_declared(tmp_
     (tmp_path / "a.csv").write_text("y\n1\n")
     (tmp_path / "b.csv").write_text("y,zip\n1,007\n")
     data = spec(tmp_path, source={"dtypes": {"zip": "string"}}).model_copy(update={"masking": []})
-    csv.refuse_undeclared(csv.files(data.source, data.root), data.source)
+    csv.refuse_undeclared(list_files(data.source, data.root), data.source)
     first, second = read(data)
     assert first.column_names == ["y"] and second["zip"].to_pylist() == ["007"]
 
@@ -260,7 +258,7 @@ def test_declared_column_that_none_of_the_files_has_is_refused(tmp_path):
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("y,zip\n1,007\n")
     data = spec(tmp_path, source={"dtypes": {"zop": "string"}})
-    found = csv.files(data.source, data.root)
+    found = list_files(data.source, data.root)
     with pytest.raises(MissingColumn, match=r"'zop' is not there, did you mean 'zip'"):
         csv.refuse_undeclared(found, data.source)
     masking = Masking(data.masking, read_keys(data.masking, KEY))
@@ -272,7 +270,7 @@ def test_declared_column_that_none_of_the_files_has_is_refused(tmp_path):
 def test_column_that_is_read_again_as_text_need_not_be_in_every_source(tmp_path):
     (tmp_path / "a.csv").write_text("y\n1\n")
     data = spec(tmp_path, path="a.csv", source={"dtypes": {"zop": "string"}})
-    found = csv.files(data.source, data.root)
+    found = list_files(data.source, data.root)
     mixed: Any = read_as_mixed(data.source, "note")
     with pytest.raises(MissingColumn, match=r"a\.csv: column 'zop' is not there"):
         csv.refuse_undeclared(found, mixed)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.datasource import read_group
 from raypipe.data.table.marks import BAD, refuse_bad
 from raypipe.data.table.one_type import MixedTypes, as_text
 from raypipe.errors import DataError

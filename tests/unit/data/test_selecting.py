@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.datasource import read_group
 from raypipe.data.formats.selecting import select_rows
 from raypipe.data.table.marks import BAD, with_bad
 from raypipe.errors import DataError

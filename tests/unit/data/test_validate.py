@@ -11,7 +11,7 @@ from ray.data.extensions import ArrowTensorArray
 from raypipe.batch.rows import raw_columns
 from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
 from raypipe.data.checks.schema import MAX_CLASSES, quantity_note, refuse_no_classes, schema_of, types_of
-from raypipe.data.formats.reading import read_group
+from raypipe.data.formats.datasource import read_group
 from raypipe.data.shards import to_rows
 from raypipe.data.table.marks import FILE_KEY
 from raypipe.data.table.names import ROW_ID

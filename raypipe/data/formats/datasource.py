@@ -6,10 +6,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +15,9 @@ import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from raypipe.data.formats.parts import Part, readable
 from raypipe.data.formats.selecting import select_rows
-from raypipe.data.sources.files import SourceFile
+from raypipe.data.masking import UNMASKED, Masking
 from raypipe.data.table import columns
 from raypipe.data.table.marks import (
     ABSENT_KEY,
@@ -35,7 +34,6 @@ from raypipe.data.table.names import refuse_unusable, require, unusable_types
 from raypipe.data.table.normal_form import normalise
 from raypipe.data.table.one_type import OneType
 from raypipe.data.tasks import keep_freed
-from raypipe.errors import DataError, RaypipeError
 from raypipe.spec.sources import Condition, SourceSpec
 
 SMALL_BYTES = 16 * 2**20
@@ -51,61 +49,8 @@ TASK_FILES = 1000
 """Files of a read task at most: it carries their names, and Ray warns of tasks of a megabyte."""
 
 
-class Part(Protocol):
-    """What one call of a format's reader reads: a file, a range of one, or some small ones together."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class FileRange:
-    """What lies in [start, stop) of a file, counted in the format's unit: bytes, row groups, record batches."""
-
-    file: SourceFile
-    size_bytes: int
-    start: int = 0
-    stop: int | None = None
-    """None is the end of the file."""
-
-    @property
-    def name(self) -> str:
-        return self.file.name
-
-
-def as_range(part: SourceFile | FileRange) -> FileRange:
-    """A file as the range that is all of it."""
-    return part if isinstance(part, FileRange) else FileRange(part, part.size_bytes)
-
-
 P = TypeVar("P", bound=Part)
 ReadPart = Callable[[P], Iterable[pa.Table]]
-
-
-class Masking(Protocol):
-    """What keeps personal data out of tables and messages, see masking.py."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    def apply(self, table: pa.Table, file: str) -> pa.Table: ...
-    def guard(self, file: str) -> AbstractContextManager[None]: ...
-
-
-class NoMasking:
-    """Nothing is hidden."""
-
-    names = ()
-
-    def apply(self, table: pa.Table, file: str) -> pa.Table:
-        return table
-
-    def guard(self, file: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
-NO_MASKING = NoMasking()
 
 
 def read_files(
@@ -113,8 +58,8 @@ def read_files(
     read_part: ReadPart[P],
     source: SourceSpec,
     parallelism: int | None,
-    masking: Masking = NO_MASKING,
-    parts_per_task: int = TASK_FILES,
+    masking: Masking = UNMASKED,
+    is_judged: bool = False,
 ) -> ray.data.Dataset:
     """A lazy dataset over files; rows keep the order of the files.
 
@@ -123,14 +68,14 @@ def read_files(
         source: says which columns and rows to keep.
         parallelism: blocks to read into; None lets Ray choose.
         masking: applied before rows leave the task that reads them.
-        parts_per_task: at most.
+        is_judged: see `read_group`.
     """
     _hush_console()
-    num_bytes = sum(part.size_bytes for part in parts)
+    num_bytes = sum(_weight(part) for part in parts)
     # Never more than there are parts: Ray would cut the blocks of each into many small ones.
     num_blocks = parallelism or max(1, min(len(parts), num_bytes // SMALL_BYTES))
-    num_blocks = max(num_blocks, -(-len(parts) // parts_per_task))
-    dataset = ray.data.read_datasource(_Files(parts, read_part, source, masking), override_num_blocks=num_blocks)
+    files = FilesDatasource(parts, read_part, source, masking, is_judged)
+    dataset = ray.data.read_datasource(files, override_num_blocks=num_blocks)
     dataset.context.execution_options.preserve_order = True
     return dataset
 
@@ -142,50 +87,86 @@ def _hush_console() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-@contextmanager
-def readable(
-    file: str, what: str, hint: str = "write it again, fetch a good copy, or correct the path"
-) -> Iterator[None]:
-    """Whatever a decoder raises over damaged bytes becomes one DataError.
-
-    Args:
-        what: e.g. "CSV".
-    """
-    try:
-        yield
-    except RaypipeError:
-        raise
-    except Exception as error:  # decoders fail in every way there is: no list of types is complete
-        reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
-        raise DataError(f"{file} is not readable as {what}: {reason}", hint) from None
-
-
-class _Files(Datasource):
+class FilesDatasource(Datasource):
     """Ray Data's view of a list of files."""
 
-    def __init__(self, parts: Sequence[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking) -> None:
+    def __init__(
+        self, parts: Sequence[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking, is_judged: bool
+    ) -> None:
         super().__init__()
-        self._parts = list(parts)
+        self.parts = list(parts)
         self._read_part = read_part
         self._source = source
         self._masking = masking
+        self._is_judged = is_judged
+
+    @property
+    def num_bytes(self) -> int | None:
+        return _num_bytes(self.parts)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return _num_bytes(self._parts)
+        return self.num_bytes
 
     def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        groups = grouped(self._parts, parallelism)
-        return [_read_task(group, self._read_part, self._source, self._masking) for group in groups]
+        return [self._read_task(few) for group in grouped(self.parts, parallelism) for few in few_files(group)]
+
+    def _read_task(self, parts: list[Any]) -> ReadTask:
+        # Without the names of its files: they would travel with every block, and nobody asks for them.
+        metadata = BlockMetadata(num_rows=None, size_bytes=_num_bytes(parts), input_files=None, exec_stats=None)
+        arguments = (self._read_part, self._source.columns, self._source.where, self._masking, self._is_judged)
+
+        def read() -> Iterable[pa.Table]:
+            keep_freed()
+            return read_group(parts, *arguments)
+
+        return ReadTask(read, metadata)
 
 
-def _num_bytes(parts: Sequence[Part]) -> int:
-    """Rough size in memory."""
-    return sum(part.size_bytes * EXPANSION.get(os.path.splitext(part.name)[1].lower(), 1) for part in parts)
+def _num_bytes(parts: Sequence[Part]) -> int | None:
+    """Rough size in memory; None where the size of a part is not known."""
+    sizes = [part.size_bytes for part in parts]
+    if any(size is None for size in sizes):
+        return None
+    kinds = [os.path.splitext(part.name)[1].lower() for part in parts]
+    return sum((size or 0) * EXPANSION.get(kind, 1) for size, kind in zip(sizes, kinds, strict=True))
+
+
+def _weight(part: Part) -> int:
+    """Bytes, where tasks are made about equally large; one of unknown size gets a task of its own."""
+    return SMALL_BYTES if part.size_bytes is None else max(1, part.size_bytes)
+
+
+def estimated_bytes(dataset: ray.data.Dataset) -> int | None:
+    """Rough size in memory of what `read_files` or a format's `read` gave; None where the size of a file is not known.
+
+    `dataset.size_bytes()` would then read everything to know it.
+    """
+    files = files_of(dataset)
+    return dataset.size_bytes() if files is None else files.num_bytes
+
+
+def few_files(parts: Sequence[P]) -> Iterator[list[P]]:
+    """Neighbouring parts together, of TASK_FILES files at most, or one."""
+    some: list[P] = []
+    num_files = 0
+    for part in parts:
+        if some and num_files + part.num_files > TASK_FILES:
+            yield some
+            some, num_files = [], 0
+        some.append(part)
+        num_files += part.num_files
+    yield some
+
+
+def files_of(dataset: ray.data.Dataset) -> FilesDatasource | None:
+    """What a dataset reads that nothing was done to yet; None where it has its blocks already."""
+    files = getattr(dataset._logical_plan.dag, "datasource", None)
+    return files if isinstance(files, FilesDatasource) else None
 
 
 def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
     """Neighbouring parts together, in `num_groups` groups of about equal size, or one a part where those are fewer."""
-    sizes = np.cumsum([max(1, part.size_bytes) for part in parts])
+    sizes = np.cumsum([_weight(part) for part in parts])
     num_groups = max(1, min(num_groups, len(parts)))
     number = np.arange(1, num_groups)
     ends = np.searchsorted(sizes, sizes[-1] * number / num_groups, side="left") + 1
@@ -194,35 +175,23 @@ def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
     return [list(parts[a:b]) for a, b in pairwise(cuts)]
 
 
-def _read_task(parts: list[Any], read_part: ReadPart[Any], source: SourceSpec, masking: Masking) -> ReadTask:
-    metadata = BlockMetadata(
-        num_rows=None,
-        size_bytes=_num_bytes(parts),
-        input_files=tuple(part.name for part in parts),
-        exec_stats=None,
-    )
-
-    def read() -> Iterable[pa.Table]:
-        keep_freed()
-        return read_group(parts, read_part, source.columns, source.where, masking)
-
-    return ReadTask(read, metadata)
-
-
 def read_group(
     parts: Sequence[P],
     read_part: ReadPart[P],
     names: Sequence[str] | None,
     where: Sequence[Condition] = (),
-    masking: Masking = NO_MASKING,
+    masking: Masking = UNMASKED,
+    is_judged: bool = False,
 ) -> Iterator[pa.Table]:
     """The rows of some parts as tables of about BLOCK_BYTES, each of one type a column, one in memory at a time.
 
+    Args:
+        is_judged: whether somebody decides later about columns that nobody asked for and that cannot be read; else they
+            stop the reading.
     Raises:
         DataError: a column is missing or refused, or values are damaged.
         MixedTypes: a column changes its type.
     """
-    is_judged = masking is not NO_MASKING
     one_type = OneType()
     waiting: list[tuple[pa.Table, str]] = []
     num_bytes = 0

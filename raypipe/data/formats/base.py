@@ -1,0 +1,88 @@
+"""What a dataset format is: how the files that a source names become tables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from raypipe.data.formats.datasource import BLOCK_BYTES, FilesDatasource, ReadPart, read_files
+from raypipe.data.formats.parts import FileRange, Part, as_range
+from raypipe.data.masking import UNMASKED, Masking
+from raypipe.data.sources.listing import list_files
+from raypipe.data.sources.place import SourceFile
+
+OPENED_AT_ONCE = 16
+"""Large files whose footers the driver looks at; each takes a bucket a request or two."""
+
+
+class Format(ABC):
+    """One variant of `data.source`; each method takes that spec as `source`."""
+
+    @abstractmethod
+    def plan(
+        self, source: Any, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[Part], ReadPart[Any]]:
+        """What is read at once, in order of the rows, and the function that does it.
+
+        A part is a file, a range of a large one, or small ones together.  The function travels to the tasks.
+        """
+
+    def read(
+        self, source: Any, root: str, parallelism: int | None, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> ray.data.Dataset:
+        """A lazy dataset of all rows, in order of the files.
+
+        Args:
+            parallelism: blocks to read into; None lets the sizes of the files decide.
+            masking: applied before rows leave the task that reads them.
+            is_judged: whether the caller looks at what all blocks say of their columns (marks.py); else a column that
+                cannot be read, or is not there, stops the reading.
+        Raises:
+            DataError: the source is not there, or what is looked at first is not as `source` says.
+        """
+        parts, read_part = self.plan(source, root, masking, is_judged)
+        return read_files(parts, read_part, source, parallelism, masking, is_judged)
+
+    def rows_per_byte(self, part: Any, source: Any) -> float | None:
+        """Of a part whose rows nobody counted, from 1 MiB of it at most; None where that tells nothing."""
+        del part, source
+        return None
+
+    def estimated_rows(self, files: FilesDatasource, source: Any) -> int | None:
+        """About how many rows there are that nothing read yet; None where only reading tells."""
+        counts = [part.num_rows for part in files.parts]
+        if None not in counts:
+            return sum(count or 0 for count in counts)
+        rows_per_byte = self.rows_per_byte(files.parts[0], source)
+        return None if rows_per_byte is None or files.num_bytes is None else int(files.num_bytes * rows_per_byte)
+
+
+class FileFormat(Format):
+    """A format whose files are tables, each by itself."""
+
+    def plan(
+        self, source: Any, root: str, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> tuple[Sequence[FileRange], ReadPart[Any]]:
+        files = list_files(source, root)
+        divide = partial(self.divided, source=source)
+        if all(file.size_bytes is None or file.size_bytes <= BLOCK_BYTES for file in files):
+            divided = [divide(file) for file in files]  # none of them is opened
+        else:
+            with ThreadPoolExecutor(OPENED_AT_ONCE) as pool:
+                divided = list(pool.map(divide, files))
+        return [part for parts in divided for part in parts], partial(self.read_file, source=source)
+
+    def divided(self, file: SourceFile, source: Any) -> list[FileRange]:
+        """A file in ranges that several tasks can read; whole where it is not large, or cannot be divided."""
+        del source
+        return [as_range(file)]
+
+    @abstractmethod
+    def read_file(self, part: FileRange | SourceFile, *, source: Any) -> Iterable[pa.Table]:
+        """One file or a range of it, in tables of bounded size; raises DataError where it is not of the format."""
