@@ -390,7 +390,9 @@ class BatchOutput(Record):
     version: int
     output: str
     num_rows: int
-    shards: tuple[str, ...]
+    num_shards: int
+    shards_key: str
+    """Below `output`: JSON lines of the shards in row order; each has key, num_rows, size_bytes and sha256."""
 
 
 StageRecord = DatasetVersion | TrainResult | TuneResult | EvaluationReport | ModelVersion | Endpoint | BatchOutput

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from raypipe.batch.reading import as_learned
 from raypipe.batch.rows import raw_columns
-from raypipe.batch.writer import Claim, ParquetShards, claim, complete
+from raypipe.batch.writer import SHARDS, Claim, ParquetShards, claim, complete
 from raypipe.data.formats import FORMATS
+from raypipe.data.formats.datasource import files_of
 from raypipe.data.table.marks import refuse_bad
 from raypipe.data.table.packing import decoded
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
@@ -30,7 +31,13 @@ PREDICTION, PROBABILITY = "prediction", "probability"
 
 TELL_EVERY_S = 2.0
 
+SHARDS_PER_WORKER = 4
+"""So that workers end at about the same time, though the rows are only estimated when the shards' size is chosen."""
+
 MAX_SHARD_ROWS = 100_000
+"""Until there would be more than MAX_SHARDS of them."""
+
+MAX_SHARDS = 1000
 
 MAX_SHARD_BYTES = 128 * 2**20
 """Size of a shard's inputs in memory at most, unless one model call reads more."""
@@ -41,7 +48,8 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
 
     Each row comes out once, in the order of the source, with all its columns and beside them `prediction` (the label,
     or the number) and, for classification, `probability` (of that label). `_SUCCESS.json` is written last.
-    Repeating it replaces what it wrote before.
+    Repeating it replaces what it wrote before.  The source is read once: what is wrong with a row is found while
+    predictions are written, and then there is no success mark.
 
     Args:
         spec: relative paths start from the current folder.
@@ -58,29 +66,27 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
         source=spec.source.model_dump(mode="json", exclude_none=True),
     )
     learned = as_learned(spec.source, model.signature)
-    source: ray.data.Dataset = FORMATS[spec.source.format].read(learned, str(Path.cwd()), None)
+    form = FORMATS[spec.source.format]
+    source: ray.data.Dataset = form.read(learned, str(Path.cwd()), None)
+    files = files_of(source)
+    num_rows = (
+        source.count() if files is None else form.estimated_rows(files, learned)
+    )  # without files: blocks are there
+    rows = rows_per_shard(num_rows, spec, model.signature)
     source.context.execution_options.preserve_order = True  # shard 0 holds the first rows
     source.context.raise_original_map_exception = True  # else our errors lose their type on the way
     channel = f"raypipe/{ctx.run_id}/batch"
     teller = _Teller(ctx)
     try:
         with _ray_data_silent(), Listener(channel, teller.tell):
-            num_rows = source.count()  # before the output is touched: a source that cannot be read changes nothing
             output = claim(spec.output, ours)
             sink = ParquetShards(output.uri, channel)
-            rows = rows_per_shard(num_rows, spec, model.signature)
             # Ray cannot join blocks of which one has its text encoded and another has not.
             plain = source.map_batches(decoded, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
             blocks = plain.repartition(target_num_rows_per_block=rows, strict=True)
             _answered(blocks, spec, model, ctx).write_datasink(sink)
     except Exception as error:  # Ray Data wraps what its tasks raise in many types
         raise _explained(error) from error
-    written = sum(shard.num_rows for shard in sink.shards)
-    if written != num_rows:
-        raise DataError(
-            f"{num_rows} rows went in but {written} came out; {output.uri} is left without its success mark",
-            "did the source change meanwhile? run it again",
-        )
     success = complete(output, ours, sink.shards, ctx.clock())
     teller.end(success.num_rows, output.uri)
     return BatchOutput(
@@ -88,14 +94,22 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
         version=model.version,
         output=output.uri,
         num_rows=success.num_rows,
-        shards=tuple(shard.key for shard in success.shards),
+        num_shards=success.num_shards,
+        shards_key=SHARDS,
     )
 
 
-def rows_per_shard(num_rows: int, spec: BatchSpec, signature: Signature) -> int:
-    """Every worker gets a shard, no model call is cut short by a shard's end, and no shard grows without bound."""
+def rows_per_shard(num_rows: int | None, spec: BatchSpec, signature: Signature) -> int:
+    """Every worker gets a shard, no model call is cut short by a shard's end, and no shard grows without bound.
+
+    Args:
+        num_rows: of the source, an estimate; None where nobody knows.
+    """
     row_bytes = sum(math.prod(column.shape) * 8 for column in signature.inputs)
-    rows = max(1, min(-(-num_rows // spec.num_workers), MAX_SHARD_ROWS, MAX_SHARD_BYTES // row_bytes))
+    num_shards = spec.num_workers * SHARDS_PER_WORKER if spec.num_workers > 1 else 1
+    share = SHARDS_PER_WORKER * spec.worker_batch_size if num_rows is None else -(-num_rows // num_shards)
+    most = max(MAX_SHARD_ROWS, (num_rows or 0) // MAX_SHARDS)
+    rows = max(1, min(share, most, MAX_SHARD_BYTES // row_bytes))
     return -(-rows // spec.worker_batch_size) * spec.worker_batch_size
 
 

@@ -1,8 +1,8 @@
 """Each output shard written exactly once, and a marker that says the output is whole.
 
-`_STARTED.json` says whose the folder is, `part-00000.parquet` and so on hold the rows, `_SUCCESS.json` comes last and
-lists them.  A shard is one object written whole, named after its write task: a task that is repeated after a crash
-writes the same object again.
+`_STARTED.json` says whose the folder is, `part-00000.parquet` and so on hold the rows, `_SHARDS.jsonl` lists them, and
+`_SUCCESS.json` comes last.  A shard is one object written whole, named after its write task: a task that is repeated
+after a crash writes the same object again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from raypipe.storage import Store, open_store
 from raypipe.storage.publish import sha256
 
 STARTED = "_STARTED.json"
+SHARDS = "_SHARDS.jsonl"
 SUCCESS = "_SUCCESS.json"
 
 
@@ -42,12 +43,13 @@ class Claim(Record):
 
 
 class Success(Record):
-    """_SUCCESS.json: these shards, and no other files, are the output."""
+    """_SUCCESS.json: the shards that _SHARDS.jsonl lists in row order, and no other files, are the output."""
 
     claim: Claim
     num_rows: int
-    shards: tuple[Shard, ...]
-    """In row order."""
+    num_shards: int
+    shards_sha256: str
+    """Of _SHARDS.jsonl: a line a shard."""
     finished_at: str
     """UTC, ISO 8601."""
 
@@ -74,10 +76,13 @@ def claim(uri: str, ours: Claim) -> Store:
 def complete(store: Store, ours: Claim, shards: Iterable[Shard], finished_at: float) -> Success:
     """Say that the output is whole."""
     ordered = tuple(sorted(shards, key=lambda shard: (len(shard.key), shard.key)))  # the number may outgrow five digits
+    lines = b"".join(shard.model_dump_json().encode() + b"\n" for shard in ordered)
+    store.write(SHARDS, lines)
     success = Success(
         claim=ours,
         num_rows=sum(shard.num_rows for shard in ordered),
-        shards=ordered,
+        num_shards=len(ordered),
+        shards_sha256=sha256(lines),
         finished_at=datetime.fromtimestamp(finished_at, timezone.utc).isoformat(timespec="seconds"),
     )
     store.write(SUCCESS, success.to_json())
@@ -100,7 +105,7 @@ def _check_owner(store: Store, keys: list[str], ours: Claim) -> None:
             f"this is {ours.model}@{ours.version} for {ours.source}",
             remedy,
         )
-    stray = [key for key in keys if key not in (STARTED, SUCCESS) and not key.startswith("part-")]
+    stray = [key for key in keys if key not in (STARTED, SHARDS, SUCCESS) and not key.startswith("part-")]
     if stray:
         raise DataError(f"output {store.uri} holds {stray[0]}, which raypipe did not write", remedy)
 

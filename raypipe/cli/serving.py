@@ -160,7 +160,7 @@ def predict(
     if as_json:
         show_json(written.model_dump(mode="json"))
     else:
-        show(f"{written.num_rows} rows by {written.model}@{written.version} in {len(written.shards)} files under")
+        show(f"{written.num_rows} rows by {written.model}@{written.version} in {written.num_shards} files under")
         show(f"  {written.output}")
 
 

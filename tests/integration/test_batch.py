@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +53,11 @@ def rows(count: int, offset: int = 0) -> pa.Table:
 
 def answered(output: BatchOutput) -> pa.Table:
     store = open_store(output.output)
-    return pa.concat_tables([pq.read_table(io.BytesIO(store.read(key))) for key in output.shards])
+    return pa.concat_tables([pq.read_table(io.BytesIO(store.read(shard["key"]))) for shard in shards(output)])
+
+
+def shards(output: BatchOutput) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in open_store(output.output).read(output.shards_key).splitlines()]
 
 
 def spec(source: dict[str, Any], output: Path | str, **fields: Any) -> BatchSpec:
@@ -73,13 +79,13 @@ def test_batch_over_files_gives_every_row_once_in_order_with_the_predictors_answ
     assert table["prediction"].to_pylist() == [tiny.CLASSES[i] for i in predictions.labels()]
     assert np.abs(table["probability"].to_numpy() - predictions.values.max(axis=1)).max() < 1e-6
     success = json.loads((tmp_path / "out" / "_SUCCESS.json").read_text())
-    assert (success["num_rows"], [shard["key"] for shard in success["shards"]]) == (3000, list(output.shards))
+    assert (success["num_rows"], success["num_shards"]) == (3000, output.num_shards) == (3000, len(shards(output)))
 
 
 def test_batch_over_text_that_one_file_keeps_as_a_dictionary_and_the_other_does_not(
     ctx: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("raypipe.data.formats.reading.SMALL_BYTES", 2000)  # each file is read by a task of its own
+    monkeypatch.setattr("raypipe.data.formats.datasource.SMALL_BYTES", 2000)  # each file is read by a task of its own
     model = registered(ctx)
     for i in range(2):
         pq.write_table(rows(1000, 1000 * i), tmp_path / f"{i}.parquet", use_dictionary=i == 0)
@@ -101,6 +107,36 @@ def test_batch_reads_a_file_as_the_rows_the_model_learned(ctx: RunContext, tmp_p
     assert table["id"].to_pylist() == ["x", "y"] and table["note"].to_pylist() == ["007", "08"]
     expected = Predictor.load(ctx.store, model.artifact).predict({"a": np.array([2.0, -1]), "b": np.array([1.5, 0.5])})
     assert table["prediction"].to_pylist() == [tiny.CLASSES[i] for i in expected.labels()]
+
+
+def test_batch_reads_each_file_once_also_where_nobody_tells_its_length(ctx: RunContext, tmp_path: Path):
+    content, asked = "b,a\n" + "".join(f"{i},{i}.5\n" for i in range(2000)), []
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.command)
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content.encode())
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        source = {"format": "csv", "path": f"http://127.0.0.1:{server.server_port}/f.csv"}
+        output = predict_batch(
+            spec(source, tmp_path / "out", num_workers=2, worker_batch_size=100), registered(ctx), ctx
+        )
+        server.shutdown()
+        thread.join()
+    assert asked == ["HEAD", "GET"]
+    assert answered(output)["b"].to_pylist() == list(range(2000)) and output.num_shards == 5
 
 
 def test_batch_of_a_regression_again_replaces_what_it_wrote(ctx: RunContext, tmp_path: Path):

@@ -13,16 +13,21 @@ from raypipe.spec.batch import BatchSpec
     ("num_rows", "num_workers", "shape", "rows"),
     [
         (3000, 1, (), 3072),  # one shard, a whole number of model calls
-        (3000, 3, (), 1024),  # a shard for each worker
+        (3000, 3, (), 1024),  # some shards for each worker
+        (80_000, 2, (), 10_240),
+        (None, 2, (), 4096),  # nobody knows how many
+        (None, 1, (), 4096),
         (10, 8, (), 1024),  # never less than one model call
         (0, 1, (), 1024),
         (10_000_000, 2, (), 100_352),  # bounded in rows
+        (10**9, 2, (), 1_000_448),  # but not beyond a thousand shards
+        (10**11, 2, (), 2**24),  # until the bytes are too many
         (10_000_000, 2, (64, 64), 4096),  # and in bytes: 32 KB a row
         (10_000_000, 2, (1024, 1024), 1024),
     ],
 )
 def test_rows_per_shard_are_whole_model_calls_spread_over_workers_and_bounded(
-    num_rows: int, num_workers: int, shape: tuple[int, ...], rows: int
+    num_rows: int | None, num_workers: int, shape: tuple[int, ...], rows: int
 ):
     spec = BatchSpec.model_validate(
         {"source": {"format": "sklearn", "dataset": "iris"}, "output": "out", "num_workers": num_workers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch import writer
-from raypipe.batch.writer import STARTED, SUCCESS, Claim, ParquetShards, Success, claim, complete
+from raypipe.batch.writer import SHARDS, STARTED, SUCCESS, Claim, ParquetShards, Success, claim, complete
 from raypipe.errors import DataError
 from raypipe.storage import open_store
 from raypipe.storage.publish import sha256
@@ -132,5 +133,7 @@ def test_complete_lists_the_shards_in_row_order(tmp_path: Path, sink: ParquetSha
     shards = [write(sink, i, pa.table({"a": [i]})) for i in (2, 0, 1)]
     success = complete(store, CLAIM, [shard for shard in shards if shard], 1_700_000_000.0)
     assert Success.model_validate_json(store.read(SUCCESS)) == success
-    assert [shard.key for shard in success.shards] == [f"part-0000{i}.parquet" for i in range(3)]
+    lines = store.read(SHARDS)
+    assert success.num_shards == 3 and success.shards_sha256 == sha256(lines)
+    assert [json.loads(line)["key"] for line in lines.splitlines()] == [f"part-0000{i}.parquet" for i in range(3)]
     assert (success.num_rows, success.finished_at) == (3, "2023-11-14T22:13:20+00:00")
