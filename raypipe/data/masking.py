@@ -79,7 +79,7 @@ def read_keys(masks: Sequence[MaskSpec], environ: Mapping[str, str] = os.environ
     Raises:
         SpecError: a variable is not set, or its key is short; names the variable.
     """
-    found: dict[str, bytes] = {}
+    key_of: dict[str, bytes] = {}
     for mask in masks:
         if mask.key_env is None:
             continue
@@ -90,8 +90,8 @@ def read_keys(masks: Sequence[MaskSpec], environ: Mapping[str, str] = os.environ
                 f"data.masking: environment variable {mask.key_env} {what}; a key has at least {MIN_KEY_BYTES} bytes",
                 f"export {mask.key_env}=$(openssl rand -hex 32), and keep it: another key gives other values",
             )
-        found[mask.key_env] = key
-    return MaskKeys(found)
+        key_of[mask.key_env] = key
+    return MaskKeys(key_of)
 
 
 def mask(block: pa.Table, masks: Sequence[MaskSpec], keys: MaskKeys, file: str = "data.source") -> pa.Table:
@@ -111,13 +111,13 @@ def mask(block: pa.Table, masks: Sequence[MaskSpec], keys: MaskKeys, file: str =
     require(list(methods), block.column_names, f"{file} (data.masking)")
     kept: dict[str, pa.ChunkedArray | pa.Array] = {}
     for name in block.column_names:
-        found = methods.get(name)
+        spec = methods.get(name)
         if name == BAD:
             kept[name] = _without_quotes(block[name])
-        elif found is None:
+        elif spec is None:
             kept[name] = block[name]
-        elif found.method != "drop":
-            kept[name] = _masked(block[name], name, found, keys, file)
+        elif spec.method != "drop":
+            kept[name] = _masked(block[name], name, spec, keys, file)
     table = pa.table(kept) if kept else block.select([])
     return table.replace_schema_metadata(block.schema.metadata)
 
@@ -148,19 +148,19 @@ def withheld(masks: Sequence[MaskSpec], file: str) -> Iterator[None]:
         ) from None
 
 
-def _masked(column: pa.ChunkedArray, name: str, found: MaskSpec, keys: MaskKeys, file: str) -> pa.Array:
+def _masked(column: pa.ChunkedArray, name: str, spec: MaskSpec, keys: MaskKeys, file: str) -> pa.Array:
     missing = _missing(column)
-    if found.method == "redact":
+    if spec.method == "redact":
         return pa.array(np.full(len(column), REDACTED, object), pa.string(), mask=missing)
     kind = columns.kind(column.type)
     if kind.form:
         raise ColumnRefused(
-            f"{file}: column '{name}' holds {kind}, which method: {found.method} cannot mask; it masks single values",
+            f"{file}: column '{name}' holds {kind}, which method: {spec.method} cannot mask; it masks single values",
             "set method: drop or redact for it in data.masking",
         )
-    key = keys[str(found.key_env)]
+    key = keys[str(spec.key_env)]
     encoded = column.combine_chunks().dictionary_encode()
-    change = _hashed if found.method == "hash" else _tokenized
+    change = _hashed if spec.method == "hash" else _tokenized
     distinct = [None if text is None else change(text, key) for text in map(_text, encoded.dictionary.to_pylist())]
     index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
     table = pa.array([*distinct, None], pa.string())
@@ -169,8 +169,8 @@ def _masked(column: pa.ChunkedArray, name: str, found: MaskSpec, keys: MaskKeys,
 
 def _without_quotes(reasons: pa.ChunkedArray) -> pa.Array:
     """Why rows could not be read may quote them."""
-    told = np.full(len(reasons), "the row could not be read (details withheld: data.masking)", object)
-    return pa.array(told, pa.string(), mask=_missing(reasons))
+    withheld_reasons = np.full(len(reasons), "the row could not be read (details withheld: data.masking)", object)
+    return pa.array(withheld_reasons, pa.string(), mask=_missing(reasons))
 
 
 def _missing(column: pa.ChunkedArray) -> np.ndarray:

@@ -59,15 +59,15 @@ def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[
         schema = opened(handle, options=options).schema
         unusable = unusable_columns(schema)
         names = usable(needed(source), schema.names, unusable, source, part.name)
-        told = unusable if needed(source) is None else {}
+        unreadable = unusable if needed(source) is None else {}
         options.included_fields = [schema.get_field_index(name) for name in names]
         handle.seek(0)
         reader = opened(handle, options=options)
-        yield with_left_out(reader.schema.remove_metadata().empty_table(), told)
+        yield with_left_out(reader.schema.remove_metadata().empty_table(), unreadable)
         if magic == FILE_MAGIC:
             stop = reader.num_record_batches if part.stop is None else part.stop
             batches = (reader.get_batch(i) for i in range(part.start, stop))
         else:
             batches = iter(reader)
         for batch in batches:
-            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), told)
+            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), unreadable)

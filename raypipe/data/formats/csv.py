@@ -214,12 +214,12 @@ class _Parser:
         text, _ = self._read(
             Chunk(chunk.data[:start], chunk.ends[:num_rows], unread), dict.fromkeys(whole, pa.string())
         )
-        found: dict[str, str] = {}
+        examples: dict[str, str] = {}
         for name in whole:
             values = text[name].filter(pc.match_substring_regex(text[name], r"^\s*[+-]?0[0-9]"))
             if len(values):
-                found[name] = values[0].as_py().strip()
-        return found
+                examples[name] = values[0].as_py().strip()
+        return examples
 
     def _read(self, chunk: Chunk, types: dict[str, pa.DataType]) -> tuple[pa.Table, dict[int, str | None]]:
         """The rows that can be read, and the others: place among all rows -> why."""

@@ -27,11 +27,11 @@ def json_object(line: bytes) -> dict[str, Any]:
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"names the field '{twice}' twice")
-    return found
+    return fields
 
 
 def _refuse_constant(word: str) -> None:

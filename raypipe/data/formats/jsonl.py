@@ -189,11 +189,11 @@ class _Parser:
 
 def _objects(lines: dict[int, str]) -> dict[int, dict[str, Any]]:
     """The lines that are JSON objects."""
-    found: dict[int, dict[str, Any]] = {}
+    objects: dict[int, dict[str, Any]] = {}
     for row, line in lines.items():
         with suppress(ValueError, RecursionError):
-            found[row] = json_object(line.encode())
-    return found
+            objects[row] = json_object(line.encode())
+    return objects
 
 
 def _filled(table: pa.Table, rows: dict[int, dict[str, Any]]) -> pa.Table:

@@ -32,13 +32,13 @@ class FileRow:
 def rows_of(source: FolderSource, root: str, masking: Masking = UNMASKED) -> list[FileRow]:
     """One row a file, in order of the paths, and one for each label without a file."""
     labels = _labels(source.labels, root, masking) if source.labels else None
-    found: dict[str, FileRow] = {}
+    by_uri: dict[str, FileRow] = {}
     for path in [source.path] if isinstance(source.path, str) else source.path:
         for file in find(path, root, source.suffixes):
             name = file.uri.removeprefix(_base(path, root, file) + "/")
             folder = file.uri.rpartition("/")[0].rpartition("/")[2]
-            found.setdefault(file.uri, _row(file, name, folder, labels, source.labels))
-    rows = list(found.values())
+            by_uri.setdefault(file.uri, _row(file, name, folder, labels, source.labels))
+    rows = list(by_uri.values())
     if labels and source.labels:
         for name in sorted(set(labels) - {row.name for row in rows}):
             why = f"is in {source.labels.path}, but there is no such file"

@@ -41,16 +41,16 @@ def ranges(files: Sequence[SourceFile], divisible: bool = True) -> list[FileRang
     Args:
         divisible: whether a row can begin after any line break.
     """
-    found: list[FileRange] = []
+    parts: list[FileRange] = []
     for file in files:
         whole = file.uri.endswith(".gz") or file.uri.startswith(HTTP) or not divisible
         if whole or file.size_bytes is None:
-            found.append(as_range(file))
+            parts.append(as_range(file))
             continue
         cuts = [*range(0, max(1, file.size_bytes - CHUNK_BYTES // 2), CHUNK_BYTES)]
         ends = [*cuts[1:], None]
-        found += [FileRange(file, (b or file.size_bytes) - a, a, b) for a, b in zip(cuts, ends, strict=True)]
-    return found
+        parts += [FileRange(file, (b or file.size_bytes) - a, a, b) for a, b in zip(cuts, ends, strict=True)]
+    return parts
 
 
 def lines_per_byte(file: SourceFile) -> float | None:

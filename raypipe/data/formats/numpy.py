@@ -92,13 +92,13 @@ class Numpy(Format):
         return parts(dict(zip(source.arrays, files, strict=True))), partial(read_arrays, source=source)
 
 
-def parts(found: Mapping[str, SourceFile]) -> list[ArrayRows]:
+def parts(files: Mapping[str, SourceFile]) -> list[ArrayRows]:
     """Ranges of rows of about BLOCK_BYTES.
 
     Args:
-        found: column -> its `.npy` file.
+        files: column -> its `.npy` file.
     """
-    arrays = {name: (file, _file_header(file)) for name, file in found.items()}
+    arrays = {name: (file, _file_header(file)) for name, file in files.items()}
     num_rows = _num_rows({file.name: header for file, header in arrays.values()})
     row_bytes = sum(header.row_bytes for _, header in arrays.values())
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
@@ -203,8 +203,10 @@ def _num_rows(headers: Mapping[str, Header]) -> int:
     if not sizes:
         raise DataError("data.source holds no array", HINT)
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        raise DataError(f"arrays of one source have equally many rows, but {told}", "name arrays that belong together")
+        lengths = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise DataError(
+            f"arrays of one source have equally many rows, but {lengths}", "name arrays that belong together"
+        )
     return next(iter(sizes.values()))
 
 

@@ -45,16 +45,16 @@ def divided(file: SourceFile) -> list[FileRange]:
         return [FileRange(file, file.size_bytes)]
     with readable(file.name, "Parquet"), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    found: list[FileRange] = []
+    ranges: list[FileRange] = []
     start = raw = stored = num_rows = 0
     for i, group in enumerate(groups):
         raw += group.total_byte_size
         num_rows += group.num_rows
         stored += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
         if raw >= BLOCK_BYTES or i == len(groups) - 1:
-            found.append(FileRange(file, stored, start, i + 1, num_rows))
+            ranges.append(FileRange(file, stored, start, i + 1, num_rows))
             start, raw, stored, num_rows = i + 1, 0, 0, 0
-    return found or [FileRange(file, file.size_bytes)]
+    return ranges or [FileRange(file, file.size_bytes)]
 
 
 def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterator[pa.Table]:
@@ -72,7 +72,7 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         schema = parquet.schema_arrow
         unusable = unusable_columns(schema)
         names = usable(needed(source), schema.names, unusable, source, part.name)
-        told = unusable if needed(source) is None else {}
+        unreadable = unusable if needed(source) is None else {}
         stop = parquet.num_row_groups if part.stop is None else part.stop
         groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where, schema)]
         is_empty = True
@@ -80,9 +80,9 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
             batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
         ):
             is_empty = False
-            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), told)
+            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), unreadable)
         if is_empty:
-            yield with_left_out(schema.remove_metadata().empty_table().select(names), told)
+            yield with_left_out(schema.remove_metadata().empty_table().select(names), unreadable)
 
 
 def _repeating(metadata: Any) -> list[str]:

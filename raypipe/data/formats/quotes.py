@@ -34,11 +34,11 @@ def row_ends(data: bytes, inside: bool, *, delimiter: int, quotes: bool) -> tupl
 
 def _switching(byte: np.ndarray, at: np.ndarray, inside: bool, starts: tuple[int, ...]) -> np.ndarray:
     """Those quotes that open or close a value; the others stand in the middle of one that is not quoted."""
-    found: list[int] = []
+    switching: list[int] = []
     for position in at.tolist():
         before = int(byte[position - 1])
-        doubled = before == QUOTE and found[-1:] == [position - 1]
+        doubled = before == QUOTE and switching[-1:] == [position - 1]
         if inside or position == 0 or doubled or (before != QUOTE and before in starts):
-            found.append(position)
+            switching.append(position)
             inside = not inside
-    return np.array(found, np.int64)
+    return np.array(switching, np.int64)

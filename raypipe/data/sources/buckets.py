@@ -86,9 +86,9 @@ class SourceBucket(S3Bucket):
             pages: Any = cast(Any, obstore).list(self._backend, prefix=folder or None, chunk_size=PAGE)
             return [_info(meta) for page in pages for meta in page]
 
-        found = self._once(collect, folder)
-        folders = {folder, *(key for info in found for key in _folders(info.key))}
-        return [info for info in found if info.size_bytes or info.key not in folders]
+        objects = self._once(collect, folder)
+        folders = {folder, *(key for info in objects for key in _folders(info.key))}
+        return [info for info in objects if info.size_bytes or info.key not in folders]
 
     def read_pinned(self, key: str, etag: str, start: int, stop: int) -> memoryview:
         """Bytes [start, stop) of the object that had `etag` when it was listed.

@@ -53,8 +53,8 @@ def find(paths: str | list[str], root: str, suffixes: tuple[str, ...]) -> list[S
             refuse_kind(file.uri)
             name = file.uri.removeprefix(base)
             files.setdefault(file.uri, SourceFile(name, file.uri, file.size_bytes, file.tag, file.pin, file.digest))
-    found = list(files.values())
-    return [disk.with_digest(file) for file in found] if _is_small(found) else found
+    listed = list(files.values())
+    return [disk.with_digest(file) for file in listed] if _is_small(listed) else listed
 
 
 def read_bytes(file: SourceFile) -> bytes:
