@@ -15,7 +15,7 @@ import pyarrow as pa
 from raypipe.batch.reading import as_learned
 from raypipe.batch.rows import raw_columns
 from raypipe.batch.writer import SHARDS, Claim, ParquetShards, claim, complete
-from raypipe.data.formats import FORMATS
+from raypipe.data.formats import FORMATS, Format
 from raypipe.data.formats.datasource import files_of
 from raypipe.data.table.marks import refuse_bad
 from raypipe.data.table.packing import decoded
@@ -33,6 +33,9 @@ TELL_EVERY_S = 2.0
 
 SHARDS_PER_WORKER = 4
 """So that workers end at about the same time, though the rows are only estimated when the shards' size is chosen."""
+
+CALLS_PER_SHARD = 16
+"""Where nobody knows how many rows there are: enough for files of a fair size, few enough for several workers."""
 
 MAX_SHARD_ROWS = 100_000
 """Until there would be more than MAX_SHARDS of them."""
@@ -68,11 +71,7 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
     learned = as_learned(spec.source, model.signature)
     form = FORMATS[spec.source.format]
     source: ray.data.Dataset = form.read(learned, str(Path.cwd()), None)
-    files = files_of(source)
-    num_rows = (
-        source.count() if files is None else form.estimated_rows(files, learned)
-    )  # without files: blocks are there
-    rows = rows_per_shard(num_rows, spec, model.signature)
+    rows = rows_per_shard(_estimated_rows(source, form, learned, model.signature), spec, model.signature)
     source.context.execution_options.preserve_order = True  # shard 0 holds the first rows
     source.context.raise_original_map_exception = True  # else our errors lose their type on the way
     channel = f"raypipe/{ctx.run_id}/batch"
@@ -99,15 +98,31 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
     )
 
 
+def _estimated_rows(dataset: Any, form: Format, source: Any, signature: Signature) -> int | None:
+    """About how many rows there are, rather too many; None where nobody knows."""
+    files = files_of(dataset)
+    if files is None:
+        return dataset.count()  # its blocks are there already
+    num_rows = form.estimated_rows(files, source)
+    if num_rows is None and files.num_bytes is not None:
+        return files.num_bytes // _num_values(signature)
+    return num_rows
+
+
+def _num_values(signature: Signature) -> int:
+    """Of one row's inputs."""
+    return sum(math.prod(column.shape) for column in signature.inputs)
+
+
 def rows_per_shard(num_rows: int | None, spec: BatchSpec, signature: Signature) -> int:
     """Every worker gets a shard, no model call is cut short by a shard's end, and no shard grows without bound.
 
     Args:
         num_rows: of the source, an estimate; None where nobody knows.
     """
-    row_bytes = sum(math.prod(column.shape) * 8 for column in signature.inputs)
+    row_bytes = 8 * _num_values(signature)
     num_shards = spec.num_workers * SHARDS_PER_WORKER if spec.num_workers > 1 else 1
-    share = SHARDS_PER_WORKER * spec.worker_batch_size if num_rows is None else -(-num_rows // num_shards)
+    share = CALLS_PER_SHARD * spec.worker_batch_size if num_rows is None else -(-num_rows // num_shards)
     most = max(MAX_SHARD_ROWS, (num_rows or 0) // MAX_SHARDS)
     rows = max(1, min(share, most, MAX_SHARD_BYTES // row_bytes))
     return -(-rows // spec.worker_batch_size) * spec.worker_batch_size

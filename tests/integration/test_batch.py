@@ -136,7 +136,7 @@ def test_batch_reads_each_file_once_also_where_nobody_tells_its_length(ctx: RunC
         server.shutdown()
         thread.join()
     assert asked == ["HEAD", "GET"]
-    assert answered(output)["b"].to_pylist() == list(range(2000)) and output.num_shards == 5
+    assert answered(output)["b"].to_pylist() == list(range(2000)) and output.num_shards == 2
 
 
 def test_batch_of_a_regression_again_replaces_what_it_wrote(ctx: RunContext, tmp_path: Path):

@@ -15,8 +15,8 @@ from raypipe.spec.batch import BatchSpec
         (3000, 1, (), 3072),  # one shard, a whole number of model calls
         (3000, 3, (), 1024),  # some shards for each worker
         (80_000, 2, (), 10_240),
-        (None, 2, (), 4096),  # nobody knows how many
-        (None, 1, (), 4096),
+        (None, 2, (), 16_384),  # nobody knows how many
+        (None, 1, (), 16_384),
         (10, 8, (), 1024),  # never less than one model call
         (0, 1, (), 1024),
         (10_000_000, 2, (), 100_352),  # bounded in rows
