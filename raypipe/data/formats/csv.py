@@ -46,7 +46,7 @@ class Csv(FileFormat):
         self, source: CsvSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
     ) -> tuple[Sequence[FileRange], ReadPart[Any]]:
         parts, read_part = super().plan(source, root, masking, is_judged)
-        refuse_undeclared([part for part in parts if part.start == 0], source, masking)
+        refuse_undeclared([part.file for part in parts if part.start == 0], source, masking)
         return parts, read_part
 
     def divided(self, file: SourceFile, source: CsvSource) -> list[FileRange]:

@@ -15,7 +15,7 @@ import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from raypipe.data.formats.parts import Part, readable
+from raypipe.data.formats.parts import Named, Part, Sized, readable
 from raypipe.data.formats.selecting import select_rows
 from raypipe.data.masking import UNMASKED, Masking
 from raypipe.data.table import columns
@@ -50,7 +50,9 @@ TASK_FILES = 1000
 
 
 P = TypeVar("P", bound=Part)
-ReadPart = Callable[[P], Iterable[pa.Table]]
+N = TypeVar("N", bound=Named)
+S = TypeVar("S", bound=Sized)
+ReadPart = Callable[[N], Iterable[pa.Table]]
 
 
 def read_files(
@@ -122,7 +124,7 @@ class FilesDatasource(Datasource):
         return ReadTask(read, metadata)
 
 
-def _num_bytes(parts: Sequence[Part]) -> int | None:
+def _num_bytes(parts: Sequence[Sized]) -> int | None:
     """Rough size in memory; None where the size of a part is not known."""
     sizes = [part.size_bytes for part in parts]
     if any(size is None for size in sizes):
@@ -131,7 +133,7 @@ def _num_bytes(parts: Sequence[Part]) -> int | None:
     return sum((size or 0) * EXPANSION.get(kind, 1) for size, kind in zip(sizes, kinds, strict=True))
 
 
-def _weight(part: Part) -> int:
+def _weight(part: Sized) -> int:
     """Bytes, where tasks are made about equally large; one of unknown size gets a task of its own."""
     return SMALL_BYTES if part.size_bytes is None else max(1, part.size_bytes)
 
@@ -164,7 +166,7 @@ def files_of(dataset: ray.data.Dataset) -> FilesDatasource | None:
     return files if isinstance(files, FilesDatasource) else None
 
 
-def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
+def grouped(parts: Sequence[S], num_groups: int) -> list[list[S]]:
     """Neighbouring parts together, in `num_groups` groups of about equal size, or one a part where those are fewer."""
     sizes = np.cumsum([_weight(part) for part in parts])
     num_groups = max(1, min(num_groups, len(parts)))
@@ -176,8 +178,8 @@ def grouped(parts: Sequence[P], num_groups: int) -> list[list[P]]:
 
 
 def read_group(
-    parts: Sequence[P],
-    read_part: ReadPart[P],
+    parts: Sequence[N],
+    read_part: ReadPart[N],
     names: Sequence[str] | None,
     where: Sequence[Condition] = (),
     masking: Masking = UNMASKED,

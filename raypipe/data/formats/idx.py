@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +35,6 @@ class Pair:
 
     images: SourceFile
     labels: SourceFile
-    num_rows: int | None = None
-    num_files: ClassVar = 2
 
     @property
     def name(self) -> str:
@@ -46,6 +44,14 @@ class Pair:
     def size_bytes(self) -> int | None:
         return self.images.size_bytes
 
+    @property
+    def num_rows(self) -> int | None:
+        return None
+
+    @property
+    def num_files(self) -> int:
+        return 2
+
 
 class Idx(Format):
     """One row an image: `image` uint8 [H, W] and `label` uint8."""
@@ -53,7 +59,8 @@ class Idx(Format):
     def plan(
         self, source: IdxSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
     ) -> tuple[Sequence[Part], ReadPart[Any]]:
-        return [Pair(*list_files(source, root))], read_pair
+        images, labels = list_files(source, root)
+        return [Pair(images, labels)], read_pair
 
 
 def read_pair(pair: Pair) -> list[pa.Table]:

@@ -42,14 +42,14 @@ class Jsonl(FileFormat):
     def plan(
         self, source: JsonlSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
     ) -> tuple[Sequence[FileRange], ReadPart[Any]]:
-        parts, read_part = super().plan(source, root, masking, is_judged)
-        return parts, partial(read_part, masked=masking.names, is_judged=is_judged)
+        parts, _ = super().plan(source, root, masking, is_judged)
+        return parts, partial(read_file, source=source, masked=masking.names, is_judged=is_judged)
 
     def divided(self, file: SourceFile, source: JsonlSource) -> list[FileRange]:
         return ranges([file])
 
-    def read_file(self, part: FileRange | SourceFile, *, source: JsonlSource, **judging: Any) -> Iterator[pa.Table]:
-        return read_file(part, source=source, **judging)
+    def read_file(self, part: FileRange | SourceFile, *, source: JsonlSource) -> Iterator[pa.Table]:
+        return read_file(part, source=source)
 
     def rows_per_byte(self, part: FileRange, source: JsonlSource) -> float | None:
         return lines_per_byte(part.file)

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from raypipe.data.sources.place import SourceFile
 from raypipe.errors import DataError, RaypipeError
 
 
-class Part(Protocol):
-    """What one call of a format's reader reads: a file, a range of one, or some small ones together."""
+class Named(Protocol):
+    """What messages name."""
 
     @property
     def name(self) -> str: ...
+
+
+class Sized(Named, Protocol):
     @property
     def size_bytes(self) -> int | None:
         """None where nobody tells."""
         ...
+
+
+class Part(Sized, Protocol):
+    """What one call of a format's reader reads: a file, a range of one, or some small ones together."""
 
     @property
     def num_rows(self) -> int | None:
@@ -40,11 +47,14 @@ class FileRange:
     stop: int | None = None
     """None is the end of the file."""
     num_rows: int | None = None
-    num_files: ClassVar = 1
 
     @property
     def name(self) -> str:
         return self.file.name
+
+    @property
+    def num_files(self) -> int:
+        return 1
 
 
 def as_range(part: SourceFile | FileRange) -> FileRange:
