@@ -91,7 +91,7 @@ def blocks_of(sources: Sequence[Unread]) -> Iterator[Block]:
 
 
 def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
-    """Columns to read; None is all.  Without a split key the whole row decides where it goes, so all are needed."""
+    """Columns to read; None is all: what bad rows hold beside the features helps to find them."""
     if spec.features is None or not isinstance(spec.split, HashSplit) or spec.split.key is None:
         return source.columns
     expected = columns_of(spec.expectations)

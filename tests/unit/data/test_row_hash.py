@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.table.row_hash import row_hash
+from raypipe.data.table.row_hash import SECOND_LANE, row_hash
 
 COLUMNS = {
     "n": np.array([0.0, -0.0, 1.0, 1.5, np.nan, -7.0, 1e300, np.inf]),
@@ -78,3 +78,58 @@ def test_row_ids_at_any_cut_into_blocks_are_the_same(cuts):
     edges = [0, *sorted(cuts), 8]
     parts = [row_hash({n: v[a:b] for n, v in COLUMNS.items()}) for a, b in pairwise(edges)]
     assert (np.concatenate(parts) == row_hash(COLUMNS)).all()
+
+
+LARGE = {
+    "u": np.array([2**63, 2**63 + 1, 2**64 - 1], np.uint64),
+    "g": pa.array([None, 2**60 + 1, -(2**53) - 1]),
+    "v": np.array([[2**60 + 1, 0], [2**60, 0], [1, 2]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        ("u", ["bd9ce48b0a0f06dc", "9c306a29807e725f", "4e01d9640e3d5b70"]),
+        ("g", ["91bd4460063dc298", "c34496bad6a5b0db", "81242a3830c527d5"]),
+        ("v", ["50c4708c3f8f5382", "c98cdd38c2064b7f", "a397d1bd3b9ad3f8"]),
+    ],
+)
+def test_row_hashes_of_whole_numbers_of_64_bits_never_change(name, golden):
+    assert [f"{i:016x}" for i in row_hash({name: LARGE[name]})] == golden
+
+
+def test_row_hashes_of_large_whole_numbers_agree_with_those_of_floats_that_hold_them_exactly():
+    exact = np.array([2**63, 2**63 + 2048, 2**64 - 2048], np.uint64)
+    assert (row_hash({"x": exact}) == row_hash({"x": exact.astype(np.float64)})).all()
+    arrays = np.array([[2**60, 7], [-(2**62), 1]])
+    assert (row_hash({"x": arrays}) == row_hash({"x": arrays.astype(np.float64)})).all()
+
+
+NEIGHBOURS = np.arange(10**6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        2**63 + NEIGHBOURS.astype(np.uint64),
+        np.uint64(2**64 - 1) - NEIGHBOURS.astype(np.uint64),
+        2**53 + NEIGHBOURS,
+        -(2**63) + NEIGHBOURS,
+        pa.array(2**62 + NEIGHBOURS),
+        (2**60 + NEIGHBOURS[:200_000]).reshape(-1, 2),
+    ],
+    ids=["uint64", "largest", "int64", "smallest", "arrow", "arrays"],
+)
+def test_row_hashes_of_a_million_whole_numbers_of_64_bits_never_collide(values):
+    hashes = np.sort(row_hash({"x": values}))
+    assert (hashes[1:] != hashes[:-1]).all()
+
+
+def test_row_hashes_in_the_second_lane_never_change_and_are_others():
+    second = row_hash(COLUMNS, SECOND_LANE)
+    assert [f"{i:016x}" for i in second[:2]] == ["cc9d28a8c0807cab", "8c605f374f2b0b0b"]
+    assert not np.isin(second, row_hash(COLUMNS)).any()
+    for name, values in COLUMNS.items():
+        both = row_hash({name: values}) == row_hash({name: values}, SECOND_LANE)
+        assert not both.any()

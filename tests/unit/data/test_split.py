@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.checks.schema import schema_of, types_of
-from raypipe.data.splits.base import SPLITS
+from raypipe.data.splits.base import SPLITS, UNDECIDED, SplitKeys
 from raypipe.data.splits.hashed import split_codes
-from raypipe.data.splits.split import split_keys
+from raypipe.data.splits.split import codes, split_keys
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.spec.splits import HashSplit
@@ -25,6 +25,15 @@ def test_split_codes_of_golden_keys_never_change():
     salted = split_codes(keys, HashSplit(val_frac=0.2, test_frac=0.3, salt="again"))
     assert "".join(map(str, plain)) == "0020220102220200122020120220120010020210"
     assert "".join(map(str, salted)) == "0000220211220000221200102102020210200222"
+
+
+def test_codes_of_equal_rows_that_are_divided_one_by_one_never_change():
+    values = {"a": np.arange(40) % 2, "y": np.arange(40) % 3 % 2}
+    data, keys = spec({"val_frac": 0.2, "test_frac": 0.3}), SplitKeys(np.full(40, UNDECIDED, np.uint8))
+    divided = codes(keys, row_hash(values), {"each_copy": True}, data)
+    assert "".join(map(str, divided)) == "0020000001020000220002202000220022021202"
+    together = codes(keys, row_hash(values), {}, data)
+    assert all(len(set(together[(values["a"] == a) & (values["y"] == y)])) == 1 for a in (0, 1) for y in (0, 1))
 
 
 def test_split_codes_over_many_rows_keep_the_fractions():
