@@ -151,6 +151,6 @@ def test_node_killed_while_rows_are_prepared_costs_no_row_and_no_bit(
 def test_node_killed_between_two_cuts_of_the_rows_costs_no_row_and_no_bit(
     head: Head, source: Path, undisturbed: DatasetVersion, tmp_path: Path
 ) -> None:
-    found = prepare(head, source, tmp_path, has_read, fanout=4)
+    found = prepare(head, source, tmp_path, has_read, fanout=2)
     assert found.moved > 1.8, "the rows must have been cut twice"
     assert found.num_again > 0 and found.record == undisturbed
