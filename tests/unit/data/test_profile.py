@@ -51,7 +51,7 @@ def small_sample(monkeypatch, rows=50, distinct=20):
 numbers = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.floats(-10, 10), st.just(0.0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(numbers, max_size=60))
 def test_sums_of_floats_equal_those_of_fractions(values):
     sums = exact_sums(np.array(values))
@@ -202,7 +202,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows, st.data())
 def test_any_cut_into_blocks_gives_an_equal_profile(rows, data):
     floats, wide, narrow, texts, truth = zip(*rows, strict=True)

@@ -81,15 +81,18 @@ def tables(draw):
     return pa.table({**values, "row": list(range(num_rows))})
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("selecting")
+
+
+@settings(max_examples=100, deadline=None)
 @given(tables(), st.lists(conditions(), max_size=3), st.integers(1, 12))
-def test_rows_selected_are_those_that_meet_all_conditions_in_memory_and_from_parquet(
-    tmp_path_factory, table, where, group_rows
-):
+def test_rows_selected_are_those_that_meet_all_conditions_in_memory_and_from_parquet(folder, table, where, group_rows):
     rows = table.to_pylist()
     wanted = [row["row"] for row in rows if all(meets(row[c.column], c.op, c.value) for c in where)]
     assert select_rows(table, where, "f", BAD)["row"].to_pylist() == wanted
-    path = tmp_path_factory.mktemp("f") / "f.parquet"
+    path = folder / "f.parquet"
     pq.write_table(table, path, row_group_size=group_rows)
     read = reader("parquet", columns=["row"], where=[c.model_dump() for c in where])
     found = list(read_group([sized_file(path)], read, ["row"], where))
