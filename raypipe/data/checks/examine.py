@@ -60,10 +60,13 @@ def exact_values(block: pa.Table, schema: Schema, values: Mapping[str, Values]) 
         Column -> as columns.exact gives it; arrays as in `values`.
     """
     known = {**schema.columns, **schema.others}
-    return {
-        name: values[name] if known[name].shape else columns.exact(_column_of(block, name), dtype)
-        for name, dtype in schema.expected.items()
-    }
+    exact: dict[str, Values] = {}
+    for name, dtype in schema.expected.items():
+        column = _column_of(block, name)
+        own = columns.kind(column.type).dtype
+        held = own if name in schema.whole and own != "null" else dtype
+        exact[name] = values[name] if known[name].shape else columns.exact(column, held)
+    return exact
 
 
 def good_rows(num_rows: int, reasons: Reasons) -> np.ndarray:

@@ -110,7 +110,7 @@ def violations(
     """Which rows of a block break which expectation on single rows.
 
     Args:
-        values: column -> values [B, *shape] as schema.exact_values gives them.
+        values: column -> values [B, *shape] as examine.exact_values gives them.
         dtypes: column -> the type the files hold.
         good: bool [B], rows to look at; the others are bad already.
     """
@@ -118,7 +118,7 @@ def violations(
 
 
 def bad_reasons(broken: Iterable[Violation], expectations: Sequence[Expectation]) -> list[tuple[np.ndarray, str]]:
-    """The rows that `on_fail: quarantine` makes bad rows, and why; as in schema.Reasons."""
+    """The rows that `on_fail: quarantine` makes bad rows, and why; as in examine.Reasons."""
     return [(v.rows, v.reason) for v in broken if expectations[v.index].on_fail == "quarantine"]
 
 

@@ -39,7 +39,7 @@ class RowRule(Rule):
         """Bool [B]; anything where the value is missing.
 
         Args:
-            values: [B, *shape], as validate.exact_values gives them.
+            values: [B, *shape], as examine.exact_values gives them.
             dtype: the type the files hold.
         """
 

@@ -44,14 +44,15 @@ def is_ordered(values: Values, dtype: str, op: str, bound: int | float | str) ->
 
     Args:
         values: of one family with the bound: numbers [n, *shape], text [n], or whole numbers with gaps in Arrow [n].
-        dtype: the type the files hold; the values may be kept in a wider one.
+        dtype: the type the files hold; floats may be kept in a wider one, and whole numbers in one of their own.
         op: one of ORDERS.
     Returns:
         bool [n, *shape].
     """
     if isinstance(bound, str):
         return _of_each_text(values, lambda texts: _texts_ordered(texts, op, bound))
-    return _numbers_ordered(_numbers(values), dtype, op, bound)
+    numbers = _numbers(values)
+    return _numbers_ordered(numbers, _own(numbers, dtype), op, bound)
 
 
 def is_one_of(values: Values, dtype: str, wanted: Sequence[Scalar]) -> np.ndarray:
@@ -62,7 +63,7 @@ def is_one_of(values: Values, dtype: str, wanted: Sequence[Scalar]) -> np.ndarra
     numbers = _numbers(values)
     if dtype == "bool":
         return np.isin(numbers, [value for value in wanted if isinstance(value, bool)])
-    held = [_as_held(value, dtype) for value in wanted if not isinstance(value, str)]
+    held = [_as_held(value, _own(numbers, dtype)) for value in wanted if not isinstance(value, str)]
     exact = [value for value in held if value is not None]
     if not exact:
         return np.zeros(len(numbers), bool)
@@ -108,6 +109,11 @@ def _numbers(values: Values) -> np.ndarray:
         return values
     filler = False if pa.types.is_boolean(values.type) else 0
     return values.fill_null(filler).to_numpy(zero_copy_only=False)
+
+
+def _own(numbers: np.ndarray, dtype: str) -> str:
+    """Whole numbers of 64 bits have float64 in common where some files write them with a sign and others without."""
+    return numbers.dtype.name if numbers.dtype.kind in "iu" else dtype
 
 
 def _as_held(value: Any, dtype: str) -> int | float | None:

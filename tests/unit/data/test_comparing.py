@@ -204,3 +204,25 @@ def test_days_that_yaml_reads_are_compared_as_times():
 def test_arrays_are_compared_with_no_value():
     with pytest.raises(DataError, match="holds list of int64"):
         select_rows(pa.table({"a": [[1]]}), [Condition(column="a", op="==", value=1)], "f", BAD)
+
+
+def test_whole_numbers_keep_their_bits_where_one_file_has_them_without_a_sign():
+    signed, unsigned = 2**53 + 1, 2**63 + 1
+    tables = [
+        pa.table({"a": pa.array([number, number - 1], column_type), "row": [0, 1], "x": [0.0, 0.0]})
+        for number, column_type in ((signed, pa.int64()), (unsigned, pa.uint64()))
+    ]
+    spec = DataSpec.model_validate(
+        {
+            "source": {"format": "parquet", "path": "f"},
+            "target": "row",
+            "task": "regression",
+            "features": ["x"],
+            "expectations": [{"kind": "in_set", "columns": ["a"], "values": [signed, unsigned]}],
+        }
+    )
+    schema = schema_of(spec, [types_of(table) for table in tables])
+    for table in tables:
+        exact = exact_values(table, schema, examine(table, schema)[0])
+        (broken,) = violations(exact, schema.expected, spec.expectations)
+        assert broken.rows.tolist() == [False, True]
