@@ -52,9 +52,11 @@ from raypipe.storage import layout
 from raypipe.storage.documents import read_document, read_mapping, write_document
 
 
-def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
+def prepare(spec: DataSpec, ctx: RunContext, *, as_latest: bool = True) -> DatasetVersion:
     """Make the dataset version a spec describes; one that exists already is used again.
 
+    Args:
+        as_latest: whether the next one's drift is measured against this version; not where a search only tries it.
     Raises:
         DataError: the data does not hold what the spec promises.
         SpecError: the key of a masked column is not there.
@@ -79,14 +81,16 @@ def prepare(spec: DataSpec, ctx: RunContext) -> DatasetVersion:
     known = _prepared_before(key, ctx)
     if known is not None:
         ctx.progress.say("data", f"dataset {ctx.name} {version} is in the store already", reused=True)
-        _mark_latest(version, ctx)
+        if as_latest:
+            _mark_latest(version, ctx)
         return known
     try:
         record = _make(scattered, schema, meeting, results, version, content, spec, ctx)
     except RaypipeError:
         _remove(key, version, ctx)
         raise
-    _mark_latest(version, ctx)
+    if as_latest:
+        _mark_latest(version, ctx)
     _tell_stored(ctx, record, time.monotonic() - started)
     return record
 

@@ -90,7 +90,7 @@ def _prepared(data: DataSpec, base: TrialBase) -> DatasetVersion:
 
 def prepare_apart(data: DataSpec, base: TrialBase) -> DatasetVersion:
     """`prepare` in a process of its own."""
-    return prepare(data, _silent_context(base, open_store(base.store_uri), base.name))
+    return prepare(data, _silent_context(base, open_store(base.store_uri), base.name), as_latest=False)
 
 
 def _silent_context(base: TrialBase, store: Store, name: str) -> RunContext:

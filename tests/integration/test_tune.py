@@ -12,6 +12,8 @@ from raypipe.errors import TrainingError
 from raypipe.records import DatasetVersion, TuneResult
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
+from raypipe.storage import layout
+from raypipe.storage.documents import read_mapping
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.contracts import SearchContract
 from raypipe.testing.fakes import run_context, tiny_dataset
@@ -117,6 +119,10 @@ def test_tune_searches_a_data_field_on_a_dataset_of_its_own(store: LocalFolder, 
     assert result.dataset.transforms[0]["factor"] == factor
     assert (result.dataset.version == dataset.version) == (factor == 0.0625)
     assert result.best.dataset == result.dataset.version
+    versions = {info.key.split("/")[2] for info in store.list(f"datasets/{ctx.name}") if info.key.count("/") > 2}
+    assert len(versions) == 2, "the trial with another factor made a dataset version of its own"
+    latest = read_mapping(store, layout.latest_dataset(ctx.name))["version"]
+    assert latest == dataset.version, "drift is measured against what a run prepared, not against what a trial tried"
 
 
 def test_tune_trial_of_several_workers_is_a_training_of_its_own(store: LocalFolder, dataset: DatasetVersion) -> None:
