@@ -108,8 +108,8 @@ def run(order: TrainOrder, world: World, report: Report) -> TrainResult:
         try:
             trainer.train_epoch()
             trainer.finish_epoch()
-        except NonFiniteLossError:
-            agreed(trainer.raise_failure, world)  # on every rank at the same step, so none waits
+        except NonFiniteLossError as error:
+            agreed(trainer.raise_failure, world, met=error)  # on every rank at the same step, so none waits
             raise
     return trainer.package()
 

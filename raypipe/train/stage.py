@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from raypipe.errors import ClusterError, RaypipeError, TrainingError, UserCodeError, causes, find_known
+from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
 from raypipe.records import DatasetVersion, TrainResult
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener, Reporter
@@ -53,13 +53,10 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
 def fit(order: TrainOrder, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
     """Carry out an order on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
     with Listener(channel, on_event):
-        outcome = _fit(order, channel, ctx)
-    if isinstance(outcome, RaypipeError):
-        raise outcome
-    return outcome
+        return _fit(order, channel, ctx)
 
 
-def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | RaypipeError:
+def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
@@ -88,9 +85,9 @@ def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult | Rayp
         ),
     )
     try:
-        return _outcome(trainer.fit().return_value)
+        return TrainResult.model_validate(trainer.fit().return_value)
     except TrainingFailedError as error:
-        raise _explained(error, order) from error
+        raise explained(error, order) from error
     finally:
         scratch.clear()
 
@@ -126,34 +123,25 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     )
     torch.set_num_threads(max(1, round(order.spec.train.resources.num_cpus)))
     report = partial(Reporter(config["channel"]).send, force=True) if world.rank == 0 else _silent
-    failure = None
-    result = None
-    try:
-        result = run(order, world, report)
-    except RaypipeError as error:
-        if error.transient or isinstance(error, UserCodeError):
-            raise  # the worker group starts again; or it ends, though the other ranks wait for this one
-        failure = error
-    return {"result": result.model_dump(mode="json") if result else None, "failure": failure}
+    return run(order, world, report).model_dump(mode="json")
 
 
 def _silent(event: dict[str, Any]) -> None:
     """Rank 0 speaks for all."""
 
 
-def _outcome(returned: Any) -> TrainResult | RaypipeError:
-    return returned["failure"] or TrainResult.model_validate(returned["result"])
-
-
-def _explained(error: Exception, order: TrainOrder) -> RaypipeError:
+def explained(error: Exception, order: TrainOrder) -> RaypipeError:
     """Ray Train's error in our words, with the cause a worker gave."""
-    known = find_known(error)
+    from raypipe.train.stopping import lasting, most_telling
+
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
+    known = lasting(failures) or find_known(error)
     if known is not None:
         return known
     resume = f"raypipe run FILE --resume {order.run_id} continues from the newest checkpoint"
-    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
-    for rank, failure in sorted(failures.items()):
-        original = list(causes(failure))[-1]
+    if failures:
+        rank = most_telling(failures)
+        original = list(causes(failures[rank]))[-1]
         lines = str(original).strip().splitlines()
         text = f"{type(original).__name__}: {lines[-1][:500]}" if lines else type(original).__name__
         return TrainingError(f"train: worker {rank} of {order.spec.train.num_workers} failed: {text}", resume)

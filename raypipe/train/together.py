@@ -7,14 +7,29 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, causes
 from raypipe.train.rows import World
 
 T = TypeVar("T")
 
+FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+"""In what a collective operation raises where another worker is gone."""
 
-def agreed(action: Callable[[], T], world: World) -> T:
-    """Act on every rank, or fail with the same error on every rank: none may wait for one that gave up."""
+
+def is_from_peers(error: BaseException) -> bool:
+    """Whether an error, or what it wraps, only says that another worker is gone: why, only that one can tell."""
+    return any(
+        isinstance(each, (ConnectionError, dist.DistError)) or any(word in str(each).lower() for word in FROM_PEERS)
+        for each in causes(error)
+    )
+
+
+def agreed(action: Callable[[], T], world: World, *, met: RaypipeError | None = None) -> T:
+    """Act on every rank, or fail with the same error on every rank: none may wait for one that gave up.
+
+    Args:
+        met: what made the ranks meet. Where the others are gone, a rank raises its own failure, or this.
+    """
     outcome: list[T] = []
     failure = None
     try:
@@ -23,7 +38,13 @@ def agreed(action: Callable[[], T], world: World) -> T:
         failure = error
     failures = [failure] * world.size
     if world.size > 1:
-        dist.all_gather_object(failures, failure)
+        try:
+            dist.all_gather_object(failures, failure)
+        except Exception:  # torch's errors of a lost peer have no type of their own
+            own = failure or met
+            if own is None:
+                raise
+            raise own from None
     first = next((f for f in failures if f is not None), None)
     if first is not None:
         raise first

@@ -11,11 +11,9 @@ from typing_extensions import Self
 from raypipe.errors import RaypipeError, UserCodeError
 from raypipe.model import user_code
 from raypipe.train.rows import World
+from raypipe.train.together import is_from_peers
 
-FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
-"""In what a collective operation raises where another worker is gone."""
-
-MAY_PASS = (ConnectionError, TimeoutError, torch.AcceleratorError)
+MAY_PASS = (ConnectionError, TimeoutError, torch.AcceleratorError, dist.DistError)
 """Raised by networks and devices: the same step may go well on another attempt."""
 
 
@@ -45,9 +43,7 @@ class NetworkRuns:
             raise self._explained(error) from error
 
     def _may_pass(self, error: Exception) -> bool:
-        if isinstance(error, (RaypipeError, dist.DistError, *MAY_PASS)):
-            return True
-        if self._world.size > 1 and any(word in str(error).lower() for word in FROM_PEERS):
+        if isinstance(error, (RaypipeError, *MAY_PASS)) or (self._world.size > 1 and is_from_peers(error)):
             return True
         if user_code.is_raised_by(error):
             return False

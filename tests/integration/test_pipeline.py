@@ -155,7 +155,7 @@ def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publis
 ):
     spread = ("--set", "train.num_workers=2", "--set", "train.resources.num_cpus=0.5", "--set", "train.max_failures=3")
     answer = raypipe("run", file, "--run", "rnan", *spread, "--set", "train.optimizer={kind: sgd, lr: 1.0e+38}")
-    assert answer.exit_code == 3
+    assert answer.exit_code == 3, answer.stderr
     assert re.search(r"training step [23] \(epoch 1\)", answer.stderr.splitlines()[-2])
     assert "Traceback" not in answer.stderr
     events = read_events(open_store(), "rnan")

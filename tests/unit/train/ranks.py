@@ -20,13 +20,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from raypipe.errors import ObjectMissing, RaypipeError
+from raypipe.errors import DataError, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.store import ObjectInfo
 from raypipe.train import loop
 from raypipe.train.checkpoint import TENSORS
 from raypipe.train.loop import TrainOrder
 from raypipe.train.rows import World
+from raypipe.train.together import agreed, is_from_peers
 
 SIZES = (3, 2)
 STOP_AT_STEP = 9
@@ -87,6 +88,27 @@ def answer_after_interruption(order: TrainOrder, world: World) -> dict[str, Any]
     raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
 
 
+def answers_of_a_lost_peer(world: World) -> dict[str, Any]:
+    """What rank 0 raises where the others are gone: without an error of its own, with one, and where it met one."""
+    own, met = DataError("row 3 is wrong"), NonFiniteLossError("step 2: NaN")
+    found: dict[str, Any] = {}
+    try:
+        agreed(lambda: None, world)
+    except Exception as error:  # torch's own, of no type that says what it is
+        found["nothing"] = [type(error).__name__, is_from_peers(error)]
+    for name, raised, when in (("own", own, None), ("own_and_met", own, met), ("met", None, met)):
+        try:
+            agreed(lambda raised=raised: _raise(raised), world, met=when)
+        except Exception as error:  # a lost peer's, if it were raised
+            found[name] = [type(error).__name__, is_from_peers(error)]
+    return found
+
+
+def _raise(error: RaypipeError | None) -> None:
+    if error is not None:
+        raise error
+
+
 def run_orders(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     loop.SAY_EVERY_S = 0.0  # every step is told, so that a run can be stopped at one
@@ -98,6 +120,10 @@ def run_orders(folder: Path, rank: int) -> None:
             run = answer_after_interruption if name.endswith("resumed") else answer
             loop.open_store = STORES_OF_OTHER_RANKS.get(name, LocalFolder) if rank else LocalFolder
             (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(order, World(rank, size))))
+        if size == SIZES[-1]:
+            if rank:
+                return  # without a word to the others, as a process that is killed
+            (folder / "lost-peer.json").write_text(json.dumps(answers_of_a_lost_peer(World(rank, size))))
         dist.destroy_process_group()
     if rank == 0:
         (folder / "imported.json").write_text(json.dumps(sorted(sys.modules)))

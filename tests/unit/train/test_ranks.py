@@ -210,3 +210,14 @@ def test_run_checkpoint_that_cannot_be_written_fails_all_with_its_error(outcomes
 def test_rank_without_ray_train_never_imports_ray(outcomes: Outcomes) -> None:
     imported = set(json.loads((outcomes.folder / "imported.json").read_text()))
     assert "raypipe.train.loop" in imported and "ray" not in imported
+
+
+def test_agreed_where_the_others_are_gone_a_rank_fails_with_what_it_knows(outcomes: Outcomes) -> None:
+    found = json.loads((outcomes.folder / "lost-peer.json").read_text())
+
+    assert found.pop("nothing")[1], "what torch raises is told from errors of one's own"
+    assert found == {
+        "own": ["DataError", False],
+        "own_and_met": ["DataError", False],
+        "met": ["NonFiniteLossError", False],
+    }
