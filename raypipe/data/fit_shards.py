@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import ray
 
 from raypipe.data.checks.stray import encoded_numbers
 from raypipe.data.shards import features, read_shard
-from raypipe.data.shuffle.gather import WrittenShard
+from raypipe.data.shuffle.written import WrittenShards
 from raypipe.data.tasks import collect
 from raypipe.data.transforms import FittedTransforms, State
-from raypipe.data.transforms.fitting import Partial, fit, has_enough, may_refuse, partials, try_partials
+from raypipe.data.transforms.fitting import Contributions, contributions, fit, summed, try_contributions
+from raypipe.data.transforms.passes import has_enough, may_refuse
 from raypipe.records import Shard, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.spec.transforms import Transform
@@ -24,32 +24,34 @@ TASK_BYTES = 96 * 2**20
 
 
 def fit_shards(
-    transforms: Sequence[Transform], shards: Sequence[WrittenShard], signature: Signature, ctx: RunContext
+    transforms: Sequence[Transform], written: WrittenShards, signature: Signature, ctx: RunContext
 ) -> FittedTransforms:
     """Fit on the train shards; then see that the other splits hold nothing the transforms refuse.
 
     What the first pass needs was taken while the shards were written; taken again where some rows were left out as not
     needed because more train rows were reckoned with before them than there are.
     """
-    train = [item for item in shards if item.split == "train"]
-    others = [item for item in shards if item.split != "train"]
+    train = [item for item in written.shards if item.split == "train"]
+    others = [item for item in written.shards if item.split != "train"]
     before = np.cumsum([0, *(item.shard.num_rows for item in train)]).tolist()
     numbered = [(rows, item.shard) for rows, item in zip(before, train, strict=False)]
 
-    reckoned = all(item.rows_before <= rows for rows, item in zip(before, train, strict=False))
-
-    def run(fitted: FittedTransforms, group: Sequence[Transform]) -> list[list[Any]]:
-        if not fitted.state() and (reckoned or not any(has_enough(transform) for transform in group)):
-            return [item.partials or [] for item in train]
+    def run(fitted: FittedTransforms, group: Sequence[Transform]) -> Iterator[Contributions]:
+        first = written.first_pass
+        if not fitted.state() and (first.was_reckoned or not any(has_enough(transform) for transform in group)):
+            yield first.train
+            return
         tasks = [
-            _partials_task.remote(ctx.store.uri, fitted.state(), group, signature, some) for some in _grouped(numbered)
+            _contributions_task.remote(ctx.store.uri, fitted.state(), group, signature, some)
+            for some in _grouped(numbered)
         ]
-        return [shard for found in collect(tasks, "fitting transforms") for shard in found]
+        for task in tasks:
+            yield from collect([task], "fitting transforms")
 
     fitted = fit(transforms, signature.inputs, run)
     for line in encoded_numbers(fitted.state()):
         ctx.progress.say("data", line)
-    if may_refuse(transforms) and not try_partials(transforms, fitted, [item.partials or [] for item in others]):
+    if may_refuse(transforms) and not try_contributions(transforms, fitted, written.first_pass.others):
         groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
         tries = [_apply_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
         collect(tries, "applying transforms to val and test")
@@ -69,14 +71,14 @@ def _grouped(shards: Sequence[tuple[int, Shard]]) -> list[list[tuple[int, Shard]
     return groups
 
 
-def partials_of(
+def contributions_of(
     store_uri: str,
     before: Sequence[State],
     group: Sequence[Transform],
     signature: Signature,
     shards: Sequence[tuple[int, Shard]],
-) -> list[list[Partial]]:
-    """What each shard contributes to the transforms of a group.
+) -> Contributions:
+    """What neighbouring shards contribute to the transforms of a group.
 
     Args:
         shards: with the rows of train before each.
@@ -84,10 +86,13 @@ def partials_of(
     fitted = FittedTransforms.from_state(before)
     store = open_store(store_uri)
     inputs = signature.inputs
-    return [
-        partials(fitted, group, features(read_shard(store, shard), signature), inputs, rows_before=rows_before)
-        for rows_before, shard in shards
-    ]
+    return summed(
+        group,
+        (
+            contributions(fitted, group, features(read_shard(store, shard), signature), inputs, rows_before=rows_before)
+            for rows_before, shard in shards
+        ),
+    )
 
 
 def apply_to(store_uri: str, states: Sequence[State], signature: Signature, shards: Sequence[Shard]) -> None:
@@ -98,5 +103,5 @@ def apply_to(store_uri: str, states: Sequence[State], signature: Signature, shar
         fitted.apply_exact(features(read_shard(store, shard), signature), signature.inputs)
 
 
-_partials_task = ray.remote(partials_of)
+_contributions_task = ray.remote(contributions_of)
 _apply_task = ray.remote(apply_to)

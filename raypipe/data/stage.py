@@ -128,7 +128,7 @@ def _make(
     refuse_empty_splits(written, scattered.different, spec)
     signature = signature.model_copy(update={"classes": classes_of(written, schema)})
     described = _profile(written, (*results, *counted), spec, schema.features, version, ctx)
-    transforms = fit_shards(spec.transforms, written.shards, signature, ctx)
+    transforms = fit_shards(spec.transforms, written, signature, ctx)
     record = DatasetVersion(
         name=ctx.name,
         version=version,

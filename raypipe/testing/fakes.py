@@ -15,7 +15,7 @@ from raypipe.data.shards import tensor_array, to_bytes
 from raypipe.data.shuffle import target as targets
 from raypipe.data.table.names import ROW_ID
 from raypipe.data.transforms import FittedTransforms
-from raypipe.data.transforms.fitting import fit, partials
+from raypipe.data.transforms.fitting import contributions, fit
 from raypipe.records import Column, DatasetVersion, Shard, Signature, Split, TargetStatistics
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
@@ -54,7 +54,7 @@ def fit_columns(
     transforms: Sequence[Transform], inputs: Sequence[Column], shards: Sequence[Mapping[str, np.ndarray]]
 ) -> FittedTransforms:
     """`fit` over shards that are in memory: column name -> values [B, *shape] each."""
-    return fit(transforms, inputs, lambda before, group: [partials(before, group, s, inputs) for s in shards])
+    return fit(transforms, inputs, lambda before, group: [contributions(before, group, s, inputs) for s in shards])
 
 
 def tiny_dataset(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from raypipe.data.checks.schema import BlockTypes, Schema
-from raypipe.data.profile.profile import ColumnPart, ProfilePart
+from raypipe.data.profile.parts import ColumnPart, ProfilePart
 from raypipe.data.table.row_hash import Values
 from raypipe.data.transforms.dates import refuse_unclear
 from raypipe.data.transforms.units import are_ten_digits

@@ -21,8 +21,8 @@ import ray
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.checks.duplicates import is_repeat
 from raypipe.data.checks.losses import Targets
-from raypipe.data.profile import profile as profiles
-from raypipe.data.profile.profile import ProfilePart
+from raypipe.data.profile import parts as profiles
+from raypipe.data.profile.parts import ProfilePart
 from raypipe.data.shards import features, to_bytes
 from raypipe.data.shuffle import target
 from raypipe.data.shuffle.row_ranges import range_numbers
@@ -36,7 +36,8 @@ from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, SEEN_ID
 from raypipe.data.table.same_rows import numbers_in_runs
 from raypipe.data.tasks import keep_freed
 from raypipe.data.transforms import FittedTransforms
-from raypipe.data.transforms.fitting import Partial, partials
+from raypipe.data.transforms.fitting import Contributions, contributions
+from raypipe.data.transforms.passes import may_refuse
 from raypipe.records import Shard, Signature
 from raypipe.spec.data import DataSpec
 from raypipe.spec.transforms import Transform
@@ -89,8 +90,8 @@ class WrittenShard:
 
     Attributes:
         labels: classification: label -> rows.
-        rows_before: train rows that `partials` reckon with before this shard.
-        partials: of the first transforms; of val and test they only tell what they hold.
+        rows_before: train rows that are reckoned with before this shard.
+        contributions: to the first transforms; of val and test they tell whether a value is refused.
         target: of train, where the task is regression.
     """
 
@@ -98,7 +99,7 @@ class WrittenShard:
     shard: Shard
     labels: Counter[Any]
     rows_before: int
-    partials: list[Partial] | None
+    contributions: Contributions | None
     target: TargetPart | None
 
 
@@ -249,9 +250,9 @@ def _store(table: pa.Table, split: int, index: int, part: int, job: GatherJob, s
     signature = job.signature
     before = int(job.rows_before * index)
     found = None
-    if job.first:
+    if job.first and (name == "train" or may_refuse(job.first)):
         raw = features(table, signature)
-        found = partials(FittedTransforms(()), job.first, raw, signature.inputs, rows_before=before)
+        found = contributions(FittedTransforms(()), job.first, raw, signature.inputs, rows_before=before)
     return WrittenShard(name, shard, _labels(table, signature), before, found, _target(table, name, signature))
 
 

@@ -24,7 +24,7 @@ from raypipe.data.shuffle.task_size import TaskSize, neighbours
 from raypipe.data.table.one_type import MixedTypes, common_kinds, read_as_mixed
 from raypipe.data.table.problems import Problems
 from raypipe.data.tasks import collect, declared_memory, num_cpus, store_bytes
-from raypipe.data.transforms.fitting import check_types
+from raypipe.data.transforms.passes import check_types
 from raypipe.errors import DataError
 from raypipe.runtime.context import RunContext
 from raypipe.spec.data import DataSpec, SourcePart

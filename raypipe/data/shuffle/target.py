@@ -1,7 +1,7 @@
 """What the train split's regression target holds: the figures a training scales it by.
 
-They are the same bit for bit however the rows are cut into shards, so that no machine and no number of workers changes
-what is trained.  B rows.
+The rows of a shard depend on the data alone, and what shards hold adds up to the same bits in any order, so that no
+machine and no number of workers changes what is trained.  B rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from raypipe.data.shards import read_shard
 from raypipe.data.table import columns
-from raypipe.data.table.sums import Sums, exact_sums
+from raypipe.data.table.sums import Sums, sums
 from raypipe.records import DatasetVersion, TargetStatistics
 from raypipe.storage import Store
 
@@ -42,7 +42,7 @@ class TargetPart:
 def part(target: np.ndarray) -> TargetPart:
     """Of finite values, float64 [B], at least one."""
     logs = np.log(target[target > 0])
-    return TargetPart(float(target.min()), float(target.max()), exact_sums(target), exact_sums(logs))
+    return TargetPart(float(target.min()), float(target.max()), sums(target), sums(logs))
 
 
 def finish(parts: Iterable[TargetPart]) -> TargetStatistics:

@@ -20,11 +20,12 @@ from raypipe.data.shuffle.scatter_all import Scattered
 from raypipe.data.shuffle.written import WrittenShards
 from raypipe.data.splits.base import SplitState
 from raypipe.data.tasks import Window, declared_memory, store_bytes
-from raypipe.data.transforms.fitting import passes
+from raypipe.data.transforms.fitting import FirstPass
 from raypipe.records import Signature
 from raypipe.runtime.context import RunContext
 from raypipe.spec.data import DataSpec
 from raypipe.spec.splits import FractionSplit
+from raypipe.spec.transforms import Transform
 
 FETCHED_FRAC = 0.5
 """Of the object stores, for the pieces of tasks that wait to write shards."""
@@ -161,9 +162,9 @@ def write_all(
     Raises:
         StoreError: they cannot be written; nothing is written any more then.
     """
-    job = _job(scattered, state, spec, signature, version, ctx)
+    written = WrittenShards(FirstPass(spec.transforms), moved_bytes=scattered.num_bytes)
+    job = _job(scattered, state, spec, signature, version, written.first_pass.group, ctx)
     job_ref = ray.put(job)
-    written = WrittenShards(moved_bytes=scattered.num_bytes)
     again = Window(int(AGAIN_FRAC * store_bytes()), "moving rows", written.add_moved)
     window = Window(int(FETCHED_FRAC * store_bytes()), "writing shards", written.add)
     try:
@@ -184,7 +185,13 @@ def write_all(
 
 
 def _job(
-    scattered: Scattered, state: SplitState, spec: DataSpec, signature: Signature, version: str, ctx: RunContext
+    scattered: Scattered,
+    state: SplitState,
+    spec: DataSpec,
+    signature: Signature,
+    version: str,
+    first: tuple[Transform, ...],
+    ctx: RunContext,
 ) -> GatherJob:
     num_shards, rows_per_shard = shard_sizes(scattered.num_good, scattered.raw_bytes, spec.rows_per_shard)
     split = spec.split
@@ -198,7 +205,7 @@ def _job(
         rows_per_shard,
         signature,
         state,
-        first=tuple(passes(spec.transforms)[0]) if spec.transforms else (),
+        first=first,
         rows_before=scattered.num_good / num_shards * train_frac / 2,
     )
 

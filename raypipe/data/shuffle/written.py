@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -16,6 +16,7 @@ from raypipe.data.shuffle.gather import GatherSummary, WrittenShard
 from raypipe.data.splits.base import SPLITS
 from raypipe.data.splits.content import Content
 from raypipe.data.splits.leaks import Twins
+from raypipe.data.transforms.fitting import FirstPass
 from raypipe.errors import DataError
 from raypipe.records import Split, TargetStatistics, Value
 from raypipe.spec.data import DataSpec
@@ -32,10 +33,12 @@ class WrittenShards:
         shards: in the order of their row ids, those of train, val and test of one range together.
         twins: rows that have equals.
         bad: rows that were set aside because of others.
+        first_pass: what the shards contribute to the transforms that are fitted first.
         profiles: references to the ProfilePart of neighbouring shards, fewer than MERGED_PROFILES.
         moved_bytes: of all pieces; those that were cut again count again.
     """
 
+    first_pass: FirstPass
     shards: list[WrittenShard] = field(default_factory=list)
     twins: Twins = field(default_factory=Twins)
     bad: BadRows = field(default_factory=BadRows)
@@ -44,7 +47,9 @@ class WrittenShards:
 
     def add(self, summary: GatherSummary) -> None:
         """Take what one task wrote, without what would grow with the number of tasks."""
-        self.shards += summary.stored
+        for item in summary.stored:
+            self.first_pass.add(item.split, item.contributions, item.shard.num_rows, item.rows_before)
+            self.shards.append(replace(item, contributions=None))
         self.twins += summary.twins
         self.bad.num_rows += summary.bad.num_rows
         self.bad.reasons += summary.bad.reasons

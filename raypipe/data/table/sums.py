@@ -1,8 +1,7 @@
-"""Sums and sums of squares without any rounding, so that they do not depend on how rows are cut or ordered.
+"""Counts, means and standard deviations of parts, which add up in any order and grouping to the same bits.
 
-A chunk of values is written as a few whole numbers of 19 bits each (a slice [k, n] for every power of two), whose
-products float64 adds up exactly; the sums of the slices are put together as Python integers.
-Source: the splitting of Ozaki, Ogita, Oishi and Rump 2012, "Error-free transformations of matrix multiplication".
+A chunk is summed up in float64 around its own mean, where nothing cancels; what that gives is kept as fractions, which
+add up without rounding.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 
-BITS = 19
-"""Of a slice: products of two have 38 bits, and float64 adds CHUNK_ROWS of them exactly."""
+CHUNK_VALUES = 2**18
+"""Summed up at a time: two megabytes stay in the processor's cache."""
 
-CHUNK_ROWS = 2**15
-
-WINDOW_BITS = 60
-"""Values this much smaller than the largest are added up apart, so that few slices do."""
-
-NUM_SLICES = math.ceil((WINDOW_BITS + 53 + 1) / BITS)
+PLAIN_EXPONENT = 400
+"""Up to this power of two, squares of a chunk neither overflow nor vanish in float64; others are scaled before."""
 
 
 @dataclass(frozen=True)
@@ -42,81 +37,31 @@ class Sums:
 
     @property
     def std(self) -> float | None:
-        """Population standard deviation, within one unit in the last place; None without values."""
+        """Population standard deviation; None without values."""
         if not self.count:
             return None
-        variance = self.squares / self.count - (self.total / self.count) ** 2
+        variance = max(Fraction(0), self.squares / self.count - (self.total / self.count) ** 2)
         shift = max(0, 128 - variance.numerator.bit_length() + variance.denominator.bit_length()) // 2
         root = math.isqrt((variance.numerator << 2 * shift) // variance.denominator)
         return float(Fraction(root, 1 << shift))
 
 
-def exact_sums(values: np.ndarray) -> Sums:
-    """Of finite numbers or booleans [n]."""
-    if values.dtype.kind in "biu":
-        return _of_integers(values.astype(np.uint8) if values.dtype == bool else values)
-    return _of_floats(values.astype(np.float64, copy=False))
+def sums(values: np.ndarray) -> Sums:
+    """Of finite numbers or booleans [n], relative to their spread exact to about 1e-15."""
+    total = Sums()
+    for start in range(0, len(values), CHUNK_VALUES):
+        total += _of_chunk(values[start : start + CHUNK_VALUES].astype(np.float64))
+    return total
 
 
-def _of_integers(values: np.ndarray) -> Sums:
-    if not len(values):
-        return Sums()
-    num_slices = max(abs(int(values.min())), abs(int(values.max()))).bit_length() // BITS + 1
-    total = squares = 0
-    slices = np.empty((num_slices + 1, CHUNK_ROWS))
-    for start in range(0, len(values), CHUNK_ROWS):
-        rest = values[start : start + CHUNK_ROWS]
-        for k in range(num_slices - 1):
-            slices[k, : len(rest)] = rest & (2**BITS - 1)
-            rest = rest >> BITS
-        slices[num_slices - 1, : len(rest)] = rest
-        more, more_squares = _added(slices[:, : len(rest)], [BITS * k for k in range(num_slices)])
-        total, squares = total + more, squares + more_squares
-    return Sums(len(values), Fraction(total), Fraction(squares))
-
-
-def _of_floats(values: np.ndarray) -> Sums:
-    size = np.abs(values)
-    largest = float(size.max(initial=0.0))
-    if largest == 0:
-        return Sums(len(values))
-    exponent = math.frexp(largest)[1]  # every value is below 2**exponent
-    apart = size < math.ldexp(1.0, exponent - WINDOW_BITS)
-    apart &= size > 0
-    if not apart.any():
-        return _of_window(values, exponent)
-    return _of_window(values[~apart], exponent) + _of_floats(values[apart])
-
-
-def _of_window(values: np.ndarray, exponent: int) -> Sums:
-    """Of values that are 0 or between 2**(exponent - WINDOW_BITS) and 2**exponent in size."""
-    total = squares = 0
-    slices = np.empty((NUM_SLICES + 1, CHUNK_ROWS))
-    powers = [BITS * (NUM_SLICES - 1 - k) for k in range(NUM_SLICES)]
-    for start in range(0, len(values), CHUNK_ROWS):
-        rest = np.ldexp(values[start : start + CHUNK_ROWS], BITS - 1 - exponent)
-        used = 0
-        while rest.min() < 0 or rest.max() > 0:  # faster than `any`, which makes booleans of them first
-            np.rint(rest, out=slices[used, : len(rest)])
-            rest -= slices[used, : len(rest)]
-            rest *= 2.0**BITS
-            used += 1
-        more, more_squares = _added(slices[: used + 1, : len(rest)], powers[:used])
-        total, squares = total + more, squares + more_squares
-    unit = Fraction(2) ** (exponent - (BITS - 1) - powers[0])
-    return Sums(len(values), total * unit, squares * unit**2)
-
-
-def _added(slices: np.ndarray, powers: list[int]) -> tuple[int, int]:
-    """Sum and sum of squares of the numbers whose slices have these powers of two.
-
-    Args:
-        slices: [k + 1, n]; the last row is overwritten with ones, which gives the sums beside the products.
-    """
-    slices[-1] = 1.0
-    products = (slices[:-1] @ slices.T).tolist()
-    total = squares = 0
-    for (*row, value), power in zip(products, powers, strict=True):
-        total += int(value) << power
-        squares += sum(int(product) << power + other for product, other in zip(row, powers, strict=True))
-    return total, squares
+def _of_chunk(values: np.ndarray) -> Sums:
+    low, high = float(values.min()), float(values.max())
+    exponent = math.frexp(max(-low, high))[1]
+    if abs(exponent) > PLAIN_EXPONENT:
+        scaled, unit = _of_chunk(np.ldexp(values, -exponent)), Fraction(2) ** exponent
+        return Sums(scaled.count, scaled.total * unit, scaled.squares * unit**2)
+    centre = float(values.mean()) if low < high else low  # equal values have no spread at all
+    apart = values - centre
+    n, c = len(values), Fraction(centre)
+    rest, squares = Fraction(float(apart.sum())), Fraction(float(np.square(apart).sum()))
+    return Sums(n, n * c + rest, squares + 2 * c * rest + n * c * c)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from raypipe.data.transforms.base import Fitted, Kind, State
+from raypipe.data.transforms.base import Fitted, State, TransformKind
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import LogMelTransform
@@ -22,7 +22,7 @@ SLANEY_LOG_STEP = math.log(6.4) / 27
 """Linear up to 1 kHz, then 27 steps to 6.4 kHz.  Source: Slaney 1998, "Auditory Toolbox", Technical Report 1998-010."""
 
 
-class LogMel(Kind):
+class LogMel(TransformKind):
     """Power spectrum of each frame -> triangular mel bands -> logarithm.
 
     Computed in float64, a row at a time where a library's order of adding may depend on how much it is given: the rows

@@ -22,6 +22,18 @@ pc: Any = pyarrow.compute  # its functions are made at run time, which type chec
 
 FLOAT32_TENSORS = ("uint8", "int8", "uint16", "int16", "float32")
 
+MAX_CATEGORIES = 50_000
+"""Different values of a column that a transform may keep a list of: it goes with the dataset and the model, and one
+process puts it together."""
+
+MAX_CATEGORY_CHARS = 1000
+
+LISTLESS = {
+    "impute": "use strategy: constant, or median or mean for numbers",
+    "cross": "set `num_buckets`, which keeps no list",
+}
+"""Kind -> how it does without a list of values; the others have `hashing` beside them."""
+
 Values = np.ndarray | pa.Array
 """One column of B rows: numbers [B, *shape] in numpy (missing: NaN), text [B] in Arrow (missing: null).
 
@@ -34,12 +46,12 @@ Fitted = dict[str, Any]
 """What was fitted for one column; JSON-able, without NaN or infinity."""
 
 
-class Kind(ABC):
+class TransformKind(ABC):
     """One kind of transform; `spec` is its variant in spec/transforms.py, `name` the column for messages.
 
     Args:
         state: the transform's own settings.
-        fitted: what `merge` gave.
+        fitted: what `finish` gave.
     """
 
     joint: ClassVar[bool] = False
@@ -56,7 +68,7 @@ class Kind(ABC):
 
     @staticmethod
     def needs_rows(spec: Any) -> bool:
-        """Whether fitting reads rows; otherwise `merge` gets no partials."""
+        """Whether fitting reads rows; otherwise `finish` gets no partial."""
         return True
 
     @staticmethod
@@ -84,8 +96,18 @@ class Kind(ABC):
         return None
 
     @staticmethod
-    def merge(spec: Any, partials: Sequence[Any], name: str) -> Fitted:
-        """What all shards together fit, in shard order.
+    def combine(spec: Any, first: Any, second: Any, name: str) -> Any:
+        """One partial for the rows of two, the shards of the first before those of the second; it does not grow
+        without end, however many follow.
+
+        Raises:
+            DataError: the column holds more than a list of its values may.
+        """
+        raise NotImplementedError(f"{spec.kind} needs no rows")
+
+    @staticmethod
+    def finish(spec: Any, partial: Any, name: str) -> Fitted:
+        """What the partial of all train rows fits; None is that of no rows.
 
         Raises:
             DataError: there is nothing to fit on.
@@ -101,7 +123,7 @@ class Kind(ABC):
         """
 
 
-class Numeric(Kind):
+class Numeric(TransformKind):
     """A kind that takes numbers of any shape, and leaves the shape as it is."""
 
     @staticmethod
@@ -170,11 +192,11 @@ def repeated(values: Values, num: int) -> Values:
     return values.repeat(num, axis=0) if isinstance(values, np.ndarray) else pa.repeat(values[0], num)
 
 
-def distinct(values: Values) -> list[Any]:
+def distinct(values: Values) -> Values:
     """Each value once, in no order; missing ones are left out."""
     if isinstance(values, np.ndarray):
-        return np.unique(values[~np.isnan(values)]).tolist()
-    return pc.unique(values.drop_null()).to_pylist()
+        return np.unique(values[~np.isnan(values)])
+    return pc.unique(values.drop_null())
 
 
 def first(values: Values, where_B: np.ndarray) -> Any:
@@ -195,6 +217,30 @@ def still_text(column: Column) -> DataError:
         f"add a one_hot, ordinal, hashing or tokens transform for '{column.name}', or leave it out of data.features",
         column.name,
     )
+
+
+def refuse_too_many(spec: Any, values: Any, name: str) -> None:
+    """Raise DataError where a column holds more different values, or longer texts, than a list of them may.
+
+    Args:
+        values: each once, in any collection; the length of texts is looked at where they are in Arrow.
+    """
+    if len(values) > MAX_CATEGORIES:
+        what = f"more than {MAX_CATEGORIES:,} different values"
+    elif isinstance(values, pa.Array) and _longest(values) > MAX_CATEGORY_CHARS:
+        what = f"a text of more than {MAX_CATEGORY_CHARS:,} characters"
+    else:
+        return
+    raise DataError(
+        f"data.transforms: {spec.kind} keeps a list of the values of column '{name}', which holds {what}",
+        LISTLESS.get(
+            spec.kind, f"use a `hashing` transform for '{name}', which keeps no list, or leave the column out"
+        ),
+    )
+
+
+def _longest(values: pa.Array) -> int:
+    return pc.max(pc.utf8_length(values)).as_py() or 0 if pa.types.is_string(values.type) else 0
 
 
 def nothing_to_fit(spec: Any, name: str) -> DataError:

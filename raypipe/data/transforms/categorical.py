@@ -14,8 +14,8 @@ import pyarrow as pa
 from raypipe.data.table.row_hash import row_hash
 from raypipe.data.transforms.base import (
     Fitted,
-    Kind,
     State,
+    TransformKind,
     Values,
     distinct,
     first,
@@ -25,6 +25,7 @@ from raypipe.data.transforms.base import (
     numbers,
     pc,
     refuse_missing,
+    refuse_too_many,
 )
 from raypipe.data.transforms.numeric import one_hot
 from raypipe.errors import DataError
@@ -34,7 +35,7 @@ from raypipe.spec.transforms import CrossTransform, HashingTransform, OneHotTran
 SHOWN = 20
 
 
-class Categorical(Kind):
+class Categorical(TransformKind):
     """A kind that knows the categories of one column, learnt from train unless they are given."""
 
     distinct = True
@@ -46,11 +47,21 @@ class Categorical(Kind):
     @staticmethod
     def partial(spec: Any, values: Values, name: str) -> set[Any]:
         refuse_missing(values, name)
-        return set(distinct(values))
+        categories = distinct(values)
+        refuse_too_many(spec, categories, name)
+        return set(categories.tolist())
 
     @staticmethod
-    def merge(spec: Any, partials: Sequence[set[Any]], name: str) -> Fitted:
-        return _sorted_categories(spec, partials, name)
+    def combine(spec: Any, first: set[Any], second: set[Any], name: str) -> set[Any]:
+        both = first if second <= first else first | second
+        refuse_too_many(spec, both, name)
+        return both
+
+    @staticmethod
+    def finish(spec: Any, partial: set[Any] | None, name: str) -> Fitted:
+        if not partial:
+            raise nothing_to_fit(spec, name)
+        return {"categories": sorted(partial)}
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         super().__init__(state, fitted, name)
@@ -91,16 +102,16 @@ class Ordinal(Categorical):
         return _check(spec, column, ())
 
     @staticmethod
-    def merge(spec: OrdinalTransform, partials: Sequence[set[Any]], name: str) -> Fitted:
+    def finish(spec: OrdinalTransform, partial: set[Any] | None, name: str) -> Fitted:
         if spec.categories is not None:
             return {"categories": list(spec.categories)}
-        return Categorical.merge(spec, partials, name)
+        return Categorical.finish(spec, partial, name)
 
     def apply(self, values: Values) -> np.ndarray:
         return self.index(values).astype(np.float64)
 
 
-class Hashing(Kind):
+class Hashing(TransformKind):
     """One of a fixed number of buckets, by the hash that also splits rows."""
 
     @staticmethod
@@ -117,7 +128,7 @@ class Hashing(Kind):
         return _encoded(bucket_B.astype(np.int64), self.state["num_buckets"], self.state["output"])
 
 
-class Cross(Kind):
+class Cross(TransformKind):
     """Combinations of several columns as categories, learnt from train or hashed."""
 
     joint = True
@@ -138,15 +149,20 @@ class Cross(Kind):
     def partial(spec: CrossTransform, values: pa.StructArray, name: str) -> set[tuple[Any, ...]]:
         refuse_missing(values, name)
         table = pa.Table.from_struct_array(values)
-        found = table.group_by(table.column_names).aggregate([])
-        return set(zip(*(column.to_pylist() for column in found.columns), strict=True))
+        combinations = table.group_by(table.column_names).aggregate([])
+        for column in combinations.columns:
+            refuse_too_many(spec, column.combine_chunks(), name)
+        return set(zip(*(column.to_pylist() for column in combinations.columns), strict=True))
+
+    combine = staticmethod(Categorical.combine)
 
     @staticmethod
-    def merge(spec: CrossTransform, partials: Sequence[set[Any]], name: str) -> Fitted:
+    def finish(spec: CrossTransform, partial: set[tuple[Any, ...]] | None, name: str) -> Fitted:
         if spec.num_buckets is not None:
             return {}
-        fitted = _sorted_categories(spec, partials, name)
-        return {"categories": [list(category) for category in fitted["categories"]]}
+        if not partial:
+            raise nothing_to_fit(spec, name)
+        return {"categories": [list(category) for category in sorted(partial)]}
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         super().__init__(state, fitted, name)
@@ -208,18 +224,11 @@ def _check(spec: Any, column: Column, shape: tuple[int, ...]) -> Column:
     return numbers(column, shape)
 
 
-def _sorted_categories(spec: Any, partials: Sequence[set[Any]], name: str) -> Fitted:
-    categories = sorted(set[Any]().union(*partials))
-    if not categories:
-        raise nothing_to_fit(spec, name)
-    return {"categories": categories}
-
-
 def _encoded(index_B: np.ndarray, num: int, output: str) -> np.ndarray:
     return index_B.astype(np.float64) if output == "index" else one_hot(index_B, num)
 
 
-def _known(kind: Kind, values: Values, index_B: np.ndarray) -> np.ndarray:
+def _known(kind: TransformKind, values: Values, index_B: np.ndarray) -> np.ndarray:
     """The same, unless a category is unknown and that is an error."""
     if kind.state["unknown"] == "error" and (index_B < 0).any():
         value = first(values, index_B < 0)

@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.data.table.times import instants
-from raypipe.data.transforms.base import Kind, Values, first, need_filled, need_single, numbers, pc, refuse_missing
+from raypipe.data.transforms.base import (
+    TransformKind,
+    Values,
+    first,
+    need_filled,
+    need_single,
+    numbers,
+    pc,
+    refuse_missing,
+)
 from raypipe.data.transforms.units import EPOCH, SPELLED, likely_unit, seconds_of, unclear
 from raypipe.errors import DataError
 from raypipe.records import Column
@@ -33,7 +42,7 @@ PARTS = {
 SECONDS = pa.timestamp("s")
 
 
-class DateParts(Kind):
+class DateParts(TransformKind):
     """One column a part, two for a cyclical one."""
 
     @staticmethod

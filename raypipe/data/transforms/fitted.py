@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.data.transforms import base
-from raypipe.data.transforms.base import Kind, State, Values
+from raypipe.data.transforms.base import State, TransformKind, Values
 from raypipe.data.transforms.table import KINDS
 from raypipe.errors import DataError
 from raypipe.records import Column
@@ -86,7 +86,7 @@ class FittedTransforms:
         return values
 
 
-def ready(state: State, name: str) -> Kind:
+def ready(state: State, name: str) -> TransformKind:
     """The transform of one entry of `state["columns"]`, ready to be applied.
 
     Raises:

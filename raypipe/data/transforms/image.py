@@ -5,20 +5,19 @@ B rows, H height, W width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from raypipe.data.transforms import statistics
-from raypipe.data.transforms.base import Fitted, Kind
+from raypipe.data.transforms.base import Fitted, TransformKind
 from raypipe.data.transforms.statistics import MeanAndStd, Moments
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import ChannelsFirstTransform, NormalizeTransform, ResizeTransform
 
 
-class Resize(Kind):
+class Resize(TransformKind):
     """Weighted means of neighbouring pixels, by height and then by width.
 
     One pixel after another is multiplied and added, in an order that the sizes alone decide, so that neither the batch
@@ -70,10 +69,10 @@ class Normalize(MeanAndStd):
         return statistics.moments(pixels.reshape(-1, pixels.shape[-1]))
 
     @staticmethod
-    def merge(spec: NormalizeTransform, partials: Sequence[Moments], name: str) -> Fitted:
+    def finish(spec: NormalizeTransform, partial: Moments | None, name: str) -> Fitted:
         if spec.mean is not None:
             return {"mean": spec.mean, "std": spec.std}
-        return MeanAndStd.merge(spec, partials, name)
+        return MeanAndStd.finish(spec, partial, name)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         is_first = self.state["channels"] == "first" and values.ndim == 4
@@ -82,7 +81,7 @@ class Normalize(MeanAndStd):
         return (values - mean) / std
 
 
-class ChannelsFirst(Kind):
+class ChannelsFirst(TransformKind):
     """[H, W, C] to [C, H, W]."""
 
     @staticmethod

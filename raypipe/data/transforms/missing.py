@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raypipe.data.transforms import statistics
-from raypipe.data.transforms.base import Fitted, Kind, Values, is_missing, need_numbers, need_single, nothing_to_fit, pc
+from raypipe.data.transforms.base import (
+    Fitted,
+    TransformKind,
+    Values,
+    is_missing,
+    need_numbers,
+    need_single,
+    nothing_to_fit,
+    pc,
+    refuse_too_many,
+)
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import ImputeTransform
 
 
-class Impute(Kind):
+class Impute(TransformKind):
     """The train split's mean, median or most frequent value (of several the smallest), or a constant."""
 
     fills = True
@@ -43,28 +53,30 @@ class Impute(Kind):
     @staticmethod
     def partial(spec: ImputeTransform, values: Values, name: str) -> Any:
         if spec.strategy == "most_frequent":
-            return _counts(values)
+            return _counts(spec, values, name)
         assert isinstance(values, np.ndarray)
-        return statistics.moments(values) if spec.strategy == "mean" else values[~is_missing(values)]
+        return statistics.moments(values) if spec.strategy == "mean" else [values[~is_missing(values)]]
 
     @staticmethod
-    def merge(spec: ImputeTransform, partials: Sequence[Any], name: str) -> Fitted:
+    def combine(spec: ImputeTransform, first: Any, second: Any, name: str) -> Any:
+        if spec.strategy == "mean":
+            return statistics.merged(first, second)
+        if spec.strategy == "median":
+            return first + second
+        refuse_too_many(spec, both := first + second, name)
+        return both
+
+    @staticmethod
+    def finish(spec: ImputeTransform, partial: Any, name: str) -> Fitted:
         if spec.strategy == "constant":
             return {"fill": spec.value}
         if spec.strategy == "median":
-            found, num_sampled = statistics.quantiles(partials, [0.5])
-            if found:
-                return {"fill": found[0], "num_sampled": num_sampled}
-        elif spec.strategy == "mean":
-            count, mean, _ = statistics.merged_moments(partials)
-            if count.all():
-                return {"fill": float(mean[0])}
-        else:
-            counts: Counter[Any] = Counter()
-            for more in partials:
-                counts.update(more)
-            if counts:
-                return {"fill": min(counts, key=lambda value: (-counts[value], value))}
+            (median,), num_sampled = statistics.quantiles(spec, partial, [0.5], name)
+            return {"fill": median, "num_sampled": num_sampled}
+        if spec.strategy == "mean" and partial is not None and partial[0].all():
+            return {"fill": float(partial[1][0])}
+        if spec.strategy == "most_frequent" and partial:
+            return {"fill": min(partial, key=lambda value: (-partial[value], value))}
         raise nothing_to_fit(spec, name)
 
     def apply(self, values: Values) -> Values:
@@ -75,9 +87,9 @@ class Impute(Kind):
         return np.where(missing, fill, values) if isinstance(values, np.ndarray) else values.fill_null(fill)
 
 
-def _counts(values: Values) -> Counter[Any]:
+def _counts(spec: ImputeTransform, values: Values, name: str) -> Counter[Any]:
     """How often each value occurs; missing ones do not count."""
-    if isinstance(values, np.ndarray):
-        found, counts = np.unique(values[~is_missing(values)], return_counts=True)
-        return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-    return Counter({pair["values"]: pair["counts"] for pair in pc.value_counts(values.drop_null()).to_pylist()})
+    there = values[~is_missing(values)] if isinstance(values, np.ndarray) else values.drop_null()
+    distinct, counts = pc.value_counts(pa.array(there)).flatten()
+    refuse_too_many(spec, distinct, name)
+    return Counter(dict(zip(distinct.to_pylist(), counts.to_pylist(), strict=True)))

@@ -5,7 +5,6 @@ Arrays are changed value by value; what is fitted is fitted per feature of a vec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ import numpy as np
 from raypipe.data.transforms import statistics
 from raypipe.data.transforms.base import (
     Fitted,
-    Kind,
     Numeric,
     State,
-    is_missing,
     need_filled,
     need_numbers,
     need_single,
@@ -24,7 +21,7 @@ from raypipe.data.transforms.base import (
     numbers,
     refuse_missing,
 )
-from raypipe.data.transforms.statistics import MeanAndStd, Moments, by_feature, per_feature
+from raypipe.data.transforms.statistics import MeanAndStd, Moments, Sampled, by_feature, per_feature
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import (
@@ -69,12 +66,14 @@ class MinMax(Numeric):
         return np.fmin.reduce(table, axis=0, initial=np.inf), np.fmax.reduce(table, axis=0, initial=-np.inf)
 
     @staticmethod
-    def merge(spec: MinMaxTransform, partials: Sequence[Any], name: str) -> Fitted:
-        low = np.min([smallest for smallest, _ in partials], axis=0)
-        high = np.max([largest for _, largest in partials], axis=0)
-        if (low > high).any():
+    def combine(spec: MinMaxTransform, first: Any, second: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return np.minimum(first[0], second[0]), np.maximum(first[1], second[1])
+
+    @staticmethod
+    def finish(spec: MinMaxTransform, partial: Any, name: str) -> Fitted:
+        if partial is None or (partial[0] > partial[1]).any():
             raise nothing_to_fit(spec, name)
-        return {"min": low.tolist(), "max": high.tolist()}
+        return {"min": partial[0].tolist(), "max": partial[1].tolist()}
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         super().__init__(state, fitted, name)
@@ -87,12 +86,8 @@ class MinMax(Numeric):
         return share * (self._high - self._low) + self._low
 
 
-class Robust(Kind):
+class Robust(Sampled):
     """(x - median) / (upper quantile - lower quantile)."""
-
-    @staticmethod
-    def enough_rows(spec: RobustTransform) -> int:
-        return statistics.MAX_EXACT
 
     @staticmethod
     def check(spec: RobustTransform, column: Column) -> Column:
@@ -101,31 +96,21 @@ class Robust(Kind):
         return column
 
     @staticmethod
-    def partial(spec: RobustTransform, values: np.ndarray, name: str) -> np.ndarray:
-        return values[~is_missing(values)]
-
-    @staticmethod
-    def merge(spec: RobustTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
-        found, num_sampled = statistics.quantiles(partials, [spec.quantile_range[0], 0.5, spec.quantile_range[1]])
-        if not found:
-            raise nothing_to_fit(spec, name)
-        low, median, high = found
+    def finish(spec: RobustTransform, partial: list[np.ndarray] | None, name: str) -> Fitted:
+        fracs = [spec.quantile_range[0], 0.5, spec.quantile_range[1]]
+        (low, median, high), num_sampled = statistics.quantiles(spec, partial, fracs, name)
         return {"median": median, "width": float(statistics.spread(np.array(high - low))), "num_sampled": num_sampled}
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         return (values - self.fitted["median"]) / self.fitted["width"]
 
 
-class Clip(Kind):
+class Clip(Sampled):
     """The nearest value between two ends."""
 
     @staticmethod
     def needs_rows(spec: ClipTransform) -> bool:
         return spec.quantile_range is not None
-
-    @staticmethod
-    def enough_rows(spec: ClipTransform) -> int:
-        return statistics.MAX_EXACT
 
     @staticmethod
     def check(spec: ClipTransform, column: Column) -> Column:
@@ -135,17 +120,11 @@ class Clip(Kind):
         return column
 
     @staticmethod
-    def partial(spec: ClipTransform, values: np.ndarray, name: str) -> np.ndarray:
-        return values[~is_missing(values)]
-
-    @staticmethod
-    def merge(spec: ClipTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
+    def finish(spec: ClipTransform, partial: list[np.ndarray] | None, name: str) -> Fitted:
         if spec.quantile_range is None:
             return {"min": spec.min, "max": spec.max}
-        found, num_sampled = statistics.quantiles(partials, spec.quantile_range)
-        if not found:
-            raise nothing_to_fit(spec, name)
-        return {"min": found[0], "max": found[1], "num_sampled": num_sampled}
+        (low, high), num_sampled = statistics.quantiles(spec, partial, spec.quantile_range, name)
+        return {"min": low, "max": high, "num_sampled": num_sampled}
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         return np.clip(values, self.fitted["min"], self.fitted["max"])
@@ -174,16 +153,12 @@ class Log(Numeric):
         return np.log1p(values) if offset == 1 else np.log(values + offset)
 
 
-class Bucketize(Kind):
+class Bucketize(Sampled):
     """Which interval the number lies in, by index or one-hot."""
 
     @staticmethod
     def needs_rows(spec: BucketizeTransform) -> bool:
         return spec.boundaries is None
-
-    @staticmethod
-    def enough_rows(spec: BucketizeTransform) -> int:
-        return statistics.MAX_EXACT
 
     @staticmethod
     def check(spec: BucketizeTransform, column: Column) -> Column:
@@ -193,17 +168,16 @@ class Bucketize(Kind):
         return numbers(column, (-1,) if spec.output == "one_hot" else ())
 
     @staticmethod
-    def partial(spec: BucketizeTransform, values: np.ndarray, name: str) -> np.ndarray:
+    def partial(spec: BucketizeTransform, values: np.ndarray, name: str) -> list[np.ndarray]:
         refuse_missing(values, name)
-        return values
+        return [values]
 
     @staticmethod
-    def merge(spec: BucketizeTransform, partials: Sequence[np.ndarray], name: str) -> Fitted:
+    def finish(spec: BucketizeTransform, partial: list[np.ndarray] | None, name: str) -> Fitted:
         if spec.num_buckets is None:
             return {"boundaries": spec.boundaries}
-        edges, num_sampled = statistics.quantiles(partials, np.linspace(0, 1, spec.num_buckets + 1).tolist())
-        if not edges:
-            raise nothing_to_fit(spec, name)
+        fracs = np.linspace(0, 1, spec.num_buckets + 1).tolist()
+        edges, num_sampled = statistics.quantiles(spec, partial, fracs, name)
         return {"boundaries": np.unique(edges)[1:-1].tolist(), "num_sampled": num_sampled}
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:

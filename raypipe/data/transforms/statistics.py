@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.data.transforms.base import Fitted, Numeric, State, nothing_to_fit
+from raypipe.data.transforms.base import Fitted, Numeric, State, TransformKind, is_missing, nothing_to_fit
 
 MAX_EXACT = 1_000_000
 """Train rows from which quantiles are exact; of more, those with the smallest row ids stand for all."""
@@ -44,15 +44,7 @@ def moments(values: np.ndarray) -> Moments:
     rows = max(1, CHUNK_VALUES // table.shape[1])
     total = _chunk_moments(table[:rows])
     for start in range(rows, len(table), rows):
-        total = _merged(total, _chunk_moments(table[start : start + rows]))
-    return total
-
-
-def merged_moments(shards: Sequence[Moments]) -> Moments:
-    """Of all shards, added up in order."""
-    total = shards[0]
-    for more in shards[1:]:
-        total = _merged(total, more)
+        total = merged(total, _chunk_moments(table[start : start + rows]))
     return total
 
 
@@ -69,21 +61,48 @@ class MeanAndStd(Numeric):
     """(x - mean) / std; a kind of it says by its `partial` whose mean and standard deviation that is."""
 
     @staticmethod
-    def merge(spec: Any, partials: Sequence[Moments], name: str) -> Fitted:
-        total = merged_moments(partials)
-        if not total[0].all():
+    def combine(spec: Any, first: Moments, second: Moments, name: str) -> Moments:
+        return merged(first, second)
+
+    @staticmethod
+    def finish(spec: Any, partial: Moments | None, name: str) -> Fitted:
+        if partial is None or not partial[0].all():
             raise nothing_to_fit(spec, name)
-        return {"mean": total[1].tolist(), "std": std(total).tolist()}
+        return {"mean": partial[1].tolist(), "std": std(partial).tolist()}
 
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         super().__init__(state, fitted, name)
         self.mean, self.std = np.array(fitted["mean"]), np.array(fitted["std"])
 
 
-def quantiles(shards: Sequence[np.ndarray], fracs: Sequence[float]) -> tuple[list[float], int]:
-    """Quantiles with linear interpolation, and of how many values; none where there is no value."""
-    values = np.concatenate([*shards, np.empty(0)])
-    return (np.quantile(values, fracs).tolist() if len(values) else []), len(values)
+class Sampled(TransformKind):
+    """Rests on the values of the first MAX_EXACT rows of train."""
+
+    @staticmethod
+    def enough_rows(spec: Any) -> int:
+        return MAX_EXACT
+
+    @staticmethod
+    def partial(spec: Any, values: np.ndarray, name: str) -> list[np.ndarray]:
+        return [values[~is_missing(values)]]
+
+    @staticmethod
+    def combine(spec: Any, first: list[np.ndarray], second: list[np.ndarray], name: str) -> list[np.ndarray]:
+        return first + second
+
+
+def quantiles(
+    spec: Any, partial: list[np.ndarray] | None, fracs: Sequence[float], name: str
+) -> tuple[list[float], int]:
+    """Quantiles with linear interpolation, and of how many values.
+
+    Raises:
+        DataError: there is no value.
+    """
+    values = np.concatenate([*(partial or ()), np.empty(0)])
+    if not len(values):
+        raise nothing_to_fit(spec, name)
+    return np.quantile(values, fracs).tolist(), len(values)
 
 
 def _chunk_moments(table: np.ndarray) -> Moments:
@@ -97,8 +116,11 @@ def _chunk_moments(table: np.ndarray) -> Moments:
     return count, mean, ((table - mean) ** 2).sum(axis=0)
 
 
-def _merged(a: Moments, b: Moments) -> Moments:
-    """Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance", eq. 2.1."""
+def merged(a: Moments, b: Moments) -> Moments:
+    """Of the rows of both.
+
+    Source: Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance", eq. 2.1.
+    """
     count = a[0] + b[0]
     share = np.divide(b[0], count, out=np.zeros_like(count), where=count > 0)
     delta = b[1] - a[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raypipe.data.transforms.audio import LogMel
-from raypipe.data.transforms.base import Kind
+from raypipe.data.transforms.base import TransformKind
 from raypipe.data.transforms.categorical import Cross, Hashing, OneHot, Ordinal
 from raypipe.data.transforms.dates import DateParts
 from raypipe.data.transforms.image import ChannelsFirst, Normalize, Resize
@@ -11,7 +11,7 @@ from raypipe.data.transforms.missing import Impute
 from raypipe.data.transforms.numeric import Bucketize, Clip, Log, MinMax, Robust, Scale, Standardize
 from raypipe.data.transforms.text import Tokens
 
-KINDS: dict[str, type[Kind]] = {
+KINDS: dict[str, type[TransformKind]] = {
     "scale": Scale,
     "standardize": Standardize,
     "min_max": MinMax,

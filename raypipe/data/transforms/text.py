@@ -14,8 +14,8 @@ import pyarrow as pa
 from raypipe.data.transforms import bpe, words
 from raypipe.data.transforms.base import (
     Fitted,
-    Kind,
     State,
+    TransformKind,
     Values,
     need_filled,
     need_single,
@@ -38,7 +38,9 @@ MAX_ROWS = 1_000_000
 """Train rows that a vocabulary is fitted on: those with the smallest row ids stand for all."""
 
 MAX_COUNTED = 2**18
-"""Different tokens that a shard reports: its most frequent."""
+"""Different tokens that a shard reports: its most frequent. Of all shards together, MERGED times as many are kept."""
+
+MERGED = 4
 
 MAX_BPE_WORDS = 2**16
 """Different words that merges are learnt from: the most frequent."""
@@ -63,7 +65,7 @@ SPLIT: dict[str, Callable[[pa.Array], tuple[Values, np.ndarray]]] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """How often tokens occur in a shard.
+    """How often tokens occur in some rows.
 
     Attributes:
         tokens: code points of characters, or words.
@@ -78,7 +80,7 @@ class Counts:
     max_missed: int
 
 
-class Tokens(Kind):
+class Tokens(TransformKind):
     """Ids of the first tokens."""
 
     @staticmethod
@@ -104,18 +106,25 @@ class Tokens(Kind):
     def partial(spec: TokensTransform, values: pa.Array, name: str) -> Counts:
         refuse_missing(values, name)
         found = [_counted(_tokens(part, spec)[0]) for part in _chunks(values)]
-        tokens, counts = _most_frequent(found)
-        return Counts(tokens[:MAX_COUNTED], counts[:MAX_COUNTED], len(values), _at(counts, MAX_COUNTED))
+        return _kept(found, len(values), 0, MAX_COUNTED)
 
     @staticmethod
-    def merge(spec: TokensTransform, partials: Sequence[Counts], name: str) -> Fitted:
+    def combine(spec: TokensTransform, first: Counts, second: Counts, name: str) -> Counts:
+        return _kept(
+            [(first.tokens, first.counts), (second.tokens, second.counts)],
+            first.num_rows + second.num_rows,
+            first.max_missed + second.max_missed,
+            MERGED * MAX_COUNTED,
+        )
+
+    @staticmethod
+    def finish(spec: TokensTransform, partial: Counts | None, name: str) -> Fitted:
         if spec.max_vocabulary is None:
             return {}
-        tokens, counts = _most_frequent([(part.tokens, part.counts) for part in partials])
-        if not len(tokens):
+        if partial is None or not len(partial.tokens):
             raise nothing_to_fit(spec, name)
-        missed = sum(part.max_missed for part in partials)
-        rests_on = {"num_sampled": sum(part.num_rows for part in partials), "max_missed": missed}
+        tokens, counts = partial.tokens, partial.counts
+        rests_on = {"num_sampled": partial.num_rows, "max_missed": partial.max_missed}
         if spec.tokenizer == "bpe":
             rests_on["max_missed"] += _at(counts, MAX_BPE_WORDS)
             tokens, counts = tokens[:MAX_BPE_WORDS], counts[:MAX_BPE_WORDS]
@@ -220,6 +229,12 @@ def _most_frequent(parts: Sequence[tuple[pa.Array, pa.Array]]) -> tuple[pa.Array
     table = table.group_by("token").aggregate([("count", "sum")])
     table = table.sort_by([("count_sum", "descending"), ("token", "ascending")])
     return table["token"].combine_chunks(), table["count_sum"].combine_chunks()
+
+
+def _kept(parts: Sequence[tuple[pa.Array, pa.Array]], num_rows: int, max_missed: int, limit: int) -> Counts:
+    """All parts together, the most frequent `limit` of them."""
+    tokens, counts = _most_frequent(parts)
+    return Counts(tokens[:limit], counts[:limit], num_rows, max_missed + _at(counts, limit))
 
 
 def _at(counts: pa.Array, place: int) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypipe.data.checks.verdicts import judge_drift, refuse_broken
-from raypipe.data.profile import profile
+from raypipe.data.profile import parts, profile
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.records import DataProfile
@@ -15,7 +15,7 @@ from tests.unit.data.expectations import as_values, parsed
 
 def profiled(version, **columns):
     values = as_values(columns)
-    whole = profile.part(values, row_hash(values))
+    whole = parts.part(values, row_hash(values))
     return DataProfile(name="d", version=version, num_rows=whole.num_rows, columns=profile.finish(whole))
 
 

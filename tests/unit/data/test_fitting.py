@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,8 +14,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
-from raypipe.data.transforms import FittedTransforms, statistics
-from raypipe.data.transforms.fitting import fit, may_refuse, partials
+from raypipe.data.transforms import FittedTransforms, statistics, text
+from raypipe.data.transforms.fitting import FirstPass, contributions, fit
+from raypipe.data.transforms.passes import may_refuse
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.testing.fakes import fit_columns
@@ -39,7 +43,7 @@ def counted(specs, inputs, shards, **how):
         passes.append(group)
         starts = np.cumsum([0, *(len(next(iter(shard.values()))) for shard in shards)])
         return [
-            partials(before, group, shard, inputs, rows_before=int(start) if how.get("knows_rows_before") else 0)
+            contributions(before, group, shard, inputs, rows_before=int(start) if how.get("knows_rows_before") else 0)
             for start, shard in zip(starts, shards, strict=False)
         ]
 
@@ -176,12 +180,106 @@ def test_categories_of_encoded_text_are_those_that_rows_have(specs, last):
     plain = pa.array(["b", "a", "b", "a" if last == 0 else None])
     index = pa.array([2, 0, 2, last], pa.int8())
     encoded = pa.DictionaryArray.from_arrays(index, pa.array(["a", "x", "b"]))
-    found = [partials(FittedTransforms(()), transforms(*specs), {"city": form}, [CITY]) for form in (plain, encoded)]
+    found = [
+        contributions(FittedTransforms(()), transforms(*specs), {"city": form}, [CITY]) for form in (plain, encoded)
+    ]
     assert found[0] == found[1]
-    assert found[1][-1]["city"].found == {"a", "b"} and found[1][-1]["city"].num_rows == 4
+    assert found[1][-1]["city"].partial == {"a", "b"} and found[1][-1]["city"].num_rows == 4
 
 
 def test_missing_value_among_encoded_text_is_refused():
     encoded = pa.array(["a", None]).dictionary_encode()
     with pytest.raises(DataError, match="column 'city' has a missing value"):
-        partials(FittedTransforms(()), transforms(HOT_CITY), {"city": encoded}, [CITY])
+        contributions(FittedTransforms(()), transforms(HOT_CITY), {"city": encoded}, [CITY])
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+LISTS = [
+    ({"kind": "one_hot", "columns": ["city"]}, "use a `hashing` transform for 'city'"),
+    ({"kind": "ordinal", "columns": ["city"]}, "use a `hashing` transform for 'city'"),
+    ({"kind": "impute", "columns": ["city"], "strategy": "most_frequent"}, "use strategy: constant"),
+    ({"kind": "cross", "columns": ["city", "x"], "keep": False}, "set `num_buckets`"),
+]
+
+
+@pytest.mark.parametrize(("spec", "hint"), LISTS, ids=lambda part: part["kind"] if isinstance(part, dict) else "")
+@pytest.mark.parametrize("num_shards", [1, 40], ids=["in one shard", "only together"])
+def test_more_values_than_a_list_may_hold_are_refused_before_they_take_memory(spec, hint, num_shards):
+    names = pa.array(np.arange(1_000_000)).cast(pa.string())
+    step = len(names) // num_shards
+    read = []
+
+    def shards(before, group):
+        for start in range(0, len(names), step):
+            read.append(start)
+            columns = {"city": names[start : start + step], "x": np.zeros(step)}
+            yield contributions(before, group, columns, [CITY, X])
+
+    specs = [spec] if spec["kind"] != "impute" else [spec, HOT_CITY]
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as caught:
+            fit(transforms(*specs), [CITY, X], shards)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "holds more than 50,000 different values" in caught.value.message
+    assert spec["columns"][0] in caught.value.message and hint in caught.value.hint
+    assert len(read) <= 3, "found as soon as the shards so far hold too many"
+    assert peak_bytes < 40 * 2**20, "1,000,000 texts alone take 55 MiB as Python holds them"
+
+
+@pytest.mark.parametrize("spec", [spec for spec, _ in LISTS], ids=lambda spec: spec["kind"])
+def test_texts_too_long_to_be_categories_are_refused(spec):
+    specs = [spec] if spec["kind"] != "impute" else [spec, HOT_CITY]
+    columns = {"city": pa.array(["a", "b" * 1001]), "x": np.zeros(2)}
+    with pytest.raises(DataError, match="which holds a text of more than 1,000 characters"):
+        fit(transforms(*specs), [CITY, X], lambda before, group: [contributions(before, group, columns, [CITY, X])])
+
+
+def test_fitting_holds_what_two_shards_contribute_at_most():
+    """However many shards there are: 400 here, of which each tells 10,000 categories that are not new."""
+    names = pa.array([f"city {i}" for i in range(10_000)])
+    seen = []
+
+    def shards(before, group):
+        for _ in range(400):
+            made = contributions(before, group, {"city": names}, [CITY])
+            seen.append(weakref.ref(made[0]["city"]))
+            yield made
+            del made
+            assert sum(ref() is not None for ref in seen) <= 2
+
+    fitted = fit(transforms(HOT_CITY), [CITY], shards)
+    assert len(seen) == 400 and len(fitted.state()[0]["columns"]["city"]["categories"]) == 10_000
+
+
+def test_first_pass_puts_shards_together_as_they_are_written_and_knows_whether_enough_rows_came_before():
+    specs = transforms(HOT_CITY, {"kind": "robust", "columns": ["x"]}, {"kind": "min_max", "columns": ["x"]})
+    shards = [{"city": np.array([name] * 10, object), "x": np.arange(10.0) + i} for i, name in enumerate("abc")]
+
+    def made(first: FirstPass, shard: dict[str, np.ndarray]):
+        return contributions(FittedTransforms(()), first.group, shard, [CITY, X])
+
+    first = FirstPass(specs)
+    first.add("train", made(first, shards[0]), 10, 0)
+    first.add("test", made(first, shards[1]), 10, 7)
+    first.add("val", None, 10, 7)
+    first.add("train", made(first, shards[2]), 10, 7)
+    assert [transform.kind for transform in first.group] == ["one_hot", "robust"], "min_max waits for robust"
+    assert first.train[0]["city"].partial == {"a", "c"} and first.others[0]["city"].partial == {"b"}
+    assert first.train[1]["x"].num_rows == 20 and first.was_reckoned
+    first.add("train", made(first, shards[1]), 10, 21)
+    assert not first.was_reckoned, "it left out rows as if 21 were before it, and there are 20"
+    assert first.train[0]["city"].partial == {"a", "b", "c"}
+
+
+def test_tokens_beyond_those_that_are_kept_are_told_however_shards_are_put_together(monkeypatch):
+    monkeypatch.setattr(text, "MAX_COUNTED", 5)
+    spec = {"kind": "tokens", "columns": ["city"], "tokenizer": "word", "max_length": 12, "max_vocabulary": 100}
+    shards = [{"city": np.array([f"z z a{i} b{i} c{i} d{i}"], object)} for i in range(30)]
+    fitted, _ = counted([spec], [CITY], shards)
+    tokens = fitted.state()[0]["columns"]["city"]
+    assert tokens["vocabulary"][0] == "z" and len(tokens["vocabulary"]) == text.MERGED * 5
+    assert tokens["max_missed"] == 26, "one in each of the shards whose words were one too many"

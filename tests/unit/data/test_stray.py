@@ -11,7 +11,7 @@ from raypipe.data.checks import stray
 from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.checks.stray import TextTally, encoded_numbers, explained, look
 from raypipe.data.table.problems import NeedsNumbers, SeveralProblems, each
-from raypipe.data.transforms.fitting import check_types
+from raypipe.data.transforms.passes import check_types
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file

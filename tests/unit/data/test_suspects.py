@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 from raypipe.data.checks.schema import schema_of
 from raypipe.data.checks.schema import types_of as block_types
 from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
-from raypipe.data.profile import profile
+from raypipe.data.profile import parts as profiles
 from raypipe.data.table.marks import FILE_KEY, with_zeros
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
@@ -34,8 +34,10 @@ def lines(columns, **fields):
     values = {name: pa.array(v) if isinstance(v[0], str) else np.asarray(v) for name, v in columns.items()}
     ids = row_hash(values)
     half = len(ids) // 2
-    parts = [profile.part({n: v[cut] for n, v in values.items()}, ids[cut]) for cut in (slice(half), slice(half, None))]
-    return suspects(profile.merge(parts), spec(**fields), tuple(name for name in columns if name != "y"))
+    parts = [
+        profiles.part({n: v[cut] for n, v in values.items()}, ids[cut]) for cut in (slice(half), slice(half, None))
+    ]
+    return suspects(profiles.merge(parts), spec(**fields), tuple(name for name in columns if name != "y"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_few_different_rows_with_many_copies_tell_nothing_unless_the_class_follo
 
 def refuse(columns, **fields):
     values = {name: np.asarray(v) for name, v in columns.items()}
-    refuse_unclear_dates(profile.part(values, row_hash(values)), spec(**fields))
+    refuse_unclear_dates(profiles.part(values, row_hash(values)), spec(**fields))
 
 
 HOURS = [
