@@ -9,7 +9,7 @@
     ├── ModelError                   2     a model cannot be built, or does not fit the data
     │   └── ArtifactError            1     a packaged model is damaged or not loadable here
     ├── TrainingError                1     training failed
-    │   ├── UserCodeError            2     the model's own code raised while it was trained
+    │   ├── UserCodeError            2     the model's own code raised
     │   ├── NonFiniteLossError       3     the loss became NaN or infinite
     │   └── CheckpointError          1     a checkpoint is damaged or missing
     ├── StoreError                   4     storage did not answer; the same call may go through later

@@ -72,6 +72,7 @@ def score(spec: EvaluateSpec, artifact: ArtifactRef, dataset: DatasetVersion, ct
     Raises:
         DataError: a row the model cannot take, or a label it does not know.
         ModelError, DigestMismatch: the artifact cannot be loaded.
+        UserCodeError: the user's network raised.
         TrainingError: the model answered NaN, or a row was not scored exactly once.
         ClusterError: workers were lost again and again, or none was placed in time.
     """

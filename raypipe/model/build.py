@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raypipe.errors import ArtifactError, ModelError
-from raypipe.model import own_code
+from raypipe.model import own_code, user_code
 from raypipe.model.zoo import ZOO
 from raypipe.records import Signature
 from raypipe.spec.code import OwnModule
@@ -101,7 +101,8 @@ def _check_output(
             output = module(torch.zeros(2, *feature_shape))
     except Exception as error:  # the user's forward may raise anything
         raise ModelError(
-            f"model.kind: {spec.kind} cannot read rows of shape {list(feature_shape)}: {type(error).__name__}: {error}",
+            f"model.kind: {spec.kind} cannot read rows of shape {list(feature_shape)}: "
+            f"{user_code.described_if_own(error)}",
             "fit its first layer to the data's features",
         ) from error
     shape = tuple(check_answer(output, f"model.kind: {spec.kind}").shape)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from raypipe.data.transforms import FittedTransforms
+from raypipe.errors import RaypipeError, UserCodeError
+from raypipe.model import user_code
 from raypipe.model.artifact import Artifact, read_artifact
 from raypipe.model.target import step_size, to_unit
 from raypipe.records import ArtifactRef, Signature, Value
@@ -89,6 +91,7 @@ class Predictor:
                 Arrow.
         Raises:
             DataError: a value the model cannot take.
+            UserCodeError: the user's network raised.
         """
         features = self._transforms.apply(columns, self.signature.inputs)
         outputs = [self._call(features[i : i + MAX_CALL_ROWS]) for i in range(0, len(features), MAX_CALL_ROWS)]
@@ -102,6 +105,15 @@ class Predictor:
 
     @torch.inference_mode()
     def _call(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        output = self._module(torch.from_numpy(features).to(self._device)).float()
+        rows = torch.from_numpy(features).to(self._device)
+        try:
+            output = self._module(rows).float()
+        except Exception as error:  # here, as no other process sees where it was raised
+            if isinstance(error, RaypipeError) or not user_code.is_raised_by(error):
+                raise
+            raise UserCodeError(
+                f"the model failed on {len(rows)} rows: {user_code.described(error)}",
+                "correct the code, train with it and register the model again",
+            ) from error
         answer = output.reshape(-1) if self.signature.classes is None else output.softmax(dim=1)
         return answer.cpu().numpy()

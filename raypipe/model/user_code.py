@@ -24,6 +24,11 @@ def described(error: BaseException) -> str:
     return f"{where}: {told}" if where else told
 
 
+def described_if_own(error: BaseException) -> str:
+    """`described` where the user's own files raised it; else type and text, as no line of a library says more."""
+    return described(error) if is_raised_by(error) else f"{type(error).__name__}: {error}"
+
+
 def is_raised_by(error: BaseException) -> bool:
     """Whether it was raised below a line of the user's own files."""
     return _own_frame(error) is not None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from raypipe.errors import ModelError
-from raypipe.model import own_code
+from raypipe.model import own_code, user_code
 from raypipe.spec.model import ImportModel
 
 
@@ -52,7 +52,7 @@ def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> 
                 module = KerasModule(module, input_shape)
     except Exception as error:  # the user's function may raise anything
         raise ModelError(
-            f"model.path: {spec.path} failed with {sorted(arguments)}: {type(error).__name__}: {error}"
+            f"model.path: {spec.path} failed with {sorted(arguments)}: {user_code.described_if_own(error)}"
         ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"model.path: {spec.path} returned {type(module).__name__}; it must return a torch.nn.Module")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.shards import load_rows
-from raypipe.errors import DataError
+from raypipe.errors import DataError, ModelError, UserCodeError
 from raypipe.model import predictor as room
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.predictor import Predictor
 from raypipe.records import DatasetVersion
-from raypipe.spec.model import CnnModel, LinearModel, Model
+from raypipe.spec.model import CnnModel, ImportModel, LinearModel, Model
 from raypipe.storage.local import LocalFolder
 
 
@@ -90,3 +93,45 @@ def test_predict_value_the_model_cannot_take_is_named(
 ) -> None:
     with pytest.raises(DataError, match=message):
         _predictor(store, table, LinearModel(kind="linear")).predict(columns)
+
+
+RAISES_ON_MANY_ROWS = """
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(36, 3)
+
+    def forward(self, x):
+        if len(x) > 5:
+            raise KeyError('no such weather')
+        return self.layer(x.flatten(1))
+
+def build():
+    return Own()
+"""
+
+
+def test_predict_what_the_users_network_raises_is_told_with_type_file_and_line(
+    store: LocalFolder, images: DatasetVersion, code_dir: Callable[[str], Path]
+) -> None:
+    spec, folder = ImportModel(kind="import", path="model.py:build"), code_dir(RAISES_ON_MANY_ROWS)
+    module = build_model(spec, images.signature, images.feature_shape, folder)
+    ref = write_artifact(store, "a", module, spec, images, code_dir=folder)
+    predictor = Predictor.load(store, ref, code_dir=folder)
+    rows = load_rows(store, images, "train").columns
+
+    assert len(predictor.predict({"image": rows["image"][:5]}).values) == 5
+    with pytest.raises(UserCodeError) as caught:
+        predictor.predict(rows)
+    assert "the model failed on 12 rows: model.py line 11, in forward: KeyError: 'no such weather'" in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "it crosses processes of Ray"
+
+
+def test_build_what_the_users_function_raises_is_told_with_type_file_and_line(
+    images: DatasetVersion, code_dir: Callable[[str], Path]
+) -> None:
+    folder = code_dir("def build():\n    return {}['width']\n")
+    with pytest.raises(ModelError, match=r"model.py line 2, in build: KeyError: 'width'"):
+        build_model(ImportModel(kind="import", path="model.py:build"), images.signature, images.feature_shape, folder)
