@@ -32,7 +32,7 @@ def models(store: StoreUri = None, as_json: AsJson = False) -> None:
     for name in list_models(opened):
         numbers = version_numbers(opened, name)
         listed = Aliases(opened, name).listed()
-        aliases = {each.name: each.alias.version for each in listed if each.alias is not None}
+        aliases = {each.name: each.record.version for each in listed if each.record is not None}
         broken = {name: "its version is gone" for name, version in aliases.items() if version not in numbers}
         broken |= {each.name: each.problem for each in listed if each.problem}
         rows.append({"model": name, "versions": numbers, "aliases": aliases, "broken_aliases": broken})
@@ -56,15 +56,15 @@ def versions(model: Model, store: StoreUri = None, as_json: AsJson = False) -> N
     listed = list_versions(opened, model)
     if not listed:
         resolve(opened, f"{model}@1")  # says what there is instead
-    aliases = [each for each in Aliases(opened, model).listed() if each.alias is not None]
+    aliases = [each for each in Aliases(opened, model).listed() if each.record is not None]
     rows: list[dict[str, Any]] = []
     for each in listed:
-        here = sorted(alias.name for alias in aliases if alias.alias and alias.alias.version == each.number)
-        row: dict[str, Any] = {"version": each.number, "aliases": here}
-        if each.version is None:
+        here = sorted(alias.name for alias in aliases if alias.record and alias.record.version == each.name)
+        row: dict[str, Any] = {"version": each.name, "aliases": here}
+        if each.record is None:
             rows.append(row | {"damaged": each.problem})
         else:
-            version = each.version
+            version = each.record
             rows.append(row | {"created_at": version.created_at, "run": version.run_id, "metrics": version.metrics})
     if as_json:
         show_json(rows)
@@ -91,13 +91,13 @@ def aliases(model: Model, store: StoreUri = None, as_json: AsJson = False) -> No
     if not numbers and not listed:
         resolve(opened, model)  # says what there is instead
     if as_json:
-        show_json([_alias_document(each.name, each.alias, each.problem, numbers) for each in listed])
+        show_json([_alias_document(each.name, each.record, each.problem, numbers) for each in listed])
         return
     moves = [
-        (each.name, move.version, move.moved_at[:19], _alias_state(each.alias, move.nonce, numbers))
+        (each.name, move.version, move.moved_at[:19], _alias_state(each.record, move.nonce, numbers))
         for each in listed
-        if each.alias is not None
-        for move in each.alias.history
+        if each.record is not None
+        for move in each.record.history
     ]
     show_table(("alias", "version", "moved", ""), [*moves, *[(e.name, "", "", e.problem) for e in listed if e.problem]])
 

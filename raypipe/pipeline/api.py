@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 from raypipe.errors import RaypipeError, SpecError
 from raypipe.pipeline.demand import demand_of
 from raypipe.pipeline.plan import Planner, Step, check_step, step_names
+from raypipe.pipeline.rival import champion_of
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
 from raypipe.pipeline.stages import WITHOUT_RAY, alias_of, train_rows
 from raypipe.pipeline.state import RunState
@@ -114,7 +115,8 @@ class Pipeline:
         """Which stages would run, which would be reused, and why. Reads the store, starts no Ray."""
         self.validate()
         store = self.open_store()
-        return self._planner(store, self._state(store, resume or new_run_id(), must_exist=resume), fresh).walk()
+        planner = self._planner(store, self._state(store, resume or new_run_id(), must_exist=resume), fresh)
+        return self._comparable(planner.walk(), store)
 
     def advice(self, steps: Iterable[Step] = ()) -> list[str]:
         """Settings that have no effect, one line each; with a plan's steps, also those that its dataset shows."""
@@ -217,7 +219,14 @@ class Pipeline:
             return [] if step.reuse else [step]
         names = step_names(self.spec)
         wanted = names[: names.index(until) + 1] if until is not None else names
-        return [step for step in planner.walk() if step.name in wanted and not step.reuse]
+        ahead = [step for step in planner.walk() if step.name in wanted and not step.reuse]
+        return self._comparable(ahead, planner.store)
+
+    def _comparable(self, ahead: list[Step], store: Store) -> list[Step]:
+        """The steps, unless a gate compares with a champion that is gone: better told now than after the training."""
+        if any(step.name == "evaluate" and not step.reuse for step in ahead):
+            champion_of(self.spec, store)
+        return ahead
 
     @contextmanager
     def _cluster(self, steps: list[str], progress: Progress) -> Iterator[Cluster | None]:

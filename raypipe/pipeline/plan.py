@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import SpecError
-from raypipe.pipeline.rival import rival_of
+from raypipe.pipeline.rival import rival_ref
 from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
 from raypipe.pipeline.unfinished import GOES_ON, UnfinishedRun, kept
 from raypipe.pipeline.unfinished import find as find_unfinished
@@ -249,12 +249,11 @@ def _tune_inputs(planner: Planner, records: Records) -> Inputs:
 
 def _evaluate_inputs(planner: Planner, records: Records) -> Inputs:
     trained, dataset = chosen(records)
-    rival = rival_of(planner.spec, planner.store, trained.artifact)
     return {
         "evaluate": planner.spec.evaluate.model_dump(mode="json", include={"gates"}),
         "artifact": trained.artifact.digest,
         "dataset": dataset.version,
-        "champion": None if rival is None else f"{rival.model}@{rival.version}",
+        "champion": rival_ref(planner.spec, planner.store, trained.artifact),
         "stage_version": STAGE_VERSIONS["evaluate"],
     }
 

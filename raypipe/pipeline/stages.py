@@ -11,7 +11,7 @@ from typing import Any
 
 from raypipe.errors import ObjectMissing
 from raypipe.pipeline.plan import chosen
-from raypipe.pipeline.rival import rival_of
+from raypipe.pipeline.rival import find_rival, rival_ref
 from raypipe.pipeline.state import Records, read_run
 from raypipe.records import (
     DatasetVersion,
@@ -69,7 +69,11 @@ def _evaluate(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRec
     from raypipe.evaluate.stage import evaluate
 
     trained, dataset = chosen(records)
-    return evaluate(spec.evaluate, trained, dataset, rival_of(spec, ctx.store, trained.artifact), ctx)
+    ref = rival_ref(spec, ctx.store, trained.artifact)
+    rival = None if ref is None else find_rival(ctx.store, ref)
+    if ref is not None and rival is None:
+        ctx.progress.say("evaluate", f"{ref}, which this model was compared with before, is gone: it is judged alone")
+    return evaluate(spec.evaluate, trained, dataset, rival, ctx)
 
 
 def _register(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
@@ -92,7 +96,7 @@ def _same_model(store: Store, model: str, report: EvaluationReport) -> ModelVers
     if not store.exists(f"{layout.model_artifact(model, report.artifact.digest)}/{MANIFEST}"):
         return None  # the usual case: a new model, and no version has to be read
     for listed in reversed(list_versions(store, model)):
-        version = listed.version
+        version = listed.record
         if version is None or version.artifact.digest != report.artifact.digest:
             continue
         if version.evaluation == report:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 from uuid import uuid4
 
 from pydantic import Field
@@ -33,6 +33,9 @@ MAX_TRIES = 5
 
 
 Number = Annotated[int, Field(ge=1, lt=10**18)]
+
+Name = TypeVar("Name", str, int)
+Kept = TypeVar("Kept", bound=Record)
 
 
 class AliasMove(Record):
@@ -62,16 +65,17 @@ class Alias(Record):
 
 
 @dataclass(frozen=True)
-class ListedAlias:
-    """One alias in a list.
+class Listed(Generic[Name, Kept]):
+    """One alias or one version in a list.
 
     Attributes:
-        alias: None where it cannot be read.
+        name: of an alias; of a version its number.
+        record: None where it cannot be read.
         problem: why it cannot be read.
     """
 
-    name: str
-    alias: Alias | None
+    name: Name
+    record: Kept | None
     problem: str = ""
 
 
@@ -97,17 +101,17 @@ class Aliases:
         keys = [info.key for info in self._store.list(layout.aliases(self._model))]
         return [key.rpartition("/")[2].removesuffix(".json") for key in keys if key.endswith(".json")]
 
-    def listed(self) -> list[ListedAlias]:
+    def listed(self) -> list[Listed[str, Alias]]:
         """Every alias of the model in order of its name, damaged ones with the reason."""
-        listed: list[ListedAlias] = []
+        listed: list[Listed[str, Alias]] = []
         for name in self.names():
             try:
                 alias = self.get(name)
             except (RegistryError, SpecError) as error:  # SpecError: a file whose name cannot be an alias
-                listed.append(ListedAlias(name, None, error.message))
+                listed.append(Listed(name, None, error.message))
                 continue
             if alias is not None:  # somebody may have removed it meanwhile
-                listed.append(ListedAlias(name, alias))
+                listed.append(Listed(name, alias))
         return listed
 
     def move(self, alias: str, to: int, *, expect: Alias | None) -> Alias:

@@ -6,11 +6,10 @@ import difflib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from raypipe.errors import DocumentError, ObjectMissing, RegistryError, SpecError, StoreError
 from raypipe.records import ArtifactRef, ModelVersion, Record
-from raypipe.registry.aliases import Alias, Aliases
+from raypipe.registry.aliases import Alias, Aliases, Listed
 from raypipe.storage import Store, layout
 from raypipe.storage.documents import is_sealed, parse, read_document
 from raypipe.storage.publish import read_published
@@ -30,20 +29,6 @@ class TakenNumber(Record):
     run_id: str
     artifact: str
     """Digest."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One version in a list.
-
-    Attributes:
-        version: None where it cannot be read.
-        problem: why it cannot be read.
-    """
-
-    number: int
-    version: ModelVersion | None
-    problem: str = ""
 
 
 def list_models(store: Store) -> list[str]:
@@ -68,9 +53,9 @@ def taken_numbers(store: Store, model: str) -> list[int]:
     return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
 
-def list_versions(store: Store, model: str) -> list[Listed]:
+def list_versions(store: Store, model: str) -> list[Listed[int, ModelVersion]]:
     """All versions of a model, ascending, damaged ones with the reason; empty when there are none."""
-    listed: list[Listed] = []
+    listed: list[Listed[int, ModelVersion]] = []
     for number in version_numbers(store, model):
         try:
             listed.append(Listed(number, get(store, model, number)))
@@ -149,7 +134,7 @@ def resolve(store: Store, ref: str) -> ModelVersion:
     alias = Aliases(store, model).get(wanted or DEFAULT_ALIAS)
     if alias is None:
         raise _unknown(store, model, f"alias '{wanted or DEFAULT_ALIAS}'")
-    return _pointed_at(store, alias)
+    return pointed_at(store, alias)
 
 
 def promote(
@@ -237,7 +222,8 @@ def _is_name(text: str) -> bool:
     return True
 
 
-def _pointed_at(store: Store, alias: Alias) -> ModelVersion:
+def pointed_at(store: Store, alias: Alias) -> ModelVersion:
+    """The version an alias points at. Raises RegistryError, in terms of the alias, where it is gone or damaged."""
     try:
         return get(store, alias.model, alias.version)
     except RegistryError as error:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from raypipe.errors import DocumentError, SpecError
+from raypipe.errors import DocumentError, RegistryError, SpecError
+from raypipe.pipeline.api import Pipeline
 from raypipe.pipeline.plan import Planner, changes, check_step
+from raypipe.pipeline.rival import find_rival
 from raypipe.pipeline.run import Walk, collect_needed, run
 from raypipe.pipeline.stages import STAGES
 from raypipe.pipeline.state import Records, RunState
@@ -368,6 +370,32 @@ def test_plan_model_that_is_the_champion_itself_keeps_its_verdict(folder: Path, 
     run = planner(folder, store, gate, run_id="rold")
     champion(run, finish(run, "data", "train", "evaluate"), 1)
     assert reasons(planner(folder, store, gate))["evaluate"] == "reused: same model, dataset and gates as rold"
+
+
+def test_plan_champion_whose_rival_was_deleted_keeps_its_verdict(folder: Path, store: MemoryStore):
+    gate = "evaluate.gates=[{metric: accuracy, min_gain_over_champion: 0.0}]"
+    beaten = planner(folder, store, gate, run_id="rold")
+    champion(beaten, finish(beaten, "data", "train", "evaluate"), 1)
+    run = planner(folder, store, gate, "seed=5", run_id="rnewer")
+    champion(run, finish(run, "data", "train", "evaluate"), 2)
+    store.delete(layout.version("flowers", 1))
+
+    again = planner(folder, store, gate, "seed=5")
+    assert reasons(again)["evaluate"] == "reused: same model, dataset and gates as rnewer"
+    assert find_rival(store, "flowers@1") is None and find_rival(store, "flowers@2") is not None
+
+
+def test_plan_champion_that_was_deleted_is_told_by_its_alias_before_anything_runs(folder: Path, store: MemoryStore):
+    gate = "evaluate.gates=[{metric: accuracy, min_gain_over_champion: 0.0}]"
+    old = planner(folder, store, gate, run_id="rold")
+    champion(old, finish(old, "data", "train", "evaluate"), 1)
+    store.delete(layout.version("flowers", 1))
+
+    asked = Pipeline.load(folder / "pipeline.yaml", [gate, "seed=5"], store)
+    with pytest.raises(RegistryError) as caught:
+        asked.plan()
+    assert caught.value.message.startswith("flowers@champion points at version 1: no model 'flowers'")
+    assert "raypipe promote flowers@VERSION" in caught.value.hint
 
 
 def test_plan_search_replaces_training(folder: Path, store: MemoryStore):

@@ -146,7 +146,7 @@ def test_rollback_of_a_missing_alias_is_refused(memory_store: MemoryStore):
 def test_all_names_every_alias(memory_store: MemoryStore):
     moved(memory_store, 1)
     aliases = moved(memory_store, 2, alias="canary")
-    assert {each.name: each.alias and each.alias.version for each in aliases.listed()} == {"canary": 2, "champion": 1}
+    assert {each.name: each.record and each.record.version for each in aliases.listed()} == {"canary": 2, "champion": 1}
 
 
 @pytest.mark.parametrize("landed", [[True], [False], [False, True], [False, False, True]])

@@ -210,7 +210,7 @@ def test_alias_whose_version_is_gone_says_so_and_what_to_do(store: MemoryStore):
 def test_damaged_version_is_listed_with_the_reason_among_the_others(store: MemoryStore):
     store.write(layout.version("digits", 2), b"{}")
     listed = list_versions(store, "digits")
-    assert [(each.number, each.version is not None) for each in listed] == [(1, True), (2, False), (3, True)]
+    assert [(each.name, each.record is not None) for each in listed] == [(1, True), (2, False), (3, True)]
     assert "versions/2/version.json is damaged" in listed[1].problem
 
 
@@ -231,7 +231,7 @@ def damage_weights(store: Store, version: ModelVersion) -> None:
 def test_digest_that_cannot_name_an_artifact_does_not_stop_the_list(store: MemoryStore, digest: str):
     forge(store, artifact=ArtifactRef(key="a", digest=digest))
     listed = list_versions(store, "digits")
-    assert [each.version is None for each in listed] == [True, False, False]
+    assert [each.record is None for each in listed] == [True, False, False]
     assert "its artifact is a, not that of its digest" in listed[0].problem
 
 

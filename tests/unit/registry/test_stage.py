@@ -159,7 +159,7 @@ def test_register_by_many_runs_at_once_gives_each_its_own_dense_number(store: Me
     with ThreadPoolExecutor(12) as pool:
         numbers = list(pool.map(go, range(12)))
     assert sorted(numbers) == list(range(1, 13))
-    assert {v.version.run_id: v.number for v in list_versions(store, "tiny") if v.version} == {
+    assert {v.record.run_id: v.name for v in list_versions(store, "tiny") if v.record} == {
         f"r{i}": n for i, n in enumerate(numbers)
     }
 

@@ -81,7 +81,7 @@ def test_resolve_of_a_name_that_is_no_key_is_refused(store: MemoryStore, ref: st
 def test_list_versions_beyond_nine_are_in_number_order():
     store = MemoryStore()
     registered(store, "digits", 11)
-    assert [each.number for each in list_versions(store, "digits")] == list(range(1, 12))
+    assert [each.name for each in list_versions(store, "digits")] == list(range(1, 12))
     with pytest.raises(RegistryError, match="it has versions 1-11"):
         get(store, "digits", 12)
 
