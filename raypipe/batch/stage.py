@@ -58,6 +58,7 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
         spec: relative paths start from the current folder.
     Raises:
         DataError: the source is not there, a row does not fit the model, or the output holds something else.
+        UserCodeError: the user's network raised.
         ArtifactError, DigestMismatch, StoreError: the model cannot be loaded, or storage did not answer.
     """
     import ray.data
@@ -74,12 +75,11 @@ def predict_batch(spec: BatchSpec, model: ModelVersion, ctx: RunContext) -> Batc
     rows = rows_per_shard(_estimated_rows(source, form, learned, model.signature), spec, model.signature)
     source.context.execution_options.preserve_order = True  # shard 0 holds the first rows
     source.context.raise_original_map_exception = True  # else our errors lose their type on the way
-    channel = f"raypipe/{ctx.run_id}/batch"
     teller = _Teller(ctx)
     try:
-        with _ray_data_silent(), Listener(channel, teller.tell):
+        with _ray_data_silent(), Listener(f"raypipe/{ctx.run_id}/batch", teller.tell) as listener:
             output = claim(spec.output, ours)
-            sink = ParquetShards(output.uri, channel)
+            sink = ParquetShards(output.uri, listener.channel)
             # Ray cannot join blocks of which one has its text encoded and another has not.
             plain = source.map_batches(decoded, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
             blocks = plain.repartition(target_num_rows_per_block=rows, strict=True)

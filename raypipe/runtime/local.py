@@ -16,6 +16,7 @@ from typing import Any
 
 from raypipe.errors import SpecError
 from raypipe.runtime import private
+from raypipe.runtime.process import ProcessId
 
 NOTE = "ray.json"
 """Name of the note in a Ray's own folder."""
@@ -30,9 +31,11 @@ def announced(address: str, folder: Path | None = None) -> Iterator[None]:
     Args:
         folder: the Ray's own, for the note where the home cannot be written.
     """
-    note = json.dumps({"address": address, "token": os.environ.get("RAY_AUTH_TOKEN_PATH")})
+    own = ProcessId.own()
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    note = json.dumps({"address": address, "token": token, "process": own.document()})
     state = _state_folder()
-    files = [state / f"{os.getpid()}.json"] if state is not None else []
+    files = [state / f"{own.host}-{own.pid}.json"] if state is not None else []
     files += [folder / NOTE] if folder is not None else []
     for file in files:
         try:
@@ -96,12 +99,16 @@ def _write_token(folder: Path) -> bool:
 
 def _notes() -> Iterator[dict[str, Any]]:
     state = _state_folder()
-    for file in sorted(state.glob("*.json")) if state is not None else []:
-        if not _lives(file.stem):
+    here: list[tuple[int, dict[str, Any]]] = []
+    for file in state.glob("*.json") if state is not None else []:
+        note = next(_read(file), {})
+        process = _process_of(note)
+        if process is not None and process.lives:
+            here.append((process.started, note))
+        elif process is None or not process.is_elsewhere:  # a home that machines share has notes of all
             with suppress(OSError):
                 file.unlink()
-            continue
-        yield from _read(file)
+    yield from (note for _, note in sorted(here, key=lambda each: each[0]))
     with suppress(SpecError):  # RAY_TMPDIR cannot be used: then no Ray was started in it
         for folder in private.in_use():
             yield from _read(folder / NOTE)
@@ -129,11 +136,8 @@ def _home() -> Path | None:
         return None
 
 
-def _lives(pid: str) -> bool:
+def _process_of(note: dict[str, Any]) -> ProcessId | None:
     try:
-        os.kill(int(pid), 0)
-    except PermissionError:  # it lives, as another user
-        return True
-    except (OSError, ValueError):  # no such process, or no number
-        return False
-    return True
+        return ProcessId.parse(note["process"])
+    except (KeyError, TypeError, ValueError):  # half written, or an older raypipe's
+        return None

@@ -8,6 +8,7 @@ costs no extra process, and a lost event costs a line on a screen.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import tempfile
 import threading
@@ -191,7 +192,7 @@ class Reporter:
     """Sends events from any process of the cluster to the driver's Listener.
 
     Args:
-        channel: the Listener's name.
+        channel: the Listener's.
         every_s: events between two that count are dropped (`force=True` always goes through).
     """
 
@@ -219,20 +220,30 @@ class Reporter:
 
 
 class Listener:
-    """Hands events of a channel to `on_event`, in the driver, while the `with` block runs.
+    """Hands events to `on_event`, in the driver, while the `with` block runs.
+
+    Each has a channel of its own, below its name: what a driver that was killed left there, or its dying workers still
+    send, is nobody's news.
 
     An event that `on_event` fails on stops neither the block nor the events after it; the first such error is raised
     when the block ends, unless the block failed itself.
     """
 
-    def __init__(self, channel: str, on_event: Callable[[dict[str, Any]], None]) -> None:
-        self._channel = channel
+    def __init__(self, name: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._name = name
+        self.channel = f"{name}/{secrets.token_hex(4)}"
+        """For a Reporter."""
         self._on_event = on_event
         self._failure: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="raypipe-progress", daemon=True)
 
     def __enter__(self) -> Listener:
+        from ray.exceptions import RayError
+        from ray.experimental import internal_kv
+
+        with suppress(RayError):
+            internal_kv._internal_kv_del(f"{self._name}/", del_by_prefix=True)
         self._thread.start()
         return self
 
@@ -259,7 +270,7 @@ class Listener:
         from ray.experimental import internal_kv
 
         with suppress(RayError):  # a head that does not answer now costs lines; who works with it will tell
-            for key in sorted(internal_kv._internal_kv_list(f"{self._channel}/") or []):
+            for key in sorted(internal_kv._internal_kv_list(f"{self.channel}/") or []):
                 value = internal_kv._internal_kv_get(key)
                 internal_kv._internal_kv_del(key)
                 if value is not None:

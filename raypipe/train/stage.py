@@ -52,8 +52,8 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
 
 def fit(order: TrainOrder, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
     """Carry out an order on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
-    with Listener(channel, on_event):
-        return _fit(order, channel, ctx)
+    with Listener(channel, on_event) as listener:
+        return _fit(order, listener.channel, ctx)
 
 
 def _fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:

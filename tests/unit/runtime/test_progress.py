@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ray.experimental import internal_kv
 from raypipe.errors import DataError, StoreError
 from raypipe.retry import Retry
 from raypipe.runtime import local
+from raypipe.runtime.process import ProcessId
 from raypipe.runtime.progress import Listener, Progress, Reporter, read_events
 from raypipe.runtime.seeds import derive
 from raypipe.testing.fakes import MemoryStore
@@ -81,10 +84,17 @@ class KeyValues:
         patch.setattr(internal_kv, "_internal_kv_put", lambda key, value, overwrite: self.put(key, value))
         patch.setattr(internal_kv, "_internal_kv_list", self.list)
         patch.setattr(internal_kv, "_internal_kv_get", self.values.get)
-        patch.setattr(internal_kv, "_internal_kv_del", self.values.pop)
+        patch.setattr(internal_kv, "_internal_kv_del", self.delete)
 
     def put(self, key: str, value: str) -> None:
         self.values[key.encode()] = value.encode()
+
+    def delete(self, key: str | bytes, *, del_by_prefix: bool = False) -> None:
+        if self.down:
+            raise RpcError("the head is away")
+        keys = self.list(str(key)) if del_by_prefix else [key]
+        for found in keys:
+            del self.values[found if isinstance(found, bytes) else found.encode()]
 
     def list(self, prefix: str) -> list[bytes]:
         if self.down:
@@ -108,8 +118,9 @@ def test_listener_event_that_cannot_be_told_is_raised_at_the_end_and_later_ones_
         if event["step"] == 3:
             third.set()
 
-    reporter, finished = Reporter("c"), False
-    with pytest.raises(KeyError, match="rows_per_s"), Listener("c", tell):  # noqa: PT012  (raised when the block ends)
+    finished = False
+    with pytest.raises(KeyError, match="rows_per_s"), Listener("c", tell) as heard:  # noqa: PT012  (when it ends)
+        reporter = Reporter(heard.channel)
         for step in (1, 2, 3):
             reporter.send({"step": step}, force=True)
         assert third.wait(30), "the listening thread goes on"
@@ -118,21 +129,31 @@ def test_listener_event_that_cannot_be_told_is_raised_at_the_end_and_later_ones_
 
 
 def test_listener_event_that_cannot_be_told_does_not_hide_the_error_of_the_block(key_values: KeyValues):
-    with pytest.raises(DataError, match="no rows"), Listener("c", lambda event: event["missing"]):  # noqa: PT012
-        Reporter("c").send({"step": 1}, force=True)  # before the error: the block needs both
+    failing = Listener("c", lambda event: event["missing"])
+    with pytest.raises(DataError, match="no rows"), failing as heard:  # noqa: PT012
+        Reporter(heard.channel).send({"step": 1}, force=True)  # before the error: the block needs both
         raise DataError("no rows")
 
 
 def test_listener_head_that_does_not_answer_costs_lines_and_not_the_block(key_values: KeyValues):
     told: list[dict[str, int]] = []
-    with Listener("c", told.append):
+    with Listener("c", told.append) as heard:
         key_values.down = True
-        Reporter("c").send({"step": 1}, force=True)
+        Reporter(heard.channel).send({"step": 1}, force=True)
     assert told == []
-    key_values.down = False
-    with Listener("c", told.append):
-        pass
-    assert told == [{"step": 1}]
+
+
+def test_listener_of_a_resumed_run_does_not_tell_what_the_killed_one_left(key_values: KeyValues):
+    left = Listener("raypipe/r1/train", lambda event: None).channel
+    Reporter(left).send({"event": "start", "step": 0}, force=True)
+    other = Listener("raypipe/r1/tune/t1", lambda event: None).channel
+    Reporter(other).send({"event": "start", "step": 7}, force=True)
+    told: list[dict[str, int]] = []
+    with Listener("raypipe/r1/train", told.append) as heard:
+        assert len(key_values.values) == 1, "what is left is removed, but not what belongs to others"
+        Reporter(left).send({"event": "step", "step": 3}, force=True)  # of a worker that has not ended yet
+        Reporter(heard.channel).send({"event": "start", "step": 2}, force=True)
+    assert told == [{"event": "start", "step": 2}]
 
 
 def test_retry_transient_error_is_tried_again_until_it_works():
@@ -178,10 +199,28 @@ def test_announced_ray_of_a_process_that_died_is_forgotten(tmp_path: Path, monke
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
-    left = tmp_path / "raypipe" / "clusters" / f"{child}.json"
-    left.parent.mkdir(parents=True)
-    left.write_text('{"address": "127.0.0.1:1"}')
-    assert local.addresses() == [] and not left.exists()
+    own = ProcessId.own()
+    folder = tmp_path / "raypipe" / "clusters"
+    folder.mkdir(parents=True)
+
+    def left(name: str, process: object) -> Path:
+        (folder / name).write_text(json.dumps({"address": "127.0.0.1:1", "token": None, "process": process}))
+        return folder / name
+
+    gone = [
+        left("ended.json", replace(own, pid=child).document()),
+        left("number-given-again.json", replace(own, started=own.started - 1).document()),
+        left(f"{own.pid}.json", None),
+        left("no-process.json", {"host": own.host, "pid": "many", "started": 0}),
+    ]
+    (folder / "half-written.json").write_text('{"addr')
+    elsewhere = left("elsewhere.json", replace(own, host="another-host").document())
+
+    assert local.addresses() == [] and local.token_of("127.0.0.1:1") is None
+    assert not any(file.exists() for file in gone)
+    assert list(folder.iterdir()) == [elsewhere], "a home may be shared by machines: that one's is its own to remove"
+    with local.announced("127.0.0.1:2"):
+        assert local.addresses() == ["127.0.0.1:2"]
 
 
 def test_count_of_rows_is_a_field_of_its_event_too():

@@ -35,7 +35,7 @@ OTHER = ValueError("own code")
 LATER = StoreError("the store does not answer")
 
 
-@pytest.mark.parametrize("errors", permutations([GONE, OTHER, OWN, LATER]), ids=lambda errors: repr(errors)[:60])
+@pytest.mark.parametrize("errors", list(permutations([GONE, OTHER, OWN, LATER])), ids=lambda errors: repr(errors)[:60])
 def test_explained_own_error_wins_over_that_of_a_lost_peer_whatever_its_rank(
     errors: tuple[Exception, ...], tmp_path: Path
 ) -> None:
