@@ -163,7 +163,8 @@ def decide(spec: DataSpec, content: Content, tallies: Sequence[ray.ObjectRef]) -
     return decide_splits(fetched, content, spec)
 
 
-_decide_task: Any = ray.remote(decide)
+# No CPU: what it waits for may have been lost with a node, and has to be made again on the last CPU there is.
+_decide_task: Any = ray.remote(num_cpus=0)(decide)
 _cut_task: Any = ray.remote(cut_keys)
 _meet_task: Any = ray.remote(num_returns=3)(meet)
 _set_aside_task: Any = ray.remote(to_set_aside)
