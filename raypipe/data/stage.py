@@ -34,7 +34,7 @@ from raypipe.data.shuffle.written import (
     refused_one_class,
     target_statistics,
 )
-from raypipe.data.splits import leaks
+from raypipe.data.splits import verdict
 from raypipe.data.splits.base import SPLITS
 from raypipe.data.tasks import collect
 from raypipe.errors import DataError, DocumentError, ObjectMissing, RaypipeError, StoreError
@@ -122,8 +122,8 @@ def _make(
     verdicts.refuse_broken(counted)
     if losses.is_uneven:
         ctx.progress.say("data", f"{bad.num_rows} bad rows are set aside; {'; '.join(losses.lines())}")
-    lines = leaks.judge(written.twins, meeting.groups, scattered.different, spec)
-    for line in [*lines, *leaks.lopsided(written.sizes, scattered.different, meeting.state, spec)]:
+    lines = verdict.judge(written.twins, meeting.groups, scattered.different, spec)
+    for line in [*lines, *verdict.lopsided(written.sizes, scattered.different, meeting.state, spec)]:
         ctx.progress.say("data", line)
     refuse_empty_splits(written, scattered.different, spec)
     signature = signature.model_copy(update={"classes": classes_of(written, schema)})

@@ -16,10 +16,8 @@ class SplitSpec(Spec):
     """Fields every way of dividing has."""
 
     leaks: Literal["fail", "warn", "drop"] = "fail"
-    """Rows with the same features and target, or of the same group, in two splits: stop, say so, or move those in the
-    later split (val after train, test after val) to the bad rows. Where rows are equal because there are few ways to
-    differ (no pictures, sound, text or numbers of many digits, and train's own rows repeat as often), `fail` says so
-    and goes on."""
+    """Rows with the same features and target, or of the same group, in two splits: stop, say so, or move those of the
+    later split to the bad rows. `fail` only says so where few ways to differ make train's own rows repeat too."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -79,12 +77,8 @@ _NEW_DEFAULTS = (("kind", "hash"), ("leaks", "fail"))
 
 
 class HashSplit(FractionSplit):
-    """By a hash of the row's features and target: the same row lands in the same split forever, whatever rows and other
-    columns come or go, and copies stay together.
-
-    Only where a table has few different rows (that weigh like fewer than 100) because there are few ways to differ are
-    equal rows divided one by one, which is told.
-    """
+    """By a hash of features and target: a row lands in the same split forever, whatever rows and other columns come or
+    go. Copies stay together, unless few different rows (they weigh like under 100) repeat by chance: it is told."""
 
     kind: Literal["hash"] = "hash"
     key: list[str] | None = Field(default=None, min_length=1)

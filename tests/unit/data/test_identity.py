@@ -13,7 +13,7 @@ from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.shards import load_rows
 from raypipe.data.shuffle import scatter
 from raypipe.data.splits.content import Content, content_of, merged
-from raypipe.data.splits.leaks import judge, lopsided
+from raypipe.data.splits.verdict import judge, lopsided
 from raypipe.data.table import row_hash as hashing
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from raypipe.data.splits import leaks
 from raypipe.data.splits.base import TEST, TRAIN, VAL, SplitKeys
 from raypipe.data.splits.content import Content
-from raypipe.data.splits.leaks import Leaks, Twins, all_shared, copies, group_parts, judge, lopsided, shared_groups
+from raypipe.data.splits.leaks import Leaks, Twins, all_shared, copies, group_parts, shared_groups
 from raypipe.data.splits.split import codes, decide, split_keys, tally
+from raypipe.data.splits.verdict import judge, lopsided
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
