@@ -66,7 +66,7 @@ serve: $(RUN) ## the same, and keep the endpoint up until Ctrl-C
 
 # --- checking --------------------------------------------------------------------------------------------------------
 
-check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (90 s)
+check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (a few minutes on two cores)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
