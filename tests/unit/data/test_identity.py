@@ -148,17 +148,16 @@ def test_rows_that_collide_are_neither_copies_nor_in_an_order_of_their_blocks(tm
 @pytest.mark.parametrize(("start", "dtype"), [(2**63 + 5, np.uint64), (2**53 + 5, np.int64), (-(2**60), np.int64)])
 @pytest.mark.parametrize("gaps", [True, False])
 def test_whole_numbers_of_64_bits_keep_them_in_ids_and_unique_keys(tmp_path, is_feature, start, dtype, gaps):
-    ids = [int(start) + i // 2 if i < 8 else int(start) + i for i in range(200)]
+    ids: list[int | None] = [int(start) + i // 2 if i < 8 else int(start) + i for i in range(200)]
     ids[150:153] = [None] * 3 if gaps else ids[150:153]
     table = pa.table(
         {"id": pa.array(ids, pa.from_numpy_dtype(dtype)), "x": np.arange(200) / 7, "y": np.arange(200) % 2}
     )
-    fields = {"transforms": [{"kind": "impute", "columns": ["id"]}] if is_feature and gaps else []}
     data = spec(
         features=["id", "x"] if is_feature else ["x"],
         split={"val_frac": 0.0, "test_frac": 0.0},
         expectations=[{"kind": "unique", "columns": ["id"], "on_fail": "quarantine"}],
-        **fields,
+        transforms=[{"kind": "impute", "columns": ["id"]}] if is_feature and gaps else [],
     )
     made = prepared(tmp_path, data, [(table.slice(0, 77), None), (table.slice(77), None)], num_ranges=2)
     aside = {round(row["row"]["x"] * 7) // 2 for summary in made.ranges for row in summary.bad.kept}
@@ -179,7 +178,9 @@ def test_content_of_a_version_is_that_of_the_columns_that_the_spec_reads(tmp_pat
     table = pa.table({"id": np.arange(50), "when": np.arange(50), "x": np.arange(50) / 7, "y": np.arange(50) % 2})
 
     def content(name, table, **fields):
-        return prepared(tmp_path / name, spec(features=["x"], **fields), [(table, None)]).blocks[0].content.tolist()
+        found = prepared(tmp_path / name, spec(features=["x"], **fields), [(table, None)]).blocks[0].content
+        assert found is not None
+        return found.tolist()
 
     def with_other(name):
         return table.set_column(table.column_names.index(name), name, pa.array(np.arange(50) * 3))

@@ -95,7 +95,8 @@ def test_mean_and_std_hold_where_the_usual_formulas_lose_their_digits(shift):
     assert found.mean == pytest.approx(math.fsum(values) / len(values), rel=2**-52, abs=1e-15)
     assert found.std == pytest.approx(np.std(values - shift), rel=1e-13)
     scaler = StandardScaler().fit(values[:, None] - shift)
-    assert found.std == pytest.approx(float(scaler.scale_[0]), rel=1e-12)
+    (scale,) = np.asarray(scaler.scale_)
+    assert found.std == pytest.approx(float(scale), rel=1e-12)
 
 
 # --- one column ------------------------------------------------------------------------------------------------------

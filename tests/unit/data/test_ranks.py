@@ -62,7 +62,9 @@ def test_each_stratum_is_cut_by_itself(monkeypatch, most):
 @pytest.mark.parametrize("most", [64, 2**20])
 def test_heavy_orders_are_all_found_with_their_rows(monkeypatch, most):
     rng = np.random.default_rng(0)
-    order = np.concatenate([rng.integers(0, 2**63, 5000, np.uint64), np.repeat(np.uint64([7, 2**64 - 9]), [900, 400])])
+    order = np.concatenate(
+        [rng.integers(0, 2**63, 5000, np.uint64), np.repeat(np.array([7, 2**64 - 9], np.uint64), [900, 400])]
+    )
     order = rng.permutation(order)
     monkeypatch.setattr(ranks, "MAX_ENTRIES", most)
     every = Ranks(lambda: [tallied(order[i::9], None, {}) for i in range(9)])
