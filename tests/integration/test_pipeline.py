@@ -230,7 +230,9 @@ def test_pipeline_that_serves_stays_until_told_and_leaves_no_process(
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, errors.read_text()
-    endpoint = json.loads(line)["endpoint"]
+    told = json.loads(line)
+    assert "endpoint" in told, told
+    endpoint = told["endpoint"]
     asked = endpoint["curl"].partition(" -d ")[2].strip("'")
     answer = httpx.post(f"{endpoint['url']}/predict", json=json.loads(asked), timeout=20)
     assert answer.json()["predictions"][0]["label"] == endpoint["answer"]["predictions"][0]["label"]
