@@ -64,12 +64,10 @@ def results(
         found = violations(some, dtypes_of(some), expectations)
         source = sources[i] if sources else "source"
         blocks.append(BlockTallies(end - start, tallies(found, some), source))
-        position = np.arange(end - start)
+        position, ids = np.arange(end - start), row_id[start:end]
         keys.append(
             {
-                index: key_parts(
-                    keys_of(some, e.columns, np.ones(end - start, bool)), *[row_id[start:end]] * 2, position, num_parts
-                )
+                index: key_parts(keys_of(some, e.columns, np.ones(end - start, bool)), ids, ids, position, num_parts)
                 for index, e in enumerate(expectations)
                 if e.kind == "unique"
             }

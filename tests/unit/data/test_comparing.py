@@ -130,6 +130,7 @@ def test_where_parquet_and_expectation_choose_the_same_rows_for_every_type(tmp_p
     assert [row for part in pruned for row in part["row"].to_pylist()] == in_memory
     same = expectation_of(condition)
     assume(same is not None and column.drop_null().unique().to_pylist() not in ([], [math.nan]))
+    assert same is not None  # assume has seen to it, which type checkers do not know
     fields, is_kept = same
     imputed = ({"kind": "impute", "columns": ["a"], "strategy": "most_frequent"},)
     for transforms in ((), imputed):
