@@ -14,7 +14,7 @@ from raypipe.errors import DocumentError, SpecError, did_you_mean
 from raypipe.pipeline.state import RECORDS, Records, flat, read_json, read_record, read_run
 from raypipe.records import DatasetVersion, EvaluationReport, ModelVersion, TrainResult, TuneResult
 from raypipe.runtime.process import ProcessId
-from raypipe.runtime.progress import read_events
+from raypipe.runtime.progress import read_events, read_events_part
 from raypipe.storage import Store, layout
 
 READERS = 16
@@ -28,7 +28,8 @@ class RunSummary:
     Attributes:
         started_at: UTC, ISO 8601; empty where that is damaged.
         wall_s: seconds from its start to its last event; None where it left no event.
-        state: `done`, `running`, or `stopped in STAGE`; `damaged` where what it was asked to do cannot be read.
+        state: `done`, `running`, `stopped in STAGE` or `after STAGE`; of a driver on another machine, that it does
+            either there; `damaged` where what it was asked to do cannot be read.
         metric: name and value of the first metric of its evaluation, else of its training; None where it has neither.
         model: `name@version` that it registered or found.
     """
@@ -192,21 +193,30 @@ def _summary(store: Store, run_id: str, keys: Sequence[str]) -> RunSummary | Non
 
 def _state(store: Store, run_id: str, pipeline: str, keys: Iterable[str]) -> str:
     there = set(keys)
-    open_stages = [name for name in RECORDS if f"{name}/inputs.json" in there and f"{name}/record.json" not in there]
-    if not open_stages:
-        return "done"
+    begun = [name for name in RECORDS if f"{name}/inputs.json" in there]
+    open_stages = [name for name in begun if f"{name}/record.json" not in there]
+    where = f"in {open_stages[0]}" if open_stages else f"after {begun[-1]}" if begun else "at its start"
+    process = _driver(store, run_id, pipeline)
+    if process is None:
+        return f"stopped {where}" if open_stages else "done"
+    if process.is_elsewhere:
+        return f"{where}, running or stopped on {process.host}"
+    return "running" if process.lives else f"stopped {where}"
+
+
+def _driver(store: Store, run_id: str, pipeline: str) -> ProcessId | None:
+    """The process that began the run; None where there is nothing to go on with, or its note cannot be read."""
     with suppress(DocumentError, KeyError, TypeError, ValueError, SpecError):
         note = read_json(store, layout.unfinished_run(pipeline, run_id))
-        if note is not None and ProcessId.parse(note["process"]).lives:
-            return "running"
-    return f"stopped in {open_stages[0]}"
+        return None if note is None else ProcessId.parse(note["process"])
+    return None
 
 
 def _wall_s(store: Store, run_id: str, keys: Iterable[str], started_at: str) -> float | None:
     parts = sorted(key for key in keys if key.startswith("events/"))
     with suppress(ValueError, KeyError, IndexError):
         if parts:
-            last = read_events(store, run_id, last_part_only=True)[-1]
+            last = list(read_events_part(store, f"{layout.run(run_id)}/{parts[-1]}"))[-1]
             return round(last["time"] - datetime.fromisoformat(started_at.replace("Z", "+00:00")).timestamp(), 1)
     return None
 

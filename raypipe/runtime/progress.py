@@ -160,15 +160,14 @@ def append_events(store: Store, run_id: str, lines: bytes) -> None:
             return
 
 
-def read_events(store: Store, run_id: str, *, last_part_only: bool = False) -> list[dict[str, Any]]:
-    """What happened in a run, in order, as far as it is kept; `last_part_only`: its end."""
+def read_events(store: Store, run_id: str) -> list[dict[str, Any]]:
+    """What happened in a run, in order, as far as it is kept."""
     keys = [info.key for info in store.list(layout.events(run_id))]
-    if last_part_only:
-        keys = keys[-1:]
-    return [event for key in keys for event in _read_part(store, key)]
+    return [event for key in keys for event in read_events_part(store, key)]
 
 
-def _read_part(store: Store, key: str) -> Iterator[dict[str, Any]]:
+def read_events_part(store: Store, key: str) -> Iterator[dict[str, Any]]:
+    """The events of one part; of a damaged line, that it is."""
     for number, line in enumerate(store.read(key).splitlines(), 1):
         try:
             event = json.loads(line)

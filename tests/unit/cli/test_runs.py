@@ -82,6 +82,19 @@ def test_runs_says_which_is_running(store: Store):
     assert json.loads(answered("runs", "--json"))[0]["state"] == "running"
 
 
+def test_runs_of_a_driver_on_another_machine_claims_nothing_about_it(store: Store):
+    key = layout.unfinished_run("digits", "second")
+    process = {**ProcessId.own().document(), "host": "head-node"}
+    write_document(store, key, {"run_id": "second", "process": process, "resume": "raypipe"})
+    assert json.loads(answered("runs", "--json"))[0]["state"] == "in train, running or stopped on head-node"
+
+
+def test_runs_of_a_driver_that_died_between_two_stages_is_not_done(store: Store):
+    note = {"run_id": "first", "process": {**ProcessId.own().document(), "started": -1}, "resume": "raypipe"}
+    write_document(store, layout.unfinished_run("digits", "first"), note)
+    assert json.loads(answered("runs", "--json"))[1]["state"] == "stopped after train"
+
+
 def test_runs_of_one_pipeline_and_no_more_than_asked_for(store: Store):
     begin(store, "third", "2026-03-01T12:00:00Z", pipeline="other")
     assert [run["run_id"] for run in json.loads(answered("runs", "--pipeline", "other", "--json"))] == ["third"]
