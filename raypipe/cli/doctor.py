@@ -37,16 +37,14 @@ def doctor(
     spec = None if file is None else load_pipeline(file).spec
     endpoint = (spec.serve if spec is not None else None) or ServeSpec()
     uri = store or (None if spec is None else spec.store)
-    found = check_up(uri, address or os.environ.get("RAY_ADDRESS"), endpoint.host, endpoint.port)
-    if as_json:
-        findings = list(found)
-        show_json([finding.document() for finding in findings])
-    else:
-        findings = []
-        for finding in found:
-            findings.append(finding)
+    findings = []
+    for finding in check_up(uri, address or os.environ.get("RAY_ADDRESS"), endpoint.host, endpoint.port):
+        findings.append(finding)
+        if not as_json:  # at once: a store that does not answer is waited for
             show(f"{finding.state:<8} {finding.what:<16} {finding.text}")
             if finding.remedy:
                 show(f"  try: {finding.remedy}")
+    if as_json:
+        show_json([finding.document() for finding in findings])
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(4)
