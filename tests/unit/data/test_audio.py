@@ -1,19 +1,17 @@
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.signal
 
 from raypipe.data.transforms import FittedTransforms, audio
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import LogMelTransform
 from raypipe.testing.fakes import fit_columns
-
-signal: Any = scipy.signal  # its annotations know neither boundary=None nor what get_window gives
 
 RATE = 8000
 SOUNDS = (0.3 * np.random.default_rng(0).normal(size=(12, 1000))).astype(np.float32)
@@ -64,6 +62,8 @@ def band_powers(power_FN: np.ndarray, hz_F: np.ndarray, num_mels: int, low: floa
 
 @pytest.mark.parametrize("fields", SETTINGS)
 def test_log_mel_equals_scipys_spectrum_through_bands_from_the_formula(fields: dict[str, Any]):
+    # importing it takes a second; its annotations know neither boundary=None nor what get_window gives
+    signal: Any = importlib.import_module("scipy.signal")
     found = fit(**fields).apply({"a": SOUNDS}, [SOUND])
     spec = LogMelTransform.model_validate({"kind": "log_mel", "columns": ["a"], "sample_rate": RATE, **fields})
     window = spec.window_samples
