@@ -123,6 +123,21 @@ def show_json(value: Any) -> None:
     show(json.dumps(value, default=str))
 
 
+def show_set_in(head: str, text: str) -> None:
+    """A line of the result; where a terminal is narrower, the text goes on below its own beginning."""
+    if not sys.stdout.isatty():
+        show(head + text)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    row = Table.grid()
+    row.add_column(no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(head, one_line(text))
+    Console(highlight=False, markup=False, emoji=False).print(row)
+
+
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Rows for people: a drawn table on a terminal, aligned columns elsewhere."""
     cells = [["" if value is None else one_line(str(value)) for value in row] for row in rows]

@@ -79,7 +79,7 @@ def serve(
 
     code_dir = code.resolve() if code else None
     ctx = _context(opened, version, code_dir)
-    with connect(serve_demand(spec), address=address, code_dir=code_dir, say=say) as cluster:
+    with connect(serve_demand(spec), address=address, code_dir=code_dir, progress=ctx.progress) as cluster:
         check_shared(opened)
         try:
             endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))
@@ -217,10 +217,11 @@ def predict_files(
     code_dir = code_dir.resolve() if code_dir else None
     readers = Bundle("reading rows", 1, ResourceSpec())
     demand = Demand(groups=((Bundle("predict", spec.num_workers, spec.resources), readers),))
-    with connect(demand, address=address, code_dir=code_dir, say=say):
+    ctx = _context(opened, version, code_dir)
+    with connect(demand, address=address, code_dir=code_dir, progress=ctx.progress):
         for each in (opened, open_store(spec.output)):
             check_shared(each)
-        return predict_batch(spec, version, _context(opened, version, code_dir))
+        return predict_batch(spec, version, ctx)
 
 
 def _each_cluster(address: str | None) -> Iterator[ModuleType]:

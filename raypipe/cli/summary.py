@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from typing import Any
 
-from raypipe.cli.output import number, show
+from raypipe.cli.output import number, show, show_set_in
 from raypipe.pipeline.api import RunResult
 from raypipe.records import (
     DatasetVersion,
@@ -92,7 +92,7 @@ def show_run(run: dict[str, Any]) -> None:
     for name, stage in run["stages"].items():
         spent = "reused" if stage["reused"] else f"{stage['wall_s'] or 0:.1f}s"
         said = _register(run) if name == "register" else _said(name, stage)
-        show(f"  {name:<9} {spent:>7}  {said}")
+        show_set_in(f"  {name:<9} {spent:>7}  ", said)
     if run["endpoint"] is not None:
         show_endpoint(run["endpoint"])
     _show_other_alias(run)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -163,6 +162,7 @@ class Pipeline:
         state = self._state(store, resume or run_id or new_run_id(), must_exist=resume)
         planner = self._planner(store, state, fresh)
         ctx = self._context(store, state.run_id, stream, fresh=fresh)
+        ctx.progress.say("run", f"{state.run_id} of pipeline '{self.spec.name}' in {store.uri}")
         walk = Walk()
         ahead = self._steps_ahead(planner, until, only)
         for step in ahead:
@@ -236,7 +236,7 @@ class Pipeline:
             return
         serves = self.spec.serve if "serve" in steps else None
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
-        with connect(demand_of(self.spec, steps), code_dir=code_dir, say=partial(progress.say, "ray")) as cluster:
+        with connect(demand_of(self.spec, steps), code_dir=code_dir, progress=progress) as cluster:
             check_shared(self.open_store())
             try:
                 yield cluster

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from raypipe.errors import ClusterError, ResourceError, SpecError, causes, masked
 from raypipe.runtime.local import announced, ensure_token, token_of
 from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
+from raypipe.runtime.progress import Progress
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
 from raypipe.runtime.start import PATIENCE_ENV, RayThread, start_patiently
 from raypipe.runtime.touch import HINT, check_answers, is_loopback
@@ -91,7 +93,7 @@ def connect(
     *,
     address: str | None = None,
     code_dir: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
@@ -103,7 +105,7 @@ def connect(
         demand: what will run at once; checked before anything starts.
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
-        say: told what takes longer than it should, one line each.
+        progress: where it is told what is waited for, and what takes longer than it should.
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer, or Ray does not start here.
@@ -116,11 +118,14 @@ def connect(
     address = address or os.environ.get("RAY_ADDRESS")
     refuse_userinfo("the cluster's address (--address, RAY_ADDRESS)", address or "")
     started_here = not address or address == "local"
+    progress = progress or Progress("", None)
+    awaited = "starting Ray on this machine" if started_here else f"joining the cluster at {address}"
     with ExitStack() as leave:
-        if started_here:
-            leave.enter_context(_started(demand, code_dir, say or (lambda text: None)))
-        else:
-            leave.enter_context(_on_cluster(str(address), demand, code_dir))
+        with progress.awaiting("ray", awaited):
+            if started_here:
+                leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray")))
+            else:
+                leave.enter_context(_on_cluster(str(address), demand, code_dir))
         yield _joined(demand, started_here=started_here)
 
 

@@ -20,7 +20,7 @@ def heartbeat(progress: Progress, stage: str, quiet_s: float = QUIET_S) -> Itera
     def watch() -> None:
         while not stop.wait(min(1.0, quiet_s)):
             if progress.silent_s >= quiet_s:
-                progress.say(stage, f"still running{_room()}")
+                progress.update(stage, f"still running{_room()}")
 
     thread = threading.Thread(target=watch, name=f"raypipe-heartbeat-{stage}", daemon=True)
     thread.start()

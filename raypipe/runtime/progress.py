@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
-from raypipe.errors import ObjectExists, StoreError, one_line
+from raypipe.errors import ObjectExists, StoreError
+from raypipe.runtime.screen import screen_of
 from raypipe.storage import Store, layout
 
 POLL_S = 0.1
@@ -30,13 +31,13 @@ class Progress:
     """What happens in a run, told as it happens.
 
     Args:
-        run_id: shown on every line.
-        stream: where lines go; None is silent. "stderr" is looked up now: whoever redirected it means this.
+        run_id: kept with every event.
+        stream: where it is shown; None is silent. "stderr" is looked up now: whoever redirected it means this.
     """
 
     def __init__(self, run_id: str, stream: TextIO | Literal["stderr"] | None = "stderr") -> None:
         self.run_id = run_id
-        self._stream = sys.stderr if isinstance(stream, str) else stream
+        self._screen = screen_of(sys.stderr if isinstance(stream, str) else stream)
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._saving = threading.Lock()
@@ -46,20 +47,49 @@ class Progress:
 
     def say(self, stage: str, text: str, *, show: bool = True, **fields: Any) -> None:
         """One line for people and the same as one event for programs; `show=False` leaves the line out."""
-        now = time.time()
+        self._keep(stage, text, show, fields)
+        if show:
+            self._screen.line(stage, text)
+
+    def update(
+        self,
+        stage: str,
+        text: str,
+        /,
+        *,
+        share: float | None = None,
+        beside: str = "",
+        show: bool = True,
+        **fields: Any,
+    ) -> None:
+        """How far a stage is: an event as `say` keeps it, and news that the next one replaces.
+
+        Args:
+            share: of the stage's work that is done, 0 to 1; None where it is not known.
+            beside: a few words that stay beside the bar of a terminal.
+        """
+        self._keep(stage, text, show, fields)
+        if show:
+            self._screen.update(stage, text, share, beside)
+
+    def _keep(self, stage: str, text: str, show: bool, fields: dict[str, Any]) -> None:
         with self._lock:
             if show:
                 self._said_at = time.monotonic()
-            self._events.append({"time": round(now, 3), "run": self.run_id, "stage": stage, "text": text, **fields})
-            if show and self._stream is not None:
-                clock = time.strftime("%H:%M:%S", time.localtime(now))
-                line = one_line(f"{clock} {self.run_id} {stage:<9} {text}")
-                print(line, file=self._stream, flush=True)
+            now = round(time.time(), 3)
+            self._events.append({"time": now, "run": self.run_id, "stage": stage, "text": text, **fields})
 
     def count(self, stage: str, num_rows: int, text: str, /, **fields: Any) -> None:
         """How many rows are done so far. Nothing while none is: `0 rows` reads like a fault, and waiting is told by
         the heartbeat."""
-        self.say(stage, text, show=num_rows > 0, **fields)
+        self.update(stage, text, show=num_rows > 0, **fields)
+
+    @contextmanager
+    def awaiting(self, stage: str, text: str) -> Iterator[None]:
+        """Say what is waited for, and be seen to wait while the block runs."""
+        with self._screen.live(stage):
+            self.update(stage, text)
+            yield
 
     @property
     def silent_s(self) -> float:
@@ -72,7 +102,8 @@ class Progress:
         start = time.monotonic()
         self.say(stage, f"starts: {why}" if why else "starts")
         try:
-            yield
+            with self._screen.live(stage):
+                yield
         except BaseException:
             self.say(stage, f"failed after {time.monotonic() - start:.1f}s", failed=True)
             raise

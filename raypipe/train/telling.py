@@ -55,28 +55,27 @@ class Teller:
         self._progress.say(self._stage, **event)
 
     def _step(self, event: dict[str, Any]) -> None:
-        self._last_step = event["step"]
-        self._progress.say(
-            self._stage,
-            f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
-            f"{self._of_log}loss {event['loss']:.4g}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
-            **event,
-        )
+        self._update(event, [f"{self._of_log}loss {event['loss']:.4g}"])
 
     def _epoch(self, event: dict[str, Any]) -> None:
-        self._last_step = event["step"]
         metrics = event["metrics"]
         show = event["epoch"] == self._spec.epochs or time.monotonic() - self._shown_at >= SHOW_EVERY_S
         if show:
             self._shown_at = time.monotonic()
-        shown = [f"{self._of_log}loss {metrics['train_loss']:.4g}"]
+        values = [f"{self._of_log}loss {metrics['train_loss']:.4g}"]
         for name, value in metrics.items():
             if name in _SHOWN:
-                shown.append(f"{self._of_log if name == 'val_loss' else ''}{name} {value:.4g}")
-        self._progress.say(
+                values.append(f"{self._of_log if name == 'val_loss' else ''}{name} {value:.4g}")
+        self._update(event, values, show=show)
+
+    def _update(self, event: dict[str, Any], values: list[str], *, show: bool = True) -> None:
+        self._last_step = event["step"]
+        self._progress.update(
             self._stage,
             f"epoch {event['epoch']}/{self._spec.epochs}  step {event['step']}/{self._total_steps}  "
-            f"{'  '.join(shown)}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
+            f"{'  '.join(values)}  {_rate(event['rows_per_s'])}  left {_clock(event['left_s'])}",
+            share=event["step"] / max(1, self._total_steps),
+            beside=f"{self._spec.num_workers} worker(s)",
             show=show,
             **event,
         )

@@ -44,10 +44,11 @@ class Teller(Callback):
         value = float(result[metric])
         if self._best is None or self._sign * (value - self._best) > 0:
             self._best = value
-        self._progress.say(
+        self._progress.update(
             "tune",
             f"trial {self._number(trial)}/{self._spec.num_trials}  epoch {result.get('epoch')}/{self._epochs}  "
             f"{metric} {value:.4g}  best {self._best:.4g}",
+            share=self._ended / self._spec.num_trials,
             show=KEPT not in result,
             trial=trial.trial_id,
             epoch=result.get("epoch"),

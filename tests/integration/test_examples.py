@@ -43,7 +43,7 @@ MNIST = ROOT.parent / "shared" / "data" / "mnist"
 NUM_ASKED_ROWS = 50
 LEAVE_TIMEOUT_S = 20.0
 
-OUR_LINE = re.compile(r"\d\d:\d\d:\d\d \w+ +(ray|data|train|evaluate|register|serve) ")
+OUR_LINE = re.compile(r"\d\d:\d\d:\d\d (run|ray|data|train|evaluate|register|serve) ")
 """What a command tells on stderr while it works; Ray's own lines in between say nothing to its user."""
 
 pytestmark = pytest.mark.ray

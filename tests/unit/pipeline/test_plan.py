@@ -458,4 +458,4 @@ def test_run_warns_before_it_trains_of_a_warmup_that_its_rows_do_not_reach(
     STAGES["train"](spec, records, RunContext(run_id="r1", store=store, progress=Progress("r1", stream)))
 
     (before,) = seen
-    assert "r1 train     warning: train.schedule.warmup_steps=1000 is beyond the training's 3 steps" in before
+    assert " train     warning: train.schedule.warmup_steps=1000 is beyond the training's 3 steps" in before

@@ -23,10 +23,10 @@ from raypipe.runtime.seeds import derive
 from raypipe.testing.fakes import MemoryStore
 
 
-def test_progress_line_has_time_run_stage_and_text():
+def test_progress_line_has_time_stage_and_text():
     stream = io.StringIO()
     Progress("r7f3", stream).say("train", "epoch 2/5  step 340/850")
-    assert re.fullmatch(r"\d\d:\d\d:\d\d r7f3 train     epoch 2/5  step 340/850\n", stream.getvalue())
+    assert re.fullmatch(r"\d\d:\d\d:\d\d train     epoch 2/5  step 340/850\n", stream.getvalue())
 
 
 def test_progress_count_of_no_rows_is_no_line():
