@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import raypipe
-from raypipe.cli import doctor, jobs, models, project, runs, serving
+from raypipe.cli import doctor, jobs, keeping, models, project, runs, serving
 from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
@@ -161,7 +161,11 @@ def _show_result(result: Any, *, as_json: bool, stays: bool = False) -> None:
         show_json(told)
     else:
         show_run(told)
-    if result.endpoint is not None and stays and not result.endpoint_stays:
+    if result.endpoint is None:
+        return
+    if result.endpoint_stays:
+        say(f"it stays up; raypipe stop {result.endpoint.name} ends it")
+    elif stays:
         say("serving; Ctrl-C stops it")
 
 
@@ -201,6 +205,7 @@ serving.add_to(app)
 models.add_to(app)
 runs.add_to(app)
 doctor.add_to(app)
+keeping.add_to(app)
 
 
 @app.command()

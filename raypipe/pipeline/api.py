@@ -25,6 +25,7 @@ from raypipe.records import DatasetVersion, Endpoint, StageRecord
 from raypipe.registry.aliases import Alias
 from raypipe.runtime.connect import Cluster, connect, hush
 from raypipe.runtime.context import RunContext, new_run_id
+from raypipe.runtime.kept import joinable
 from raypipe.runtime.progress import Progress
 from raypipe.runtime.reach import check_shared, open_reachable
 from raypipe.spec.advice import advice
@@ -299,7 +300,7 @@ def starts_ray_here() -> bool:
     ray = sys.modules.get("ray")  # not imported: then surely not started
     if ray is not None and ray.is_initialized():
         return False
-    return os.environ.get("RAY_ADDRESS", "local") in ("", "local")
+    return os.environ.get("RAY_ADDRESS", "local") in ("", "local") and joinable() is None
 
 
 def wait_until_stopped(endpoint: Endpoint) -> None:

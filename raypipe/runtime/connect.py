@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raypipe.errors import ClusterError, ResourceError, SpecError, causes, masked
+from raypipe.runtime import kept
 from raypipe.runtime.local import announced, ensure_token, token_of
 from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
 from raypipe.runtime.progress import Progress
@@ -97,7 +98,8 @@ def connect(
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
-    Starts Ray in this process unless `address` or $RAY_ADDRESS names a cluster. A local Ray gets the logical CPUs the
+    Joins the cluster that `address` or $RAY_ADDRESS names, else the one that `raypipe up` keeps, else starts Ray in
+    this process; `local` always does. A local Ray gets the logical CPUs the
     demand needs, up to MAX_OVERSUBSCRIPTION a core, so that a two-core laptop neither refuses nor deadlocks. It listens
     on loopback only and lives in a folder of this user's alone.
 
@@ -117,14 +119,21 @@ def connect(
         return
     address = address or os.environ.get("RAY_ADDRESS")
     refuse_userinfo("the cluster's address (--address, RAY_ADDRESS)", address or "")
-    started_here = not address or address == "local"
     progress = progress or Progress("", None)
-    awaited = "starting Ray on this machine" if started_here else f"joining the cluster at {address}"
+    kept_here = None if address else kept.find()
+    if kept_here is not None and kept_here.unlike_here:
+        progress.say("ray", f"the Ray that raypipe up keeps {kept_here.unlike_here}: this command starts its own")
+        kept_here = None
+    started_here = kept_here is None and (not address or address == "local")
     with ExitStack() as leave:
-        with progress.awaiting("ray", awaited):
-            if started_here:
+        if kept_here is not None:
+            with progress.awaiting("ray", f"joining the Ray that raypipe up keeps at {kept_here.address}"):
+                leave.enter_context(_on_kept(kept_here.address, code_dir))
+        elif started_here:
+            with progress.awaiting("ray", "starting Ray on this machine"):
                 leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray")))
-            else:
+        else:
+            with progress.awaiting("ray", f"joining the cluster at {address}"):
                 leave.enter_context(_on_cluster(str(address), demand, code_dir))
         yield _joined(demand, started_here=started_here)
 
@@ -219,8 +228,20 @@ def _init_here(sessions: Path, num_cpus: int) -> None:
 
 
 @contextmanager
+def _on_kept(address: str, code_dir: Path | None) -> Iterator[None]:
+    """Its workers are this installation's, on this machine: only the user's modules are somewhere they do not look."""
+    for name, value in {**ANY_ENV, **LOCAL_ENV, **_loopback_env()}.items():
+        os.environ.setdefault(name, value)
+    runtime_env: dict[str, Any] = {}
+    if code_dir is not None:
+        _put_on_path(code_dir)
+        runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    with _joining(address, runtime_env, code_dir):
+        yield
+
+
+@contextmanager
 def _on_cluster(address: str, demand: Demand, code_dir: Path | None) -> Iterator[None]:
-    use_token_if_any(address)
     for name, value in ANY_ENV.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
@@ -232,6 +253,14 @@ def _on_cluster(address: str, demand: Demand, code_dir: Path | None) -> Iterator
         runtime_env["env_vars"] = {**ANY_ENV, **passed_on()}
         if code_dir is not None:
             runtime_env["working_dir"] = str(code_dir)
+    with _joining(address, runtime_env, code_dir):
+        yield
+
+
+@contextmanager
+def _joining(address: str, runtime_env: dict[str, Any], code_dir: Path | None) -> Iterator[None]:
+    """Be a driver of the cluster at an address. Raises ClusterError where none answers, SpecError of `sending`."""
+    use_token_if_any(address)
     where = _answering_address(address)
 
     def join() -> None:

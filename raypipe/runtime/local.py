@@ -34,7 +34,7 @@ def announced(address: str, folder: Path | None = None) -> Iterator[None]:
     own = ProcessId.own()
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
     note = json.dumps({"address": address, "token": token, "process": own.document()})
-    state = _state_folder()
+    state = _clusters_folder()
     files = [state / f"{own.host}-{own.pid}.json"] if state is not None else []
     files += [folder / NOTE] if folder is not None else []
     for file in files:
@@ -98,7 +98,7 @@ def _write_token(folder: Path) -> bool:
 
 
 def _notes() -> Iterator[dict[str, Any]]:
-    state = _state_folder()
+    state = _clusters_folder()
     here: list[tuple[int, dict[str, Any]]] = []
     for file in state.glob("*.json") if state is not None else []:
         note = next(_read(file), {})
@@ -121,12 +121,18 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             yield note
 
 
-def _state_folder() -> Path | None:
+def state_folder() -> Path | None:
+    """Where raypipe notes what runs on this machine; None where this user has no home."""
     state = os.environ.get("XDG_STATE_HOME")
     home = _home()
     if state:
-        return Path(state) / "raypipe" / "clusters"
-    return None if home is None else home / ".local" / "state" / "raypipe" / "clusters"
+        return Path(state) / "raypipe"
+    return None if home is None else home / ".local" / "state" / "raypipe"
+
+
+def _clusters_folder() -> Path | None:
+    state = state_folder()
+    return None if state is None else state / "clusters"
 
 
 def _home() -> Path | None:
