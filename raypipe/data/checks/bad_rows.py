@@ -44,6 +44,13 @@ class BadRows:
     reasons: Counter[str] = field(default_factory=Counter)
     targets: Targets = field(default_factory=Targets)
 
+    def add(self, more: BadRows) -> None:
+        """Take other rows, of which no more are kept than there is room for."""
+        self.num_rows += more.num_rows
+        self.reasons += more.reasons
+        self.targets.add(more.targets)
+        self.kept += more.kept[: MAX_KEPT - len(self.kept)]
+
 
 def refuse_too_many(
     bad: BadRows,

@@ -26,11 +26,6 @@ from raypipe.spec.data import DataSpec
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
-MAX_CLASSES = 100_000
-
-MANY_CLASSES = 30
-"""So many whole numbers with gaps between them are more often a quantity than names of classes."""
-
 
 @dataclass(frozen=True)
 class BlockTypes:
@@ -151,30 +146,6 @@ def _is_time(name: str, spec: DataSpec) -> bool:
 
 def _is_whole(kind: ColumnKind | None) -> bool:
     return kind is None or (not kind.form and (kind.dtype == "null" or kind.dtype.startswith(("int", "uint"))))
-
-
-def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
-    """Raise DataError when a target holds more different values than classes can be."""
-    if len(labels) > MAX_CLASSES:
-        raise DataError(
-            f"target '{target}' holds more than {MAX_CLASSES} different values, which are no classes",
-            "set data.task: regression, or correct data.target",
-        )
-
-
-def quantity_note(labels: Mapping[Any, int], target: str) -> str:
-    """What to say of class labels that look like a quantity; empty where they do not.
-
-    Args:
-        labels: class -> rows, of all rows.
-    """
-    is_whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
-    if not is_whole or len(labels) < MANY_CLASSES or max(labels) - min(labels) + 1 == len(labels):
-        return ""
-    return (
-        f"'{target}' holds {len(labels)} different whole numbers from {min(labels)} to {max(labels)}, each of which is "
-        "a class: if it is a quantity, set data.task: regression"
-    )
 
 
 def _column(name: str, kind: ColumnKind, shapes: Counter[tuple[int, ...]], imputed: bool) -> Column:

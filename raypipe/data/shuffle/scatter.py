@@ -16,10 +16,11 @@ import ray
 
 from raypipe.data.checks import duplicates
 from raypipe.data.checks.bad_rows import BadRows
+from raypipe.data.checks.classes import refuse_no_classes
 from raypipe.data.checks.examine import exact_values, examine, good_rows, keep_good
 from raypipe.data.checks.expectations import bad_reasons, keys_of, tallies, violations
 from raypipe.data.checks.rule import BlockTallies
-from raypipe.data.checks.schema import BlockTypes, Schema, refuse_no_classes, schema_of, types_of
+from raypipe.data.checks.schema import BlockTypes, Schema, schema_of, types_of
 from raypipe.data.shards import tensor_array
 from raypipe.data.shuffle.row_ranges import RowRange, cut_by_range
 from raypipe.data.splits import ranks

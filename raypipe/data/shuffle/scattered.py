@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
-from raypipe.data.checks.losses import Targets
-from raypipe.data.checks.schema import Schema, refuse_no_classes
+from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, refuse_too_many
+from raypipe.data.checks.classes import quantity_note, refuse_no_classes
+from raypipe.data.checks.losses import Losses, Targets
+from raypipe.data.checks.remedies import remedies
+from raypipe.data.checks.rule import BlockTallies
+from raypipe.data.checks.schema import Schema
+from raypipe.data.checks.suspects import left_out, lost_zeros
 from raypipe.data.shuffle.read_all import Block
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_task
 from raypipe.data.splits.base import SPLITS, SplitState
@@ -21,6 +25,7 @@ from raypipe.data.splits.hashed import EACH_COPY
 from raypipe.data.table import content
 from raypipe.data.table.columns import ColumnKind
 from raypipe.data.table.one_type import common_kinds
+from raypipe.runtime.progress import Progress
 from raypipe.spec.base import fingerprint
 from raypipe.spec.data import SourcePart
 
@@ -98,6 +103,39 @@ class Scattered:
     @property
     def raw_bytes(self) -> int:
         return sum(block.raw_bytes for block in self.blocks)
+
+    @property
+    def rule_tallies(self) -> list[BlockTallies]:
+        """What the expectations found in each block."""
+        return [block.tallies for block in self.blocks if block.tallies is not None]
+
+    def tell(self, schema: Schema, took_s: float, progress: Progress) -> None:
+        """Say how many rows were read, and what is odd about their columns."""
+        num_bad, rate = self.num_rows - self.num_good, self.num_rows / max(took_s, 1e-9)
+        text = f"read {self.num_rows} rows  bad {num_bad}  {rate:.3g} rows/s"
+        progress.say("data", text, num_rows=self.num_rows, num_bad_rows=num_bad, rows_per_s=round(rate, 1))
+        row_numbers = left_out(self.job.spec.index_columns(self.kinds()))
+        zeros = lost_zeros([block.profile for block in self.blocks], schema)
+        note = quantity_note(self.labels, schema.target)
+        for line in [*row_numbers, *zeros, *([note] if note else [])]:
+            progress.say("data", line)
+
+    def set_aside(self, notes: Sequence[str], others: BadRows | None = None) -> tuple[BadRows, Losses]:
+        """All rows that are set aside, and what goes with them.
+
+        Args:
+            notes: lines for a message on too many of them.
+            others: rows that only the others show to be bad; not among those that are bad by themselves.
+        Raises:
+            DataError: they are more than the spec allows.
+        """
+        bad, kept, spec = self.bad(), self.kept(), self.job.spec
+        if others is not None:
+            bad.add(others)
+            kept.take_away(others.targets)
+        losses = Losses(spec.target, bad.targets, kept)
+        refuse_too_many(bad, self.num_rows, spec.bad_rows.max_frac, notes, losses, remedies(bad, spec))
+        return bad, losses
 
     def kept(self) -> Targets:
         """The targets of good rows."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
-from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
-from raypipe.data.checks.schema import Schema, quantity_note
+from raypipe.data.checks.bad_rows import BadRows
+from raypipe.data.checks.schema import Schema
 from raypipe.data.shuffle import gather, target
 from raypipe.data.shuffle.gather import GatherSummary, WrittenShard
 from raypipe.data.splits.base import SPLITS
@@ -18,7 +17,7 @@ from raypipe.data.splits.content import Content
 from raypipe.data.splits.leaks import Twins
 from raypipe.data.transforms.fitting import FirstPass
 from raypipe.errors import DataError
-from raypipe.records import Split, TargetStatistics, Value
+from raypipe.records import Split, TargetStatistics
 from raypipe.spec.data import DataSpec
 
 MERGED_PROFILES = 16
@@ -51,10 +50,7 @@ class WrittenShards:
             self.first_pass.add(item.split, item.contributions, item.shard.num_rows, item.rows_before)
             self.shards.append(replace(item, contributions=None))
         self.twins += summary.twins
-        self.bad.num_rows += summary.bad.num_rows
-        self.bad.reasons += summary.bad.reasons
-        self.bad.targets.add(summary.bad.targets)
-        self.bad.kept += summary.bad.kept[: MAX_KEPT - len(self.bad.kept)]
+        self.bad.add(summary.bad)
 
     def add_profile(self, profile: ray.ObjectRef) -> None:
         """Have it merged with those before it."""
@@ -70,6 +66,14 @@ class WrittenShards:
     def sizes(self) -> dict[str, int]:
         """Rows of each split."""
         return {name: sum(item.shard.num_rows for item in self.shards if item.split == name) for name in SPLITS}
+
+    @property
+    def labels(self) -> dict[str, Counter[Any]]:
+        """Classification: split -> label -> rows."""
+        labels: dict[str, Counter[Any]] = {name: Counter() for name in SPLITS}
+        for item in self.shards:
+            labels[item.split].update(item.labels)
+        return labels
 
     def split(self, name: str) -> Split:
         """One split, as records name it."""
@@ -94,39 +98,7 @@ def refuse_empty_splits(stored: WrittenShards, content: Content, spec: DataSpec)
             )
 
 
-def classes_of(stored: WrittenShards, schema: Schema) -> tuple[Value, ...] | None:
-    """The labels of train, sorted.
-
-    Raises:
-        DataError: there is only one, or val or test hold a label that train does not.
-    """
-    if schema.task != "classification":
-        return None
-    labels: dict[str, Counter[Any]] = {name: Counter() for name in SPLITS}
-    for item in stored.shards:
-        labels[item.split].update(item.labels)
-    classes = tuple(sorted(labels["train"]))
-    note = quantity_note(sum(labels.values(), Counter()), schema.target)
-    for name in ("val", "test"):
-        for label in sorted(set(labels[name]) - set(classes)):
-            raise DataError(
-                f"label {label!r} of target '{schema.target}' is in {labels[name][label]} row(s) of {name} but in "
-                f"none of train; train has {list(classes)[:20]}",
-                note or "give more rows of it, remove them, or set another data.split.salt",
-            )
-    if len(classes) < 2:
-        raise refused_one_class(schema, " in train", classes)
-    return classes
-
-
 def target_statistics(stored: WrittenShards, schema: Schema) -> TargetStatistics | None:
     if schema.task != "regression":
         return None
     return target.finish(item.target for item in stored.shards if item.target is not None)
-
-
-def refused_one_class(schema: Schema, where: str, classes: Sequence[Any]) -> DataError:
-    return DataError(
-        f"target '{schema.target}' has one class{where}, {list(classes)}; there is nothing to tell apart",
-        "correct data.target, or give rows of other classes",
-    )

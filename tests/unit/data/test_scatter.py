@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, to_lines
-from raypipe.data.checks.schema import MAX_CLASSES, BlockTypes, schema_of, types_of
+from raypipe.data.checks.classes import MAX_CLASSES
+from raypipe.data.checks.schema import BlockTypes, schema_of, types_of
 from raypipe.data.shuffle.read_all import Block
 from raypipe.data.shuffle.row_ranges import PIECE_BYTES
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_blocks

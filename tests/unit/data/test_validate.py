@@ -10,7 +10,8 @@ from ray.data.extensions import ArrowTensorArray
 
 from raypipe.batch.rows import raw_columns
 from raypipe.data.checks.bad_rows import BadRows, refuse_too_many
-from raypipe.data.checks.schema import MAX_CLASSES, quantity_note, refuse_no_classes, schema_of, types_of
+from raypipe.data.checks.classes import MAX_CLASSES, quantity_note, refuse_no_classes
+from raypipe.data.checks.schema import schema_of, types_of
 from raypipe.data.formats.datasource import read_group
 from raypipe.data.shards import to_rows
 from raypipe.data.table.marks import FILE_KEY
