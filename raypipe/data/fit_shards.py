@@ -12,8 +12,8 @@ from raypipe.data.shards import features, read_shard
 from raypipe.data.shuffle.written import WrittenShards
 from raypipe.data.tasks import collect
 from raypipe.data.transforms import FittedTransforms, State
-from raypipe.data.transforms.fitting import Contributions, contributions, fit, summed, try_contributions
-from raypipe.data.transforms.passes import has_enough, may_refuse
+from raypipe.data.transforms.fitting import Contributions, contributions, fit, summed
+from raypipe.data.transforms.passes import has_enough
 from raypipe.records import Shard, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.spec.transforms import Transform
@@ -51,7 +51,7 @@ def fit_shards(
     fitted = fit(transforms, signature.inputs, run)
     for line in encoded_numbers(fitted.state()):
         ctx.progress.say("data", line)
-    if may_refuse(transforms) and not try_contributions(transforms, fitted, written.first_pass.others):
+    if not written.first_pass.takes_others(fitted):
         groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
         tries = [_apply_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
         collect(tries, "applying transforms to val and test")

@@ -16,6 +16,7 @@ from raypipe.data.transforms.base import State, TransformKind, Values
 from raypipe.data.transforms.table import KINDS
 from raypipe.errors import DataError
 from raypipe.records import Column
+from raypipe.spec.transforms import Transform
 
 
 class FittedTransforms:
@@ -84,6 +85,18 @@ class FittedTransforms:
             if name == column.name and not kind.joint:
                 values = kind.apply(values)
         return values
+
+
+def state_keys(transform: Transform) -> list[str]:
+    """Keys of the transform's `columns` in its state."""
+    return [" x ".join(transform.columns)] if KINDS[transform.kind].joint else transform.columns
+
+
+def unfitted(transform: Transform) -> State:
+    """Its state before anything is fitted."""
+    settings = transform.model_dump(mode="json", exclude={"columns"})
+    reads = {"reads": list(transform.columns)} if KINDS[transform.kind].joint else {}
+    return {**settings, **reads, "columns": {}}
 
 
 def ready(state: State, name: str) -> TransformKind:

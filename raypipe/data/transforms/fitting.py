@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from raypipe.data.transforms import KINDS, FittedTransforms, base
 from raypipe.data.transforms.base import TransformKind, Values
-from raypipe.data.transforms.fitted import ready
-from raypipe.data.transforms.passes import check_types, numbered_passes, reads_rows, state_keys, unfitted
+from raypipe.data.transforms.fitted import ready, state_keys, unfitted
+from raypipe.data.transforms.passes import check_types, may_refuse, numbered_passes, reads_rows
 from raypipe.records import Column
 from raypipe.spec.transforms import Transform
 
@@ -140,8 +140,11 @@ class FirstPass:
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
-        self.group = tuple(transform for _, transform in numbered_passes(transforms)[0]) if transforms else ()
-        self.train = self.others = summed(self.group, ())
+        self._numbered, *later = numbered_passes(transforms) or [[]]
+        self._is_only, self._may_refuse = not later, may_refuse(transforms)
+        self.group = tuple(transform for _, transform in self._numbered)
+        self.train: Contributions = [{} for _ in self.group]
+        self.others = self.train
         self.was_reckoned = True
         self._num_rows = 0
 
@@ -155,33 +158,28 @@ class FirstPass:
         self.was_reckoned &= rows_before <= self._num_rows
         self._num_rows += num_rows
 
+    def takes_others(self, fitted: FittedTransforms) -> bool:
+        """Whether what val and test contributed shows that all of their rows are taken; False: they must be tried.
 
-def try_contributions(transforms: Sequence[Transform], fitted: FittedTransforms, others: Contributions) -> bool:
-    """See by what they contributed to the first pass whether rows of val and test are refused.
-
-    Args:
-        others: `summed` of val and test.
-    Returns:
-        Whether that was enough to decide for all rows; otherwise they must be tried themselves.
-    Raises:
-        DataError: a value is refused.
-    """
-    numbered, *more = numbered_passes(transforms)
-    if more:
-        return False
-    for (number, transform), by_column in zip(numbered, others, strict=True):
-        kind = KINDS[transform.kind]
-        if not kind.refuses(transform) or not kind.needs_rows(transform):
-            continue  # what is refused without being fitted was refused when the contribution was taken
-        if not kind.distinct or any(contribution.num_missing for contribution in by_column.values()):
+        Raises:
+            DataError: a value is refused.
+        """
+        if not self._may_refuse:
+            return True
+        if not self._is_only:
             return False
-        for name, contribution in by_column.items():
-            values = sorted(contribution.partial)
-            text = bool(values) and isinstance(values[0], str)
-            ready(fitted.state()[number], name).apply(
-                pa.array(values, pa.string()) if text else np.array(values, float)
-            )
-    return True
+        for (number, transform), by_column in zip(self._numbered, self.others, strict=True):
+            kind = KINDS[transform.kind]
+            if not kind.refuses(transform) or not kind.needs_rows(transform):
+                continue  # what is refused without being fitted was refused when the contribution was taken
+            if not kind.distinct or any(contribution.num_missing for contribution in by_column.values()):
+                return False
+            for name, contribution in by_column.items():
+                values = sorted(contribution.partial)
+                text = bool(values) and isinstance(values[0], str)
+                given = pa.array(values, pa.string()) if text else np.array(values, float)
+                ready(fitted.state()[number], name).apply(given)
+        return True
 
 
 # --- one shard -------------------------------------------------------------------------------------------------------

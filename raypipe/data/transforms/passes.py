@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raypipe.data.table.problems import Problems
-from raypipe.data.transforms import KINDS, State, base
+from raypipe.data.transforms import KINDS, base
 from raypipe.records import Column
 from raypipe.spec.transforms import Transform
 
@@ -61,18 +61,6 @@ def reads_rows(transform: Transform) -> bool:
     """Whether fitting it, or seeing that it refuses none, takes a pass over the rows."""
     kind = KINDS[transform.kind]
     return kind.needs_rows(transform) or kind.refuses(transform)
-
-
-def state_keys(transform: Transform) -> list[str]:
-    """Keys of the transform's `columns` in its state."""
-    return [" x ".join(transform.columns)] if KINDS[transform.kind].joint else transform.columns
-
-
-def unfitted(transform: Transform) -> State:
-    """Its state before anything is fitted."""
-    settings = transform.model_dump(mode="json", exclude={"columns"})
-    reads = {"reads": list(transform.columns)} if KINDS[transform.kind].joint else {}
-    return {**settings, **reads, "columns": {}}
 
 
 def _next_pass(left: Sequence[Numbered]) -> tuple[list[Numbered], list[Numbered]]:
