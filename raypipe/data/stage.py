@@ -23,7 +23,6 @@ from raypipe.data.shuffle.scattered import Scattered
 from raypipe.data.shuffle.write_all import write_all
 from raypipe.data.shuffle.written import refuse_empty_splits, target_statistics
 from raypipe.data.splits import verdict
-from raypipe.data.splits.base import SPLITS
 from raypipe.errors import RaypipeError
 from raypipe.records import DatasetVersion, ExpectationResult, Reading, Signature
 from raypipe.runtime.context import RunContext
@@ -98,6 +97,7 @@ def _make(
     for line in [*lines, *verdict.lopsided(written.sizes, scattered.different, meeting.state, spec)]:
         ctx.progress.say("data", line)
     refuse_empty_splits(written, scattered.different, spec)
+    splits, statistics = written.splits, target_statistics(written, schema)
     signature = signature.model_copy(update={"classes": classes_of(written.labels, schema)})
     described = describe(written, (*results, *counted), spec, schema.features, version, ctx)
     transforms = fit_shards(spec.transforms, written, signature, ctx)
@@ -105,16 +105,16 @@ def _make(
         name=ctx.name,
         version=version,
         signature=signature,
-        splits={name: written.split(name) for name in SPLITS},
+        splits=splits,
         row_identity="features_and_target",
         split_state=meeting.state,
         transforms=transforms.state(),
         feature_shape=transforms.feature_shape(signature.inputs),
         num_bad_rows=bad.num_rows,
-        bad_rows_key=versions.keep_bad_rows(bad, version, ctx),
+        bad_rows_key=layout.bad_rows(ctx.name, version) if bad.num_rows else None,
         profile_key=layout.profile(ctx.name, version),
         content_fingerprint=content,
-        target_statistics=target_statistics(written, schema),
+        target_statistics=statistics,
     )
-    versions.publish(record, described, ctx)
+    versions.publish(record, described, bad, ctx)
     return record

@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.checks.expectations import columns_of, refuse_unknown
+from raypipe.data.checks.expectations import check_columns, columns_of, refuse_undescribed, refuse_unknown
 from raypipe.data.table import columns
 from raypipe.data.table.columns import NUMBERS, ColumnKind
 from raypipe.data.table.marks import BAD, FILE_KEY, absent, leading_zeros, left_out
 from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, SEEN_ID, refuse_unusable, require
 from raypipe.data.table.one_type import common_kinds
 from raypipe.data.table.problems import NeedsNumbers, Problems
+from raypipe.data.transforms.passes import check_types
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.data import DataSpec
@@ -138,6 +139,21 @@ def schema_of(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
     hashed = [name for name in (*judged_columns, *others) if not _is_time(name, spec)]
     whole = frozenset(name for name in hashed if all(_is_whole(p.kinds.get(name)) for p in profiles))
     return Schema(judged_columns, others, dtypes, features, spec.target, spec.task, whole)
+
+
+def fitting_schema(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
+    """`schema_of`, which transforms and expectations fit. Raises DataError, for all columns at once."""
+    schema = schema_of(spec, profiles)
+    kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
+    problems = Problems()
+    with problems.collected():
+        check_types(spec.transforms, schema.inputs)
+    with problems.collected():
+        check_columns(spec.expectations, kinds, schema.columns)
+    with problems.collected():
+        refuse_undescribed(spec.expectations, [*schema.features, schema.target])
+    problems.refuse()
+    return schema
 
 
 def _is_time(name: str, spec: DataSpec) -> bool:

@@ -121,12 +121,13 @@ def _explained(problem: DataError, tally: TextTally, spec: DataSpec) -> DataErro
     listed = ", ".join(f"{_quoted(text)} in {count} row(s), first row {first + 1}" for text, (count, first) in shown)
     more = f", and {len(tally.others) - len(shown)} other texts" if len(tally.others) > len(shown) else ""
     is_comma = tally.num_commas > tally.num_numbers
+    remedy = _remedy(problem.column, [text for text, _ in shown], is_comma, spec)
     what = "are numbers with a decimal comma" if is_comma else "are numbers"
     count = tally.num_commas if is_comma else tally.num_numbers
     message = f"{problem.message}; {count} of its {tally.num_values} values {what}, the others are {listed}{more}"
     if is_comma:
         message = f"{problem.message}; {count} of its {tally.num_values} values {what}: {listed}{more}"
-    return NeedsNumbers(message, _remedy(problem.column, [text for text, _ in shown], is_comma, spec), problem.column)
+    return NeedsNumbers(message, remedy, problem.column)
 
 
 def _remedy(name: str, texts: Sequence[str], is_comma: bool, spec: DataSpec) -> str:

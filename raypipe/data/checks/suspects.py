@@ -17,10 +17,7 @@ import pyarrow.compute
 from raypipe.data.checks.schema import BlockTypes, Schema
 from raypipe.data.profile.parts import ColumnPart, ProfilePart
 from raypipe.data.table.row_hash import Values
-from raypipe.data.transforms.dates import refuse_unclear
-from raypipe.data.transforms.units import are_ten_digits
 from raypipe.spec.data import DataSpec
-from raypipe.spec.transforms import DatePartsTransform
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
@@ -38,9 +35,6 @@ AS_CATEGORIES = ("one_hot", "ordinal", "hashing", "cross")
 
 NEARLY_UNIQUE = 0.95
 """Share of different texts from which on they are no categories."""
-
-MIN_DATES = 5
-"""Of fewer numbers it may be chance that all can be read as a date."""
 
 COUNTING = 0.9
 """Share of the whole numbers between a column's smallest and largest that it must hold, each once."""
@@ -108,20 +102,6 @@ def suspects(whole: ProfilePart, spec: DataSpec, features: tuple[str, ...]) -> l
                 "leave it out of data.features"
             )
     return lines
-
-
-def refuse_unclear_dates(whole: ProfilePart, spec: DataSpec) -> None:
-    """Raise DataError where all numbers of a date_parts transform without a unit can be read as spelled dates."""
-    done: set[str] = set()
-    for transform in spec.transforms:
-        for name in transform.columns:
-            sample = whole.columns[name].sample if name not in done else None
-            if isinstance(transform, DatePartsTransform) and transform.unit is None and isinstance(sample, np.ndarray):
-                values = sample.astype(np.float64)
-                values = values[~np.isnan(values)]
-                is_spelled = len(values) >= MIN_DATES and are_ten_digits(values)
-                refuse_unclear(values, np.full(len(values), is_spelled), name)
-        done.update(transform.columns if transform.kind != "impute" else ())
 
 
 def counts_rows(column: ColumnPart) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from raypipe.data.checks import verdicts
-from raypipe.data.checks.suspects import refuse_unclear_dates, suspects
+from raypipe.data.checks.dates import refuse_unclear_dates
+from raypipe.data.checks.suspects import suspects
 from raypipe.data.profile import profile
 from raypipe.data.shuffle import gather
 from raypipe.data.shuffle.written import WrittenShards

@@ -14,17 +14,14 @@ from dataclasses import replace
 import ray
 
 from raypipe.data.checks import stray
-from raypipe.data.checks.expectations import check_columns, refuse_undescribed
-from raypipe.data.checks.schema import BlockTypes, Schema, schema_of
+from raypipe.data.checks.schema import Schema, fitting_schema, schema_of
 from raypipe.data.formats.datasource import estimated_bytes
 from raypipe.data.shuffle.read_all import Unread, blocks_of, refuse_absent, unread
 from raypipe.data.shuffle.scatter import ScatterJob, profile_task
 from raypipe.data.shuffle.scattered import Scattered
 from raypipe.data.shuffle.task_size import TaskSize, neighbours
-from raypipe.data.table.one_type import MixedTypes, common_kinds, read_as_mixed
-from raypipe.data.table.problems import Problems
+from raypipe.data.table.one_type import MixedTypes, read_as_mixed
 from raypipe.data.tasks import collect, declared_memory, num_cpus, store_bytes
-from raypipe.data.transforms.passes import check_types
 from raypipe.errors import DataError
 from raypipe.runtime.context import RunContext
 from raypipe.spec.data import DataSpec, SourcePart
@@ -74,7 +71,7 @@ def _scatter_sources(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContex
         if spec.features is not None:
             ctx.progress.say("data", f"column '{name}' {what}: left out, as data.features does not name it")
     try:
-        schema = _schema(spec, profiles)
+        schema = fitting_schema(spec, profiles)
     except DataError as error:
         raise stray.explained(error, _looked_at(stray.wanted(error), sources), spec) from None
     if schema != guessed or not all(block.is_checked for block in scattered.blocks):
@@ -82,21 +79,6 @@ def _scatter_sources(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContex
         del scattered  # and the pieces that were cut in vain
         scattered, _ = _scatter_once(replace(job, schema=schema, others=None), sources, ctx)
     return scattered, schema
-
-
-def _schema(spec: DataSpec, profiles: Sequence[BlockTypes]) -> Schema:
-    """One schema for all blocks, which transforms and expectations fit. Raises DataError, for all columns at once."""
-    schema = schema_of(spec, profiles)
-    kinds = common_kinds([p.kinds for p in profiles], [p.file for p in profiles])
-    problems = Problems()
-    with problems.collected():
-        check_types(spec.transforms, schema.inputs)
-    with problems.collected():
-        check_columns(spec.expectations, kinds, schema.columns)
-    with problems.collected():
-        refuse_undescribed(spec.expectations, [*schema.features, schema.target])
-    problems.refuse()
-    return schema
 
 
 def _looked_at(names: Sequence[str], sources: Sequence[Unread]) -> dict[str, stray.TextTally]:

@@ -28,17 +28,10 @@ def mark_latest(version: str, ctx: RunContext) -> None:
     write_document(ctx.store, layout.latest_dataset(ctx.name), {"version": version})
 
 
-def keep_bad_rows(bad: BadRows, version: str, ctx: RunContext) -> str | None:
-    """Write them beside the shards; their key, None where there are none."""
-    if not bad.num_rows:
-        return None
-    key = layout.bad_rows(ctx.name, version)
-    ctx.store.write(key, to_lines(bad))
-    return key
-
-
-def publish(record: DatasetVersion, described: DataProfile, ctx: RunContext) -> None:
+def publish(record: DatasetVersion, described: DataProfile, bad: BadRows, ctx: RunContext) -> None:
     """Write what completes a version, its record last."""
+    if record.bad_rows_key is not None:
+        ctx.store.write(record.bad_rows_key, to_lines(bad))
     write_document(ctx.store, layout.profile(ctx.name, record.version), described)
     write_document(ctx.store, layout.dataset_record(ctx.name, record.version), record)
 

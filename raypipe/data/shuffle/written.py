@@ -75,10 +75,11 @@ class WrittenShards:
             labels[item.split].update(item.labels)
         return labels
 
-    def split(self, name: str) -> Split:
-        """One split, as records name it."""
-        shards = tuple(item.shard for item in self.shards if item.split == name)
-        return Split(num_rows=sum(shard.num_rows for shard in shards), shards=shards)
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits, as records name them."""
+        shards = {name: tuple(item.shard for item in self.shards if item.split == name) for name in SPLITS}
+        return {name: Split(num_rows=sum(s.num_rows for s in some), shards=some) for name, some in shards.items()}
 
 
 def refuse_empty_splits(stored: WrittenShards, content: Content, spec: DataSpec) -> None:

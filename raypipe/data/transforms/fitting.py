@@ -266,9 +266,7 @@ def _fitted(
         needs_rows = kind.needs_rows(transform)
         whole = None
         if needs_rows:
-            if name not in of_all:
-                raise base.nothing_to_fit(transform, name)
-            whole = _with_fills(transform, name, of_all[name], fills.get(name))
+            whole = _with_fills(transform, name, of_all.get(name), fills.get(name))
         fitted[name] = kind.finish(transform, whole, name)
         if kind.fills and name not in fills:
             fill = fitted[name]["fill"]
@@ -279,8 +277,14 @@ def _fitted(
     return fitted
 
 
-def _with_fills(transform: Transform, name: str, of_all: Contribution, fill: Values | None) -> Any:
-    """The partial of all rows, behind those that have a value those that were filled."""
+def _with_fills(transform: Transform, name: str, of_all: Contribution | None, fill: Values | None) -> Any:
+    """The partial of all rows, behind those that have a value those that were filled.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if of_all is None:
+        raise base.nothing_to_fit(transform, name)
     kind = KINDS[transform.kind]
     whole = of_all.partial
     for start in range(0, of_all.num_missing, COPIES):

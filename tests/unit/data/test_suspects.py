@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_iris
 
+from raypipe.data.checks.dates import refuse_unclear_dates
 from raypipe.data.checks.schema import schema_of
 from raypipe.data.checks.schema import types_of as block_types
-from raypipe.data.checks.suspects import left_out, lost_zeros, refuse_unclear_dates, suspects
+from raypipe.data.checks.suspects import left_out, lost_zeros, suspects
 from raypipe.data.profile import parts as profiles
 from raypipe.data.table.marks import FILE_KEY, with_zeros
 from raypipe.data.table.row_hash import row_hash
