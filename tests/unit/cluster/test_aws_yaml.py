@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jsonschema
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +34,14 @@ def load_check() -> ModuleType:
 
 check = load_check()
 GOOD = json.dumps(check.load(EDITED))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schema_is_good() -> Iterator[None]:
+    """jsonschema checks Ray's schema itself at each of many hundred validations, which takes most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonschema.Draft7Validator, "check_schema", lambda schema, **more: None)
+        yield
 
 
 def good() -> Config:

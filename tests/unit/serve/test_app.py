@@ -140,7 +140,7 @@ def test_category_the_model_never_saw_is_400_and_named(regressor: ModelApp):
     assert status == 400 and "color" in error["message"] and "mauve" in error["message"]
 
 
-def test_model_that_breaks_is_500_without_its_inner_words(regressor: ModelApp, caplog: pytest.LogCaptureFixture):
+def test_model_that_breaks_is_500_without_its_inner_words(regressor: ModelApp):
     def broken(columns: Any) -> Any:
         raise RuntimeError("/tmp/secret/path")
 

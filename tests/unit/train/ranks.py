@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # every optimizer imports it when it is made: once here instead of once a rank
 import torch.distributed as dist
 
 from raypipe.errors import DataError, NonFiniteLossError, ObjectMissing, RaypipeError
