@@ -25,7 +25,6 @@ from raypipe.records import Signature
 from raypipe.runtime.context import RunContext
 from raypipe.spec.data import DataSpec
 from raypipe.spec.splits import FractionSplit
-from raypipe.spec.transforms import Transform
 
 FETCHED_FRAC = 0.5
 """Of the object stores, for the pieces of tasks that wait to write shards."""
@@ -163,12 +162,26 @@ def write_all(
         StoreError: they cannot be written; nothing is written any more then.
     """
     written = WrittenShards(FirstPass(spec.transforms), moved_bytes=scattered.num_bytes)
-    job = _job(scattered, state, spec, signature, version, written.first_pass.group, ctx)
+    num_shards, rows_per_shard = shard_sizes(scattered.num_good, scattered.raw_bytes, spec.rows_per_shard)
+    split = spec.split
+    train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0
+    job = GatherJob(
+        spec,
+        ctx.store.uri,
+        ctx.name,
+        version,
+        num_shards,
+        rows_per_shard,
+        signature,
+        state,
+        first=written.first_pass.group,
+        rows_before=scattered.num_good / num_shards * train_frac / 2,
+    )
     job_ref = ray.put(job)
     again = Window(int(AGAIN_FRAC * store_bytes()), "moving rows", written.add_moved)
     window = Window(int(FETCHED_FRAC * store_bytes()), "writing shards", written.add)
     try:
-        for task in gathers(_pieces_by_range(scattered), job.num_shards, partial(cut_again, again)):
+        for task in gathers(_pieces_by_range(scattered), num_shards, partial(cut_again, again)):
             window.make_room(task.num_bytes)
             write = gather.gather_task.options(memory=declared_memory(MEMORY_PER_BYTE * task.num_bytes))
             summary, profile = write.remote(job_ref, task.first, task.last, aside, *task.pieces)
@@ -182,32 +195,6 @@ def write_all(
         again.stop()
         raise
     return written
-
-
-def _job(
-    scattered: Scattered,
-    state: SplitState,
-    spec: DataSpec,
-    signature: Signature,
-    version: str,
-    first: tuple[Transform, ...],
-    ctx: RunContext,
-) -> GatherJob:
-    num_shards, rows_per_shard = shard_sizes(scattered.num_good, scattered.raw_bytes, spec.rows_per_shard)
-    split = spec.split
-    train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0
-    return GatherJob(
-        spec,
-        ctx.store.uri,
-        ctx.name,
-        version,
-        num_shards,
-        rows_per_shard,
-        signature,
-        state,
-        first=first,
-        rows_before=scattered.num_good / num_shards * train_frac / 2,
-    )
 
 
 def shard_sizes(num_rows: int, num_bytes: int, rows_per_shard: int) -> tuple[int, int]:
