@@ -1,6 +1,6 @@
 """Personal data is replaced before a row is looked at, kept, or shown in a message.
 
-`mask` is the first thing that happens to a block; `withheld` keeps what a reader found out of messages.
+`Masking.apply` is the first thing that happens to a block; `guard` keeps what a reader found out of messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hmac
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -53,21 +53,64 @@ class Masking:
     """The masks of a spec with their keys, as reading applies them; there may be none."""
 
     def __init__(self, masks: Sequence[MaskSpec] = (), keys: MaskKeys | None = None) -> None:
-        self._masks = tuple(masks)
+        self._method = {name: mask for mask in masks for name in mask.columns}
         self._keys = keys or MaskKeys({})
 
     @property
     def names(self) -> tuple[str, ...]:
         """All masked columns."""
-        return tuple(name for mask in self._masks for name in mask.columns)
+        return tuple(self._method)
 
-    def apply(self, table: pa.Table, file: str) -> pa.Table:
-        """See `mask`."""
-        return mask(table, self._masks, self._keys, file)
+    def apply(self, block: pa.Table, file: str) -> pa.Table:
+        """The block without the personal data.
 
-    def guard(self, file: str) -> AbstractContextManager[None]:
-        """See `withheld`."""
-        return withheld(self._masks, file)
+        Args:
+            block: normalised, see normal_form.py.
+            file: where it was read from, for messages.
+        Returns:
+            The same rows; masked columns hold text, and missing values (null, NaN) are null.
+        Raises:
+            MissingColumn, ColumnRefused: a column is not there, or holds what its method cannot mask.
+        """
+        if not self._method:
+            return block
+        require(list(self._method), block.column_names, f"{file} (data.masking)")
+        kept: dict[str, pa.ChunkedArray | pa.Array] = {}
+        for name in block.column_names:
+            spec = self._method.get(name)
+            if name == BAD:
+                kept[name] = _without_quotes(block[name])
+            elif spec is None:
+                kept[name] = block[name]
+            elif spec.method != "drop":
+                kept[name] = _masked(block[name], name, spec, self._keys, file)
+        table = pa.table(kept) if kept else block.select([])
+        return table.replace_schema_metadata(block.schema.metadata)
+
+    @contextmanager
+    def guard(self, file: str) -> Iterator[None]:
+        """Reading goes on inside; what a reader says went wrong may quote the file, so with masks it is not passed on.
+
+        Raises:
+            DataError: instead of any error but those that name columns, types and addresses only.
+            MissingColumn: with masks it does not name the columns that are there.
+        """
+        try:
+            yield
+        except (StoreError, SourceChanged, MixedTypes, ColumnRefused):
+            raise
+        except MissingColumn as error:
+            if not self._method:
+                raise
+            raise MissingColumn(error.bare, error.hint) from None
+        except Exception:
+            if not self._method:
+                raise
+            raise DataError(
+                f"{file} cannot be read; the details are withheld, as they might show values of masked columns "
+                f"({', '.join(self._method)})",
+                "read the file by itself, without data.masking, where its values may be seen",
+            ) from None
 
 
 UNMASKED = Masking()
@@ -92,60 +135,6 @@ def read_keys(masks: Sequence[MaskSpec], environ: Mapping[str, str] = os.environ
             )
         key_of[mask.key_env] = key
     return MaskKeys(key_of)
-
-
-def mask(block: pa.Table, masks: Sequence[MaskSpec], keys: MaskKeys, file: str = "data.source") -> pa.Table:
-    """The block without the personal data.
-
-    Args:
-        block: normalised, see normal_form.py.
-        file: where it was read from, for messages.
-    Returns:
-        The same rows; masked columns hold text, and missing values (null, NaN) are null.
-    Raises:
-        MissingColumn, ColumnRefused: a column is not there, or holds what its method cannot mask.
-    """
-    if not masks:
-        return block
-    methods = {name: mask for mask in masks for name in mask.columns}
-    require(list(methods), block.column_names, f"{file} (data.masking)")
-    kept: dict[str, pa.ChunkedArray | pa.Array] = {}
-    for name in block.column_names:
-        spec = methods.get(name)
-        if name == BAD:
-            kept[name] = _without_quotes(block[name])
-        elif spec is None:
-            kept[name] = block[name]
-        elif spec.method != "drop":
-            kept[name] = _masked(block[name], name, spec, keys, file)
-    table = pa.table(kept) if kept else block.select([])
-    return table.replace_schema_metadata(block.schema.metadata)
-
-
-@contextmanager
-def withheld(masks: Sequence[MaskSpec], file: str) -> Iterator[None]:
-    """Reading goes on inside; what a reader says went wrong may quote the file, so with masks it is not passed on.
-
-    Raises:
-        DataError: instead of any error but those that name columns, types and addresses only.
-        MissingColumn: with masks it does not name the columns that are there.
-    """
-    try:
-        yield
-    except (StoreError, SourceChanged, MixedTypes, ColumnRefused):
-        raise
-    except MissingColumn as error:
-        if not masks:
-            raise
-        raise MissingColumn(error.bare, error.hint) from None
-    except Exception:
-        if not masks:
-            raise
-        raise DataError(
-            f"{file} cannot be read; the details are withheld, as they might show values of masked columns "
-            f"({', '.join(name for mask in masks for name in mask.columns)})",
-            "read the file by itself, without data.masking, where its values may be seen",
-        ) from None
 
 
 def _masked(column: pa.ChunkedArray, name: str, spec: MaskSpec, keys: MaskKeys, file: str) -> pa.Array:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from raypipe.data.formats.datasource import BLOCK_BYTES, FilesDatasource, ReadPart, read_files
+from raypipe.data.formats.datasource import BLOCK_BYTES, FilesDatasource, ReadPart
 from raypipe.data.formats.parts import FileRange, Part, as_range
 from raypipe.data.masking import UNMASKED, Masking
 from raypipe.data.sources.listing import list_files
@@ -47,7 +47,7 @@ class Format(ABC):
             DataError: the source is not there, or what is looked at first is not as `source` says.
         """
         parts, read_part = self.plan(source, root, masking, is_judged)
-        return read_files(parts, read_part, source, parallelism, masking, is_judged)
+        return FilesDatasource(parts, read_part, source, masking, is_judged).dataset(parallelism)
 
     def rows_per_byte(self, part: Any, source: Any) -> float | None:
         """Of a part whose rows nobody counted, from 1 MiB of it at most; None where that tells nothing."""

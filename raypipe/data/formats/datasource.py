@@ -55,40 +55,6 @@ S = TypeVar("S", bound=Sized)
 ReadPart = Callable[[N], Iterable[pa.Table]]
 
 
-def read_files(
-    parts: Sequence[P],
-    read_part: ReadPart[P],
-    source: SourceSpec,
-    parallelism: int | None,
-    masking: Masking = UNMASKED,
-    is_judged: bool = False,
-) -> ray.data.Dataset:
-    """A lazy dataset over files; rows keep the order of the files.
-
-    Args:
-        read_part: reads one part as tables; a module-level function or a partial of one.
-        source: says which columns and rows to keep.
-        parallelism: blocks to read into; None lets Ray choose.
-        masking: applied before rows leave the task that reads them.
-        is_judged: see `read_group`.
-    """
-    _hush_console()
-    num_bytes = sum(_weight(part) for part in parts)
-    # Never more than there are parts: Ray would cut the blocks of each into many small ones.
-    num_blocks = parallelism or max(1, min(len(parts), num_bytes // SMALL_BYTES))
-    files = FilesDatasource(parts, read_part, source, masking, is_judged)
-    dataset = ray.data.read_datasource(files, override_num_blocks=num_blocks)
-    dataset.context.execution_options.preserve_order = True
-    return dataset
-
-
-def _hush_console() -> None:
-    """Ray Data's own lines and traces stay in its log files; people read our progress and our one error."""
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)
-
-
 class FilesDatasource(Datasource):
     """Ray Data's view of a list of files."""
 
@@ -101,6 +67,16 @@ class FilesDatasource(Datasource):
         self._source = source
         self._masking = masking
         self._is_judged = is_judged
+
+    def dataset(self, parallelism: int | None) -> ray.data.Dataset:
+        """Nothing is read yet; rows keep the order of the files. See `Format.read`."""
+        _hush_console()
+        num_bytes = sum(_weight(part) for part in self.parts)
+        # Never more than there are parts: Ray would cut the blocks of each into many small ones.
+        num_blocks = parallelism or max(1, min(len(self.parts), num_bytes // SMALL_BYTES))
+        dataset = ray.data.read_datasource(self, override_num_blocks=num_blocks)
+        dataset.context.execution_options.preserve_order = True
+        return dataset
 
     @property
     def num_bytes(self) -> int | None:
@@ -124,6 +100,13 @@ class FilesDatasource(Datasource):
         return ReadTask(read, metadata)
 
 
+def _hush_console() -> None:
+    """Ray Data's own lines and traces stay in its log files; people read our progress and our one error."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
 def _num_bytes(parts: Sequence[Sized]) -> int | None:
     """Rough size in memory; None where the size of a part is not known."""
     sizes = [part.size_bytes for part in parts]
@@ -139,7 +122,7 @@ def _weight(part: Sized) -> int:
 
 
 def estimated_bytes(dataset: ray.data.Dataset) -> int | None:
-    """Rough size in memory of what `read_files` or a format's `read` gave; None where the size of a file is not known.
+    """Rough size in memory of what a format's `read` gave; None where the size of a file is not known.
 
     `dataset.size_bytes()` would then read everything to know it.
     """

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from raypipe.data.checks.expectations import columns_of
 from raypipe.data.checks.schema import BlockTypes
 from raypipe.data.formats import FORMATS
-from raypipe.data.masking import Masking, read_keys, withheld
+from raypipe.data.masking import Masking, read_keys
 from raypipe.data.table.names import require
 from raypipe.data.table.one_type import as_text
 from raypipe.data.tasks import explained, num_cpus, store_bytes
@@ -75,7 +75,7 @@ def refuse_absent(profiles: Sequence[BlockTypes], source: str, spec: DataSpec) -
     """
     nowhere = sorted(frozenset.intersection(*(p.absent for p in profiles)))
     there = dict.fromkeys(name for p in profiles for name in p.kinds if name not in nowhere)
-    with withheld(spec.masking, f"data.{source}"):
+    with Masking(spec.masking).guard(f"data.{source}"):
         require(nowhere, list(there), f"data.{source}")
 
 

@@ -30,10 +30,6 @@ class LogMel(TransformKind):
     """
 
     @staticmethod
-    def needs_rows(spec: LogMelTransform) -> bool:
-        return False
-
-    @staticmethod
     def check(spec: LogMelTransform, column: Column) -> Column:
         if column.dtype == "string" or len(column.shape) != 1 or -1 in column.shape:
             what = "text" if column.dtype == "string" else f"values of shape {list(column.shape)}"

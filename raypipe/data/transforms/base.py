@@ -69,7 +69,7 @@ class TransformKind(ABC):
     @staticmethod
     def needs_rows(spec: Any) -> bool:
         """Whether fitting reads rows; otherwise `finish` gets no partial."""
-        return True
+        return False
 
     @staticmethod
     def refuses(spec: Any) -> bool:

@@ -41,6 +41,10 @@ class Categorical(TransformKind):
     distinct = True
 
     @staticmethod
+    def needs_rows(spec: Any) -> bool:
+        return True
+
+    @staticmethod
     def refuses(spec: Any) -> bool:
         return spec.unknown == "error"
 
@@ -113,10 +117,6 @@ class Ordinal(Categorical):
 
 class Hashing(TransformKind):
     """One of a fixed number of buckets, by the hash that also splits rows."""
-
-    @staticmethod
-    def needs_rows(spec: HashingTransform) -> bool:
-        return False
 
     @staticmethod
     def check(spec: HashingTransform, column: Column) -> Column:

@@ -46,10 +46,6 @@ class DateParts(TransformKind):
     """One column a part, two for a cyclical one."""
 
     @staticmethod
-    def needs_rows(spec: DatePartsTransform) -> bool:
-        return False
-
-    @staticmethod
     def refuses(spec: DatePartsTransform) -> bool:
         return True
 

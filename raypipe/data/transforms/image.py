@@ -25,10 +25,6 @@ class Resize(TransformKind):
     """
 
     @staticmethod
-    def needs_rows(spec: ResizeTransform) -> bool:
-        return False
-
-    @staticmethod
     def check(spec: ResizeTransform, column: Column) -> Column:
         need_image(spec, column)
         shape = list(column.shape)
@@ -83,10 +79,6 @@ class Normalize(MeanAndStd):
 
 class ChannelsFirst(TransformKind):
     """[H, W, C] to [C, H, W]."""
-
-    @staticmethod
-    def needs_rows(spec: ChannelsFirstTransform) -> bool:
-        return False
 
     @staticmethod
     def check(spec: ChannelsFirstTransform, column: Column) -> Column:

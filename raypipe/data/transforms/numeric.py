@@ -30,17 +30,12 @@ from raypipe.spec.transforms import (
     LogTransform,
     MinMaxTransform,
     RobustTransform,
-    ScaleTransform,
     StandardizeTransform,
 )
 
 
 class Scale(Numeric):
     """x * factor + offset."""
-
-    @staticmethod
-    def needs_rows(spec: ScaleTransform) -> bool:
-        return False
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         return values * values.dtype.type(self.state["factor"]) + values.dtype.type(self.state["offset"])
@@ -59,6 +54,10 @@ class Standardize(MeanAndStd):
 
 class MinMax(Numeric):
     """The train split's extremes to the ends of feature_range."""
+
+    @staticmethod
+    def needs_rows(spec: MinMaxTransform) -> bool:
+        return True
 
     @staticmethod
     def partial(spec: MinMaxTransform, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -132,10 +131,6 @@ class Clip(Sampled):
 
 class Log(Numeric):
     """Natural logarithm of (x + offset)."""
-
-    @staticmethod
-    def needs_rows(spec: LogTransform) -> bool:
-        return False
 
     @staticmethod
     def refuses(spec: LogTransform) -> bool:

@@ -61,6 +61,10 @@ class MeanAndStd(Numeric):
     """(x - mean) / std; a kind of it says by its `partial` whose mean and standard deviation that is."""
 
     @staticmethod
+    def needs_rows(spec: Any) -> bool:
+        return True
+
+    @staticmethod
     def combine(spec: Any, first: Moments, second: Moments, name: str) -> Moments:
         return merged(first, second)
 
@@ -77,6 +81,10 @@ class MeanAndStd(Numeric):
 
 class Sampled(TransformKind):
     """Rests on the values of the first MAX_EXACT rows of train."""
+
+    @staticmethod
+    def needs_rows(spec: Any) -> bool:
+        return True
 
     @staticmethod
     def enough_rows(spec: Any) -> int:

@@ -1,4 +1,4 @@
-"""Personal data does not get past `mask`: not as a value, not in a message, not in the bytes that travel on."""
+"""Personal data does not get past `Masking`: not as a value, not in a message, not in the bytes that travel on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.data.extensions import ArrowTensorArray
 
-from raypipe.data.masking import REDACTED, MaskKeys, mask, read_keys, withheld
+from raypipe.data.masking import REDACTED, Masking, MaskKeys, read_keys
 from raypipe.data.table.marks import BAD, FILE_KEY
 from raypipe.data.table.names import require
 from raypipe.errors import DataError, SpecError, StoreError
@@ -30,7 +30,7 @@ def masks(**methods: str) -> list[MaskSpec]:
 
 
 def masked(values, method: str, keys: MaskKeys = KEYS) -> list[str | None]:
-    return mask(pa.table({"who": values}), masks(who=method), keys)["who"].to_pylist()
+    return Masking(masks(who=method), keys).apply(pa.table({"who": values}), "f.csv")["who"].to_pylist()
 
 
 def ipc(table: pa.Table) -> bytes:
@@ -42,7 +42,7 @@ def ipc(table: pa.Table) -> bytes:
 
 def test_drop_removes_the_column_and_keeps_the_rest():
     block = pa.table({"a": [1, 2], "who": ["x", "y"], "b": [3, 4]}).replace_schema_metadata({FILE_KEY: "f.csv"})
-    found = mask(block, masks(who="drop"), KEYS)
+    found = Masking(masks(who="drop"), KEYS).apply(block, "f.csv")
     assert found.column_names == ["a", "b"]
     assert found.schema.metadata == block.schema.metadata
 
@@ -77,13 +77,16 @@ def test_keyed_methods_of_equal_numbers_agree_over_types_and_blocks(method):
     ids=["text", "int", "float", "bool", "null", "empty"],
 )
 def test_masked_column_is_text_whatever_it_was(method, values):
-    assert mask(pa.table({"who": values}), masks(who=method), KEYS).schema.field("who").type == pa.string()
+    assert (
+        Masking(masks(who=method), KEYS).apply(pa.table({"who": values}), "f.csv").schema.field("who").type
+        == pa.string()
+    )
 
 
 @pytest.mark.parametrize("method", ["hash", "tokenize"])
 def test_keyed_methods_of_arrays_are_refused_with_the_remedy(method):
     with pytest.raises(DataError, match=r"f\.csv: column 'who' holds list of int64.*\ntry: set method: drop or redact"):
-        mask(pa.table({"who": [[1, 2]]}), masks(who=method), KEYS, "f.csv")
+        Masking(masks(who=method), KEYS).apply(pa.table({"who": [[1, 2]]}), "f.csv")
 
 
 @given(st.text(max_size=40))
@@ -122,21 +125,21 @@ def test_planted_values_are_nowhere_in_what_travels_on(texts, method, data):
     who = pa.chunked_array([canaries[:cut], canaries[cut:]], pa.string())
     reasons = pa.array([f"line '{c}' is short" for c in canaries])
     block = pa.table({"who": who, "n": list(range(len(canaries))), BAD: reasons})
-    sent = ipc(mask(block.slice(cut // 2), masks(who=method), KEYS))
+    sent = ipc(Masking(masks(who=method), KEYS).apply(block.slice(cut // 2), "f.csv"))
     for canary in canaries:
         assert canary is None or canary.encode() not in sent
 
 
 def test_why_a_row_could_not_be_read_is_told_only_without_masks():
     block = pa.table({"who": ["a", None], BAD: [None, "line 2 holds 'secret'"]})
-    assert mask(block, [], KEYS)[BAD].to_pylist() == [None, "line 2 holds 'secret'"]
-    told = mask(block, masks(who="hash"), KEYS)[BAD].to_pylist()
+    assert Masking([], KEYS).apply(block, "f.csv")[BAD].to_pylist() == [None, "line 2 holds 'secret'"]
+    told = Masking(masks(who="hash"), KEYS).apply(block, "f.csv")[BAD].to_pylist()
     assert told[0] is None and "withheld" in told[1] and "secret" not in told[1]
 
 
 def test_masked_column_that_is_not_there_is_refused_by_name():
     with pytest.raises(DataError, match="column 'emial' is not there, did you mean 'email'"):
-        mask(pa.table({"email": ["x"]}), masks(emial="drop"), KEYS)
+        Masking(masks(emial="drop"), KEYS).apply(pa.table({"email": ["x"]}), "f.csv")
 
 
 @pytest.mark.parametrize(("environ", "what"), [({}, "is not set"), ({"MASKING_KEY": "geheim"}, "holds 6 bytes")])
@@ -159,19 +162,19 @@ def test_keys_travel_and_never_show():
 
 
 def test_error_of_a_reader_with_masks_does_not_quote_the_file():
-    with pytest.raises(DataError) as caught, withheld(masks(who="hash"), "f.csv"):
+    with pytest.raises(DataError) as caught, Masking(masks(who="hash")).guard("f.csv"):
         raise DataError("f.csv is not readable as CSV: expected 2 values, got 3: secret,1,2")
     assert "f.csv" in caught.value.message and "who" in caught.value.message
     assert "secret" not in str(caught.value) and caught.value.__suppress_context__
 
 
 def test_error_of_a_reader_without_masks_is_passed_on():
-    with pytest.raises(ValueError, match="secret"), withheld([], "f.csv"):
+    with pytest.raises(ValueError, match="secret"), Masking([]).guard("f.csv"):
         raise ValueError("secret")
 
 
 def test_errors_that_quote_no_value_are_passed_on_with_masks():
-    with pytest.raises(DataError, match="column 'x' is not there"), withheld(masks(who="hash"), "f.csv"):
+    with pytest.raises(DataError, match="column 'x' is not there"), Masking(masks(who="hash")).guard("f.csv"):
         require(["x"], ["y"], "f.csv")
-    with pytest.raises(StoreError, match="S3"), withheld(masks(who="hash"), "f.csv"):
+    with pytest.raises(StoreError, match="S3"), Masking(masks(who="hash")).guard("f.csv"):
         raise StoreError("S3 did not answer")
