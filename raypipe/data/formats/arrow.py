@@ -21,25 +21,21 @@ FILE_MAGIC, FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 
 class Arrow(FileFormat):
     def divided(self, file: SourceFile, source: ArrowSource) -> list[FileRange]:
-        return divided(file)
+        """A large file in neighbouring record batches of about BLOCK_BYTES; a small one, or a stream, whole."""
+        whole = [FileRange(file, file.size_bytes)]
+        if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
+            return whole
+        with readable(file.name, "Arrow"), open_file(file) as handle:
+            if handle.read(len(FILE_MAGIC)) != FILE_MAGIC:
+                return whole
+            num_batches = pa.ipc.open_file(handle).num_record_batches
+        num_parts = max(1, min(num_batches, -(-file.size_bytes // BLOCK_BYTES)))
+        cuts = [num_batches * i // num_parts for i in range(num_parts + 1)]
+        size = file.size_bytes // num_parts
+        return [FileRange(file, size, cuts[i], cuts[i + 1]) for i in range(num_parts)]
 
     def read_file(self, part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[pa.Table]:
         return read_file(part, source=source)
-
-
-def divided(file: SourceFile) -> list[FileRange]:
-    """A large file in neighbouring record batches of about BLOCK_BYTES; a small one, or a stream, whole."""
-    whole = [FileRange(file, file.size_bytes)]
-    if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
-        return whole
-    with readable(file.name, "Arrow"), open_file(file) as handle:
-        if handle.read(len(FILE_MAGIC)) != FILE_MAGIC:
-            return whole
-        num_batches = pa.ipc.open_file(handle).num_record_batches
-    num_parts = max(1, min(num_batches, -(-file.size_bytes // BLOCK_BYTES)))
-    cuts = [num_batches * i // num_parts for i in range(num_parts + 1)]
-    size = file.size_bytes // num_parts
-    return [FileRange(file, size, cuts[i], cuts[i + 1]) for i in range(num_parts)]
 
 
 def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[pa.Table]:

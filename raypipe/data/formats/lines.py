@@ -112,12 +112,8 @@ class RowReader:
         Raises:
             DataError: it is longer than `max_row_bytes`, or no UTF-8.
         """
-        while True:
-            ends, inside = self._row_ends(self._buffer, False)
-            if len(ends) or self._is_end or len(self._buffer) > self._max:
-                break
-            self._fill(2 * len(self._buffer) + LOOK_BYTES)
-        header = self._take(int(ends[0]) if len(ends) else len(self._buffer))
+        ends, inside = self._ends(0)
+        header = self._take_row(ends)
         if len(header) > self._max:
             raise DataError(f"{self._name}: the header is longer than {self._max} bytes", "is this a text file?")
         if inside and not len(ends):
@@ -129,7 +125,7 @@ class RowReader:
     def chunks(self) -> Iterator[Chunk]:
         """All rows that are left."""
         while self._left is None or self._left > 0:
-            ends, inside = self._ends()
+            ends, inside = self._ends(CHUNK_BYTES if self._left is None else min(CHUNK_BYTES, self._left))
             if not len(ends) and not self._is_end:
                 self._skip_row(inside)
                 chunk = Chunk(b"\n", np.array([1]), {0: self._too_long()})
@@ -148,9 +144,9 @@ class RowReader:
         if self._num_blank and self._is_more():
             yield Chunk(b"", np.empty(0, np.int64)).after_blank(self._num_blank)
 
-    def _ends(self) -> tuple[np.ndarray, bool]:
-        """Where rows in the buffer end, which then holds one whole row at least, if that is not too long."""
-        self._fill(CHUNK_BYTES if self._left is None else min(CHUNK_BYTES, self._left))
+    def _ends(self, num_bytes: int) -> tuple[np.ndarray, bool]:
+        """Where rows end in a buffer of so many bytes, or of more until it holds one whole row that is not too long."""
+        self._fill(num_bytes)
         while True:
             ends, inside = self._row_ends(self._buffer, False)
             if len(ends) or self._is_end or len(self._buffer) > self._max:
@@ -173,6 +169,10 @@ class RowReader:
             self._left -= num_bytes
         return taken
 
+    def _take_row(self, ends: np.ndarray) -> bytes:
+        """The first row, or all there is of it."""
+        return self._take(int(ends[0]) if len(ends) else len(self._buffer))
+
     def _skip_blank_start(self) -> None:
         self._fill(LOOK_BYTES)
         self._take(len(BOM) if self._buffer.startswith(BOM) else 0)
@@ -190,7 +190,7 @@ class RowReader:
             self._fill(LOOK_BYTES)
             ends, _ = self._row_ends(self._buffer, False)
             if len(ends) or self._is_end:
-                self._take(int(ends[0]) if len(ends) else len(self._buffer))
+                self._take_row(ends)
                 return
             self._take(len(self._buffer) - 1)  # a carriage return at the very end may be half a line break
 
@@ -201,7 +201,7 @@ class RowReader:
             self._fill(LOOK_BYTES)
             ends, inside = self._row_ends(self._buffer, inside)
             if len(ends) or self._is_end:
-                self._take(int(ends[0]) if len(ends) else len(self._buffer))
+                self._take_row(ends)
                 return
 
     def _judged(self, chunk: Chunk) -> Chunk:

@@ -27,7 +27,21 @@ MAX_DICTIONARY = 2**16
 
 class Parquet(FileFormat):
     def divided(self, file: SourceFile, source: ParquetSource) -> list[FileRange]:
-        return divided(file)
+        """A large file in neighbouring row groups of about BLOCK_BYTES before compression; a small one whole."""
+        if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
+            return [FileRange(file, file.size_bytes)]
+        with readable(file.name, "Parquet"), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
+            groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+        ranges: list[FileRange] = []
+        start = raw = stored = num_rows = 0
+        for i, group in enumerate(groups):
+            raw += group.total_byte_size
+            num_rows += group.num_rows
+            stored += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
+            if raw >= BLOCK_BYTES or i == len(groups) - 1:
+                ranges.append(FileRange(file, stored, start, i + 1, num_rows))
+                start, raw, stored, num_rows = i + 1, 0, 0, 0
+        return ranges or [FileRange(file, file.size_bytes)]
 
     def read_file(self, part: FileRange | SourceFile, *, source: ParquetSource) -> Iterator[pa.Table]:
         return read_file(part, source=source)
@@ -37,24 +51,6 @@ class Parquet(FileFormat):
             return None
         with readable(part.name, "Parquet"), open_file(part.file) as handle:
             return pq.read_metadata(handle).num_rows / part.file.size_bytes
-
-
-def divided(file: SourceFile) -> list[FileRange]:
-    """A large file in neighbouring row groups of about BLOCK_BYTES before compression; a small one whole."""
-    if file.size_bytes is None or file.size_bytes <= BLOCK_BYTES or file.uri.startswith(HTTP):
-        return [FileRange(file, file.size_bytes)]
-    with readable(file.name, "Parquet"), open_file(file) as handle, pq.ParquetFile(handle) as parquet:
-        groups = [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
-    ranges: list[FileRange] = []
-    start = raw = stored = num_rows = 0
-    for i, group in enumerate(groups):
-        raw += group.total_byte_size
-        num_rows += group.num_rows
-        stored += sum(group.column(c).total_compressed_size for c in range(group.num_columns))
-        if raw >= BLOCK_BYTES or i == len(groups) - 1:
-            ranges.append(FileRange(file, stored, start, i + 1, num_rows))
-            start, raw, stored, num_rows = i + 1, 0, 0, 0
-    return ranges or [FileRange(file, file.size_bytes)]
 
 
 def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterator[pa.Table]:

@@ -34,7 +34,4 @@ def content_sums(row_id: np.ndarray) -> np.ndarray:
 
 def total(sums: Iterable[np.ndarray]) -> np.ndarray:
     """Summaries added up."""
-    found = np.zeros(1 + LANES, np.uint64)
-    for one in sums:
-        found = found + one
-    return found
+    return sum(sums, np.zeros(1 + LANES, np.uint64))

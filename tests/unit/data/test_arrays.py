@@ -130,7 +130,7 @@ TABLE = pa.table({"a": list(range(1000)), "s": [f"text {i}" for i in range(1000)
 def test_large_parquet_file_is_divided_by_row_groups_and_each_row_is_read_once(block_bytes, tmp_path, monkeypatch):
     pq.write_table(TABLE, tmp_path / "f.parquet", row_group_size=100)
     monkeypatch.setattr(parquet, "BLOCK_BYTES", block_bytes)  # of files this small
-    parts = parquet.divided(sized_file(tmp_path / "f.parquet"))
+    parts = parquet.Parquet().divided(sized_file(tmp_path / "f.parquet"), source("parquet", path="f.parquet"))
     assert len(parts) == {1: 10, 5000: 4, 10**9: 1}[block_bytes]
     assert sum(part.size_bytes or 0 for part in parts) <= (tmp_path / "f.parquet").stat().st_size
     assert columns_of(read_group(parts, reader("parquet"), None)) == TABLE.to_pydict()
@@ -142,10 +142,10 @@ def test_large_arrow_file_is_divided_by_record_batches_and_each_row_is_read_once
     with pa.ipc.new_stream(tmp_path / "f.arrows", TABLE.schema) as stream:
         stream.write_table(TABLE, max_chunksize=100)
     monkeypatch.setattr(arrow, "BLOCK_BYTES", block_bytes)  # of files this small
-    parts = arrow.divided(sized_file(tmp_path / "f.feather"))
+    parts = arrow.Arrow().divided(sized_file(tmp_path / "f.feather"), source("arrow", path="f"))
     assert (len(parts) > 1) == (block_bytes < 10**9)
     assert columns_of(read_group(parts, reader("arrow"), None)) == TABLE.to_pydict()
-    whole = arrow.divided(sized_file(tmp_path / "f.arrows"))
+    whole = arrow.Arrow().divided(sized_file(tmp_path / "f.arrows"), source("arrow", path="f"))
     assert len(whole) == 1 and columns_of(read_group(whole, reader("arrow"), None)) == TABLE.to_pydict()
 
 
