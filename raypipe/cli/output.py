@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ TERMINATED = 143
 """Exit code after SIGTERM."""
 
 
+_told_to_stop = threading.Event()
+"""SIGTERM came."""
+
+
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """The same for a script: whatever the block raises ends the process with one message and an exit code.
@@ -39,13 +44,21 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         say("interrupted")
         raise SystemExit(INTERRUPTED) from None
+    except SystemExit as end:
+        raise SystemExit(_code(end)) from None
     except Exception as error:
         raise SystemExit(_report(error, as_json=False)) from None
 
 
 def terminate(signum: int, frame: object) -> None:
     """Handler of SIGTERM: leave through every `with` and `finally`."""
+    _told_to_stop.set()
     raise SystemExit(TERMINATED)
+
+
+def _code(end: SystemExit) -> str | int | None:
+    """Where the handler runs while Ray's C++ code waits, Ray puts a SystemExit(1) in the place of ours."""
+    return TERMINATED if _told_to_stop.is_set() else end.code
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:
@@ -64,6 +77,8 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+        except SystemExit as end:
+            raise SystemExit(_code(end)) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nobody to tell
             raise typer.Exit(1) from None
