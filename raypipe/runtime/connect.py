@@ -194,7 +194,7 @@ def _started(demand: Demand, code_dir: Path | None, say: Callable[[str], None]) 
             "lower the worker count or num_cpus of one worker, or run on a cluster: RAY_ADDRESS or raypipe submit",
         )
     num_cpus = max(cores, ceil(demand.num_cpus), ceil(min(demand.wanted_cpus, limit)))
-    for name, value in {**ANY_ENV, **LOCAL_ENV, **_loopback_env()}.items():
+    for name, value in {**ANY_ENV, **LOCAL_ENV, **loopback_env()}.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
         _put_on_path(code_dir)
@@ -230,7 +230,7 @@ def _init_here(sessions: Path, num_cpus: int) -> None:
 @contextmanager
 def _on_kept(address: str, code_dir: Path | None) -> Iterator[None]:
     """Its workers are this installation's, on this machine: only the user's modules are somewhere they do not look."""
-    for name, value in {**ANY_ENV, **LOCAL_ENV, **_loopback_env()}.items():
+    for name, value in {**ANY_ENV, **LOCAL_ENV, **loopback_env()}.items():
         os.environ.setdefault(name, value)
     runtime_env: dict[str, Any] = {}
     if code_dir is not None:
@@ -322,7 +322,7 @@ def _sigterm_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _loopback_env() -> dict[str, str]:
+def loopback_env() -> dict[str, str]:
     """Where training processes of one machine find each other: gloo and NCCL look for a network on their own."""
     names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     return {variable: names[0] for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if names}

@@ -145,6 +145,9 @@ class TrainSpec(Spec):
 
     num_workers: int = Field(default=1, ge=1, le=4096)
     """Data-parallel processes (DDP); each reads its own share of the rows."""
+    trainer: Literal["auto", "ray_train"] = "auto"
+    """Who starts the workers and restarts lost ones. `auto`: raypipe itself where all of Ray is on this machine (they
+    are ready sooner), Ray Train on a cluster. `ray_train`: Ray Train everywhere. Never changes the result."""
     resources: ResourceSpec = ResourceSpec()
     """What one worker occupies. `num_gpus: 1` trains on GPUs over NCCL."""
     epochs: int = Field(default=5, ge=1)
@@ -190,6 +193,7 @@ class TrainSpec(Spec):
         fields = self.model_dump(
             mode="json",
             exclude={
+                "trainer": True,
                 "max_failures": True,
                 "start_timeout_s": True,
                 "checkpoint": True,

@@ -1,21 +1,13 @@
-"""How training processes meet: as Ray Train has it, but on one machine where nobody else can join in.
-
-torch's store, through which the processes of a group find each other, listens on every address of the machine, and no
-setting changes that; it does take a socket that listens already. So where the machine's address is a loopback one, the
-first process opens that socket itself.
-"""
+"""How Ray Train's workers meet: as Ray has it, but on one machine where nobody else can join in (`meeting`)."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import ray
-import torch.distributed as dist
 from ray.train._internal.utils import get_address_and_port
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import (
@@ -24,10 +16,7 @@ from ray.train.torch.config import (
     _TorchBackend,
 )
 
-BACKLOG = 512
-
-_stores: list[Any] = []
-"""The store this process serves. torch's own one shares its server, which ends with the last that knows it."""
+from raypipe.train import meeting
 
 
 @dataclass
@@ -67,25 +56,7 @@ def _open_store(world_size: int, timeout_s: int) -> tuple[str, int]:
     address, port = get_address_and_port()
     if not ipaddress.ip_address(address).is_loopback:
         return address, port
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.bind((address, 0))
-        listener.listen(BACKLOG)
-        port = listener.getsockname()[1]
-        handle = listener.detach()  # the store's from now on
-    _stores[:] = [
-        dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  (torch's documentation has it here)
-            address,
-            port,
-            world_size,
-            is_master=True,
-            timeout=timedelta(seconds=timeout_s),
-            wait_for_workers=False,
-            multi_tenant=True,  # torch opens it again, by address and port, when the group is formed
-            master_listen_fd=handle,
-        )
-    ]
-    return address, port
+    return address, meeting.open_store(address, world_size, timeout_s)
 
 
 def _enter(address: str, port: int) -> None:

@@ -1,6 +1,6 @@
 """The loop each worker runs, top to bottom; kept whole, so that one file tells what happens to a row.
 
-The same loop runs inside Ray Train's workers (DDP, one process a rank) and, alone, inside a tuning trial.
+The same loop runs in the workers of either way to start them (DDP, one process a rank) and, alone, in a tuning trial.
 Shape letters: B rows, K classes.
 """
 

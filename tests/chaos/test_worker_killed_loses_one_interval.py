@@ -33,8 +33,9 @@ Neighbours differ in the call: the other rank still reaches the call in which th
 """
 
 
+@pytest.mark.parametrize("trainer", ["auto", "ray_train"])
 def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_bits(
-    tmp_path: Path, bucket: str
+    tmp_path: Path, bucket: str, trainer: str
 ) -> None:
     weights: dict[str, dict[str, torch.Tensor]] = {}
     histories: dict[str, Any] = {}
@@ -42,7 +43,7 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
     for run_id, plan in {"whole": [], "killed": PLAN}.items():
         code_dir = faults.write_network(tmp_path / run_id / "code", plan)
         store = open_store(stores[run_id])
-        spec = faulty.pipeline(code_dir, epochs=EPOCHS, max_failures=len(PLAN))
+        spec = faulty.pipeline(code_dir, epochs=EPOCHS, max_failures=len(PLAN), trainer=trainer)
         progress = Progress(run_id, stream=io.StringIO())
         ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
         result = train(spec, faulty.dataset(store), ctx)

@@ -151,10 +151,47 @@ def test_pipeline_whose_driver_is_killed_is_told_in_the_next_plan(
     assert said[:3] == ["run", "ray", "data"], "what the killed driver said is kept"
 
 
-def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publishes_nothing(
-    ray_cluster: SimpleNamespace, file: Path
+@pytest.mark.parametrize(
+    ("trainer", "sent", "exit_code"),
+    [("auto", signal.SIGTERM, 143), ("auto", signal.SIGINT, 130), ("ray_train", signal.SIGTERM, 143)],
+)
+def test_pipeline_told_to_stop_while_it_trains_ends_and_leaves_no_process(
+    file: Path, trainer: str, sent: signal.Signals, exit_code: int
 ):
-    spread = ("--set", "train.num_workers=2", "--set", "train.resources.num_cpus=0.5", "--set", "train.max_failures=3")
+    words = ["--until", "train", "--run", "rstop", "--set", f"train.trainer={trainer}", "--set", "train.epochs=100000"]
+    command = [sys.executable, "-m", "raypipe", "run", str(file), *words, "--set", "train.num_workers=2"]
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    errors = file.parent / "stderr"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, start_new_session=True, env=environment)
+    while not list(open_store().list(layout.checkpoints("rstop"))):
+        assert process.poll() is None, errors.read_text()
+        time.sleep(0.05)  # another process's files: there is nothing to wait on
+    children = _session(process.pid)
+    assert len(children) > 2
+    process.send_signal(sent)
+    assert process.wait(timeout=90) == exit_code, errors.read_text()
+    deadline = time.monotonic() + LEAVE_TIMEOUT_S
+    while (left := [pid for pid in children if _lives(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)  # they are no children of ours to wait for
+    assert left == []
+    assert "Traceback" not in errors.read_text()
+
+
+@pytest.mark.parametrize("trainer", ["auto", "ray_train"])
+def test_pipeline_loss_that_is_not_a_number_stops_two_workers_at_once_and_publishes_nothing(
+    ray_cluster: SimpleNamespace, file: Path, trainer: str
+):
+    spread = (
+        "--set",
+        f"train.trainer={trainer}",
+        "--set",
+        "train.num_workers=2",
+        "--set",
+        "train.resources.num_cpus=0.5",
+        "--set",
+        "train.max_failures=3",
+    )
     answer = raypipe("run", file, "--run", "rnan", *spread, "--set", "train.optimizer={kind: sgd, lr: 1.0e+38}")
     assert answer.exit_code == 3, answer.stderr
     assert re.search(r"training step [23] \(epoch 1\)", answer.stderr.splitlines()[-2])

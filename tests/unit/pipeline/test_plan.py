@@ -202,6 +202,7 @@ def test_plan_damaged_pointers_run_again(folder: Path, store: MemoryStore):
     [
         "train.max_failures=9",
         "train.start_timeout_s=9",
+        "train.trainer=ray_train",
         "train.checkpoint.every_steps=9",
         "train.resources.num_cpus=0.25",
         "train.resources.memory_bytes=99",
@@ -284,6 +285,7 @@ def test_plan_resumed_run_with_other_training_is_refused(folder: Path, store: Me
         "train.rows.resident_bytes=0",
         "train.checkpoint.every_steps=3",
         "train.max_failures=0",
+        "train.trainer=ray_train",
         "tune.max_concurrent_trials=1",
     ],
 )

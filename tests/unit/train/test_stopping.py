@@ -9,7 +9,7 @@ import pytest
 from ray.train import ControllerError, WorkerGroupError
 
 from raypipe.errors import StoreError, UserCodeError, find_known
-from raypipe.train.stage import explained
+from raypipe.train.failures import explained
 from raypipe.train.stopping import StopAtKnownError
 from tests.unit.train.orders import order
 
