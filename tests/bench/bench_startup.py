@@ -9,7 +9,9 @@ checks every byte, writes shards and records, and registers a version (`--until 
 (bare_ray.py) is what Ray's documentation leads to, with Ray's defaults; `bare, tuned` is the same script by someone
 who knows that Ray Train takes one report every 2 s by default, and sets RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.1. They
 take turns; the medians of whole-process seconds are compared.
-One more run of ours goes on to a served endpoint, to show that phase too.
+Then runs of ours that go on to an answering endpoint (`--no-wait`), with one and two workers, each beside the same
+run with `train.trainer: ray_train`, taking turns: seconds by phase, and from the choice of who starts the workers to
+the first step they are ready for.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from raypipe.runtime.progress import read_events
+from raypipe.storage.local import LocalFolder
+
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "examples" / "01_digits" / "pipeline.yaml"
 TIMEOUT_S = 600
@@ -40,7 +45,14 @@ def main(rounds: int) -> None:
             line = turn()
             seconds[name].append(line["wall_s"])
             print(json.dumps({"round": number, "run": name, **line}), flush=True)
-    print(json.dumps({"run": "ours, until served", **ours(serve=True)}), flush=True)
+    ways = [(workers, trainer) for workers in (1, 2) for trainer in ("auto", "ray_train")]
+    answered: dict[tuple[int, str], list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for workers, trainer in ways:
+            line = ours("--no-wait", f"train.num_workers={workers}", f"train.trainer={trainer}")
+            answered[workers, trainer].append(line)
+            told = {"round": number, "run": "ours, until answered", "workers": workers, "trainer": trainer}
+            print(json.dumps({**told, **line}), flush=True)
     median = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
     headline: dict[str, Any] = {
         "bench": "startup",
@@ -48,30 +60,52 @@ def main(rounds: int) -> None:
         "wall_s": median,
         "ours_over_bare": round(median["ours"] / median["bare"], 3),
         "ours_over_bare_tuned": round(median["ours"] / median["bare, tuned"], 3),
+        "answered_s": {
+            f"{workers} {trainer}": {
+                name: round(statistics.median(line[name] for line in lines), 2)
+                for name in ("wall_s", "workers_ready_s")
+            }
+            for (workers, trainer), lines in answered.items()
+        },
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
     }
     print(json.dumps(headline), flush=True)
 
 
-def ours(*, serve: bool = False) -> dict[str, Any]:
-    """Wall seconds of `raypipe run` into a fresh store, and of each phase."""
+def ours(until: str = "--until=register", *values: str) -> dict[str, Any]:
+    """Wall seconds of `raypipe run` into a fresh store, and of each phase.
+
+    Args:
+        values: of fields, FIELD=VALUE.
+    """
     with private_folder() as (folder, env):
         imported_s = timed([sys.executable, "-c", "import raypipe.cli.main"], folder, env)[0]
-        until = ["--no-wait"] if serve else ["--until", "register"]
-        command = [sys.executable, "-m", "raypipe", "run", str(PIPELINE), "--store", str(folder / "store"), *until]
+        store = LocalFolder(str(folder / "store"))
+        command = [sys.executable, "-m", "raypipe", "run", str(PIPELINE), "--store", str(folder / "store"), until]
         started = time.time()
-        wall_s, _ = timed(command, folder, env)
-        events = [json.loads(line) for line in next((folder / "store").glob("runs/*/events.jsonl")).open()]
-        phases = {event["stage"]: event["wall_s"] for event in events if "wall_s" in event}
-        accuracy = json.loads(next((folder / "store").glob("runs/*/evaluate/record.json")).read_text())["metrics"]
+        wall_s, _ = timed([*command, *(word for value in values for word in ("--set", value))], folder, env)
+        (run_id,) = {info.key.split("/")[1] for info in store.list("runs")}
+        events = read_events(store, run_id)
+        accuracy = json.loads(store.read(f"runs/{run_id}/evaluate/record.json"))["metrics"]["accuracy"]
+    phases = {event["stage"]: event["wall_s"] for event in events if "wall_s" in event}
+    chosen, ready = (next(event["time"] for event in events if has(event)) for has in (_is_choice, _is_start))
     return {
         "wall_s": round(wall_s, 2),
         "import_s": round(imported_s, 2),
-        "until_first_stage_s": round(events[0]["time"] - started, 2),
+        "until_first_stage_s": round(next(e["time"] for e in events if e["stage"] == "data") - started, 2),
+        "workers_ready_s": round(ready - chosen, 2),
         "phases_s": {name: round(value, 2) for name, value in phases.items()},
-        "test_accuracy": round(accuracy["accuracy"], 4),
+        "test_accuracy": round(accuracy, 4),
     }
+
+
+def _is_choice(event: dict[str, Any]) -> bool:
+    return "trainer" in event
+
+
+def _is_start(event: dict[str, Any]) -> bool:
+    return event.get("event") == "start"
 
 
 def bare(**settings: str) -> dict[str, Any]:
