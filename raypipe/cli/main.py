@@ -13,12 +13,13 @@ import typer
 from typer.core import TyperGroup
 
 import raypipe
-from raypipe.cli import doctor, jobs, keeping, models, project, runs, serving
+from raypipe.cli import doctor, jobs, keeping, models, project, reports, runs, serving
 from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
 
 if TYPE_CHECKING:
+    from raypipe.pipeline.api import Pipeline, RunResult
     from raypipe.pipeline.plan import Step
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer carries click along in some versions, and names it nowhere
@@ -143,24 +144,27 @@ def run(
     """Run a pipeline from its dataset to its endpoint, using what earlier runs left from the same inputs."""
     from raypipe.pipeline.api import Pipeline
 
-    Pipeline.load(file, sets or (), store).run(
-        resume=resume,
-        until=until,
-        wait=not no_wait,
-        fresh=fresh,
-        run_id=run_id,
-        on_done=lambda result: _show_result(result, as_json=as_json, stays=not no_wait),
-    )
+    pipeline = Pipeline.load(file, sets or (), store)
+    with reports.written_on_failure(pipeline, resume or run_id) as named:
+        pipeline.run(
+            resume=resume,
+            until=until,
+            wait=not no_wait,
+            fresh=fresh,
+            run_id=named,
+            on_done=lambda result: _show_result(pipeline, result, as_json=as_json, stays=not no_wait),
+        )
 
 
-def _show_result(result: Any, *, as_json: bool, stays: bool = False) -> None:
+def _show_result(pipeline: Pipeline, result: RunResult, *, as_json: bool, stays: bool = False) -> None:
     from raypipe.cli.summary import document, show_run
 
     told = document(result)
     if as_json:
-        show_json(told)
+        show_json({**told, "report": reports.write_and_name(pipeline, result.run_id)})
     else:
         show_run(told)
+        reports.write_and_name(pipeline, result.run_id)
     if result.endpoint is None:
         return
     if result.endpoint_stays:
@@ -181,12 +185,14 @@ def _add_stage(name: str, what: str) -> None:
     ) -> None:
         from raypipe.pipeline.api import Pipeline
 
-        Pipeline.load(file, sets or (), store).run(
-            only=name,
-            run_id=run_id,
-            fresh=fresh,
-            on_done=lambda result: _show_result(result, as_json=as_json),
-        )
+        pipeline = Pipeline.load(file, sets or (), store)
+        with reports.written_on_failure(pipeline, run_id) as named:
+            pipeline.run(
+                only=name,
+                run_id=named,
+                fresh=fresh,
+                on_done=lambda result: _show_result(pipeline, result, as_json=as_json),
+            )
 
     app.command(name, help=f"{what} One stage alone, from what earlier stages left.")(reported(command))
 
@@ -204,6 +210,7 @@ jobs.add_to(app)
 serving.add_to(app)
 models.add_to(app)
 runs.add_to(app)
+reports.add_to(app)
 doctor.add_to(app)
 keeping.add_to(app)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
-from raypipe.errors import ObjectExists, StoreError
+from raypipe.errors import ObjectExists, StoreError, find_known, masked
 from raypipe.runtime.screen import screen_of
 from raypipe.storage import Store, layout
 
@@ -25,6 +25,9 @@ POLL_S = 0.1
 
 KEEP_EVERY_S = 5.0
 """How much of a run's events a driver that dies may lose."""
+
+MAX_ERROR_CHARS = 2000
+"""Of the message that a failed stage keeps with its event."""
 
 
 class Progress:
@@ -104,8 +107,8 @@ class Progress:
         try:
             with self._screen.live(stage):
                 yield
-        except BaseException:
-            self.say(stage, f"failed after {time.monotonic() - start:.1f}s", failed=True)
+        except BaseException as error:
+            self.say(stage, f"failed after {time.monotonic() - start:.1f}s", failed=True, error=_told(error))
             raise
         self.wall_s[stage] = time.monotonic() - start
         self.say(stage, f"done in {self.wall_s[stage]:.1f}s", wall_s=round(self.wall_s[stage], 3))
@@ -208,6 +211,12 @@ def read_events_part(store: Store, key: str) -> Iterator[dict[str, Any]]:
             yield event
         else:
             yield {"text": f"line {number} of {store.uri}/{key} is damaged"}
+
+
+def _told(error: BaseException) -> str:
+    known = find_known(error)
+    text = known.message if known is not None else f"{type(error).__name__}: {masked(str(error))}"
+    return text[:MAX_ERROR_CHARS]
 
 
 def _part_number(key: str) -> int:

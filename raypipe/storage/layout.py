@@ -100,6 +100,11 @@ def artifact(run_id: str, stage: str) -> str:
     return f"{run(run_id)}/{stage}/artifact"
 
 
+def report(run_id: str) -> str:
+    """The page that shows the run."""
+    return f"{run(run_id)}/report.html"
+
+
 def evaluation_text(run_id: str) -> str:
     """The evaluation as Markdown, for people."""
     return f"{run(run_id)}/evaluate/report.md"

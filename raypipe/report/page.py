@@ -1,0 +1,316 @@
+"""A report as one HTML file: no script, no request, readable in light and dark; everything from data is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from raypipe.errors import masked, one_line
+from raypipe.pipeline.state import flat
+from raypipe.records import ColumnProfile, DataProfile, EvaluationReport, TrainResult, Trial, TuneResult
+from raypipe.report.charts import Charts, figure
+from raypipe.report.read import RunReport, read_report
+from raypipe.storage import Store, layout
+
+MAX_COLUMNS = 200
+"""Rows of the table of columns; a wider dataset names how many are left out."""
+
+MAX_VALUE_CHARS = 200
+MAX_TRIALS = 300
+MAX_PARAMETERS = 12
+MAX_TABLE_CLASSES = 20
+"""A confusion matrix of more classes is a picture and the most frequent confusions."""
+
+MAX_CONFUSIONS = 20
+MAX_EPOCHS = 200
+"""Rows of the table of epochs: evenly thinned where there are more."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page; the first cell of each row is its header."""
+
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One true class: how many of its rows were taken for each class, and the shade of each (0 to 5)."""
+
+    label: str
+    cells: Sequence[tuple[int, int]]
+
+
+def write_report(store: Store, run_id: str) -> tuple[str, bytes]:
+    """Write a run's report into its folder, over an earlier one.
+
+    Returns:
+        Its key, and the page.
+    Raises:
+        SpecError: there is no such run.
+        DocumentError, StoreError: the run cannot be read, or the store did not take the page.
+    """
+    page = render(read_report(store, run_id))
+    key = layout.report(run_id)
+    store.write(key, page)
+    return key, page
+
+
+def render(report: RunReport) -> bytes:
+    """The page, in UTF-8."""
+    charts = Charts()
+    trained, tuned, evaluation = report.trained, report.tuned, report.evaluation
+    text = _template().render(
+        report=report,
+        summary=report.history.summary,
+        asked=_asked(report),
+        splits=None if report.prepared is None else _splits(report),
+        columns=None if report.profile is None else _columns(report.profile, charts),
+        expectations=None if report.profile is None else _expectations(report.profile),
+        set_aside=Table("Reasons of the rows set aside", ("reason", "rows kept aside"), report.set_aside),
+        curves=[] if trained is None else _curves(trained, charts),
+        epochs=None if trained is None else _epochs(trained),
+        trials=None if tuned is None else _trials(tuned),
+        trial_charts=[] if tuned is None else _trial_charts(tuned, charts),
+        metrics=None if evaluation is None else Table("Metrics", ("metric", "value"), list(evaluation.metrics.items())),
+        per_class=None if evaluation is None else _per_class(evaluation),
+        **_confusion(evaluation, charts),
+        gates=None if evaluation is None else _gates(evaluation),
+        lineage=_lineage(report),
+        stages=_stages(report),
+        time_chart=charts.bars("Where the time went", report.time_shares, "s") if report.time_shares else "",
+        goodput=_goodput(report.time_shares),
+    )
+    return text.encode("utf-8", "backslashreplace")
+
+
+def shown(value: Any) -> Any:
+    """A value as a cell shows it: numbers short, no password of an address, nothing that reorders or breaks a line."""
+    if isinstance(value, Markup):
+        return value
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return figure(value)
+    text = one_line(masked(str(value)))
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    # A name may hold anything: autoescape is on for every file here, whatever its ending.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    return environment.get_template("page.html.j2")
+
+
+def _asked(report: RunReport) -> Table:
+    values = flat(report.history.asked.get("spec", {}))
+    return Table("Fields of the pipeline file, defaults filled in", ("field", "value"), list(values.items()))
+
+
+def _splits(report: RunReport) -> Table:
+    assert report.prepared is not None
+    rows = [(name, split.num_rows, len(split.shards)) for name, split in report.prepared.splits.items()]
+    return Table("Splits", ("split", "rows", "shards"), rows)
+
+
+def _columns(profile: DataProfile, charts: Charts) -> Table:
+    headers = ("column", "type", "missing", "distinct", "min", "mean", "max", "distribution or top values")
+    rows = [_column(column, charts) for column in profile.columns[:MAX_COLUMNS]]
+    left_out = len(profile.columns) - len(rows)
+    more = f"; {left_out} more are in the profile" if left_out > 0 else ""
+    return Table(f"Columns of {profile.num_rows} rows{more}", headers, rows)
+
+
+def _column(column: ColumnProfile, charts: Charts) -> tuple[Any, ...]:
+    missing = f"{column.nulls} ({column.nulls / column.count:.1%})" if column.count and column.nulls else "0"
+    kind = column.dtype + (f" {list(column.shape)}" if column.shape else "")
+    picture: Any = ", ".join(f"{top.value} ({top.count})" for top in column.top[:5])
+    if column.histogram is not None and column.dtype not in ("bool", "string"):
+        picture = charts.histogram(f"Histogram of {column.name}", column.histogram.edges, column.histogram.counts)
+    return column.name, kind, missing, column.distinct, column.min, column.mean, column.max, picture
+
+
+def _expectations(profile: DataProfile) -> Table | None:
+    rows = [
+        (each.rule, ", ".join(each.columns), "holds" if each.passed else "broken", each.num_broken, each.detail)
+        for each in profile.expectations
+    ]
+    headers = ("expectation", "columns", "outcome", "rows that break it", "detail")
+    return Table("Expectations", headers, rows) if rows else None
+
+
+def _curves(trained: TrainResult, charts: Charts) -> list[Markup]:
+    names = list(dict.fromkeys(name for epoch in trained.history for name in epoch.metrics))
+    losses = [name for name in names if name.endswith("loss")]
+    groups = [("Losses by epoch", losses), *((f"{name} by epoch", [name]) for name in names if name not in losses)]
+    return [
+        charts.lines(
+            title,
+            {
+                name: [(epoch.epoch, epoch.metrics[name]) for epoch in trained.history if name in epoch.metrics]
+                for name in group
+            },
+            "epoch",
+            mark=trained.best_epoch,
+        )
+        for title, group in groups
+        if group
+    ]
+
+
+def _epochs(trained: TrainResult) -> Table:
+    names = list(dict.fromkeys(name for epoch in trained.history for name in epoch.metrics))
+    every = -(-len(trained.history) // MAX_EPOCHS) or 1
+    rows = [(each.epoch, each.step, *(each.metrics.get(name) for name in names)) for each in trained.history[::every]]
+    return Table("Epochs" if every == 1 else f"Every {every}th epoch", ("epoch", "step", *names), rows)
+
+
+def _ordered(tuned: TuneResult) -> list[Trial]:
+    def place(trial: Trial) -> float:
+        metric = _metric(trial)
+        if metric is None:
+            return math.inf
+        return -metric if tuned.mode == "max" else metric
+
+    return sorted(tuned.trials, key=place)
+
+
+def _metric(trial: Trial) -> float | None:
+    return trial.metric if trial.metric is not None and math.isfinite(trial.metric) else None
+
+
+def _parameters(tuned: TuneResult) -> list[str]:
+    return list(dict.fromkeys(name for trial in tuned.trials for name in trial.values))
+
+
+def _trials(tuned: TuneResult) -> Table:
+    names = _parameters(tuned)
+    rows = [
+        (each.trial_id, *(each.values.get(name) for name in names), each.metric, each.status, each.epochs, each.error)
+        for each in _ordered(tuned)[:MAX_TRIALS]
+    ]
+    more = f", the best {MAX_TRIALS} of {len(tuned.trials)}" if len(tuned.trials) > MAX_TRIALS else ""
+    headers = ("trial", *names, tuned.metric, "status", "epochs", "error")
+    return Table(f"Trials, the best first{more}", headers, rows)
+
+
+def _trial_charts(tuned: TuneResult, charts: Charts) -> list[Markup]:
+    scored = [each for each in _ordered(tuned) if _metric(each) is not None][:MAX_TRIALS]
+    if not scored:
+        return []
+    names = _parameters(tuned)[:MAX_PARAMETERS]
+    metric = [float(each.metric) for each in scored if each.metric is not None]
+    best = next((i for i, each in enumerate(scored) if each.trial_id == tuned.best_trial), None)
+    values = {name: [_plain(each.values.get(name)) for each in scored] for name in names}
+    desc = f"{len(scored)} trials; the best is {tuned.best_trial}"
+    pictures = [charts.parallel(f"Trials: parameters and {tuned.metric}", desc, {**values, tuned.metric: metric}, best)]
+    return pictures + [charts.dots(f"{name} and {tuned.metric}", values[name], metric, tuned.metric) for name in names]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else shown(value)
+
+
+def _per_class(evaluation: EvaluationReport) -> Table | None:
+    if not evaluation.per_class:
+        return None
+    names = list(next(iter(evaluation.per_class.values())))
+    rows = [(label, *(values.get(name) for name in names)) for label, values in evaluation.per_class.items()]
+    return Table("Metrics of each class", ("class", *names), rows)
+
+
+def _confusion(evaluation: EvaluationReport | None, charts: Charts) -> dict[str, Any]:
+    """The matrix as a table with shades, or where it is large as a picture with its most frequent confusions."""
+    told: dict[str, Any] = {"confusion": None, "confusion_picture": None, "confusions": None}
+    if evaluation is None or not evaluation.confusion:
+        return told
+    counts = evaluation.confusion
+    labels = list(evaluation.per_class or map(str, range(len(counts))))
+    wrong = sorted(((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j), reverse=True)
+    rows = [(labels[i], labels[j], n) for n, i, j in wrong[:MAX_CONFUSIONS]]
+    if rows:
+        told["confusions"] = Table("Most frequent confusions", ("true class", "predicted class", "rows"), rows)
+    if len(counts) > MAX_TABLE_CLASSES:
+        desc = f"{len(counts)} classes; {len(wrong)} pairs of classes are confused"
+        told["confusion_picture"] = charts.heat_map("Confusion matrix: true down, predicted across", desc, counts)
+    else:
+        told["confusion"] = [
+            Confusion(label, [(n, math.ceil(5 * n / (sum(row) or 1))) for n in row])
+            for label, row in zip(labels, counts, strict=True)
+        ]
+    return told
+
+
+def _gates(evaluation: EvaluationReport) -> Table | None:
+    rows = [
+        (gate.rule, "holds" if gate.passed else "does NOT hold", gate.found, gate.reason) for gate in evaluation.gates
+    ]
+    return Table("Gates", ("gate", "outcome", "found", "reason"), rows) if rows else None
+
+
+def _lineage(report: RunReport) -> Table:
+    asked, dataset, trained, version = report.history.asked, report.dataset, report.trained, report.version
+    rows: list[tuple[str, Any]] = [("raypipe", asked.get("raypipe")), ("file", asked.get("file"))]
+    rows += [("--set", override) for override in asked.get("overrides") or ()]
+    if dataset is not None:
+        rows += [
+            ("dataset", layout.dataset(dataset.name, dataset.version)),
+            ("content fingerprint", dataset.content_fingerprint),
+        ]
+        rows += [
+            (
+                f"shard {shard.key.rpartition('/')[0].rpartition('/')[2]}/{shard.key.rpartition('/')[2]} sha256",
+                shard.sha256,
+            )
+            for split in dataset.splits.values()
+            for shard in split.shards[:3]
+        ]
+    if trained is not None:
+        rows += [
+            ("artifact", trained.artifact.key),
+            ("artifact digest", trained.artifact.digest),
+            ("trained in run", trained.run_id),
+            ("workers", trained.num_workers),
+            ("attempts", trained.attempts),
+            ("parameters", trained.num_parameters),
+        ]
+    if version is not None:
+        rows += [
+            ("model version", f"{version.model}@{version.version}"),
+            ("registered", version.created_at),
+            ("registered by run", version.run_id),
+        ]
+    if report.endpoint is not None:
+        rows.append(("endpoint", report.endpoint.url))
+    return Table("Lineage", ("what", "which"), rows)
+
+
+def _stages(report: RunReport) -> Table:
+    rows = [(each.name, each.state, each.wall_s, each.left) for each in report.history.stages]
+    return Table("Stages", ("stage", "state", "seconds", "left"), rows)
+
+
+def _goodput(shares: Mapping[str, float]) -> str:
+    """The share of the wall time that went into training steps; empty for a run without any."""
+    whole = sum(shares.values())
+    steps = shares.get("training steps", 0.0)
+    return f"{steps / whole:.0%} of {figure(whole)} s" if whole and steps else ""
