@@ -14,8 +14,10 @@ from markupsafe import Markup, escape
 
 from raypipe.errors import masked, one_line
 
-WIDTH, HEIGHT = 640, 240
+WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 36
+KEY = 220
+"""Width of the names of lines, beside them."""
 
 NUM_COLOURS = 6
 """Classes s0 ... s5 of the page's style; lines differ in their dashes as well."""
@@ -68,7 +70,7 @@ class Charts:
         kept = {name: _thinned(points) for name, points in kept.items() if points}
         if not kept:
             return Markup("")
-        xs = Scale([x for points in kept.values() for x, _ in points], LEFT, WIDTH - RIGHT - 130)
+        xs = Scale([x for points in kept.values() for x, _ in points], LEFT, WIDTH - RIGHT - KEY)
         ys = Scale([y for points in kept.values() for _, y in points], HEIGHT - BOTTOM, TOP)
         body = [*_axes(xs, ys, x_label)]
         if mark is not None:
@@ -83,8 +85,8 @@ class Charts:
                     f'<circle class="dot {colour}" cx="{xs.at(points[0][0])}" cy="{ys.at(points[0][1])}" r="3"/>'
                 )
             y = TOP + 10 + 18 * number
-            body.append(f'<line class="line {colour}" x1="{WIDTH - 130}" x2="{WIDTH - 104}" y1="{y}" y2="{y}"/>')
-            body.append(_text(WIDTH - 98, y + 4, short(name)))
+            body.append(f'<line class="line {colour}" x1="{WIDTH - KEY}" x2="{WIDTH - KEY + 26}" y1="{y}" y2="{y}"/>')
+            body.append(_text(WIDTH - KEY + 32, y + 4, short(name)))
             told.append(f"{name} from {figure(points[0][1])} to {figure(points[-1][1])}")
         return self._svg(title, "; ".join(told), body)
 
@@ -215,7 +217,7 @@ def scale_of(values: Sequence[Any], start: float, stop: float) -> Scale | Steps:
 
 
 def _axes(xs: Scale, ys: Scale, x_label: str) -> list[str]:
-    foot, end = HEIGHT - BOTTOM, WIDTH - RIGHT - 130
+    foot, end = HEIGHT - BOTTOM, WIDTH - RIGHT - KEY
     body = [f'<path class="axis" d="M{LEFT},{TOP}V{foot}H{end}"/>']
     for y, label in ys.ticks:
         body += [f'<line class="grid" x1="{LEFT}" x2="{end}" y1="{y}" y2="{y}"/>', _text(LEFT - 6, y + 4, label, "end")]
