@@ -12,34 +12,23 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from raypipe.errors import masked, one_line
 from raypipe.pipeline.state import flat
-from raypipe.records import ColumnProfile, DataProfile, EvaluationReport, TrainResult, Trial, TuneResult
+from raypipe.records import ColumnProfile, DataProfile, EvaluationReport, TrainResult
+from raypipe.report.cells import Table, shown
 from raypipe.report.charts import Charts, figure
 from raypipe.report.read import RunReport, read_report
+from raypipe.report.trials import trial_charts, trial_table
 from raypipe.storage import Store, layout
 
 MAX_COLUMNS = 200
 """Rows of the table of columns; a wider dataset names how many are left out."""
 
-MAX_VALUE_CHARS = 200
-MAX_TRIALS = 300
-MAX_PARAMETERS = 12
 MAX_TABLE_CLASSES = 20
 """A confusion matrix of more classes is a picture and the most frequent confusions."""
 
 MAX_CONFUSIONS = 20
 MAX_EPOCHS = 200
 """Rows of the table of epochs: evenly thinned where there are more."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a page; the first cell of each row is its header."""
-
-    caption: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,8 +68,8 @@ def render(report: RunReport) -> bytes:
         set_aside=Table("Reasons of the rows set aside", ("reason", "rows kept aside"), report.set_aside),
         curves=[] if trained is None else _curves(trained, charts),
         epochs=None if trained is None else _epochs(trained),
-        trials=None if tuned is None else _trials(tuned),
-        trial_charts=[] if tuned is None else _trial_charts(tuned, charts),
+        trials=None if tuned is None else trial_table(tuned),
+        trial_charts=[] if tuned is None else trial_charts(tuned, charts),
         metrics=None if evaluation is None else Table("Metrics", ("metric", "value"), list(evaluation.metrics.items())),
         per_class=None if evaluation is None else _per_class(evaluation),
         **_confusion(evaluation, charts),
@@ -91,20 +80,6 @@ def render(report: RunReport) -> bytes:
         goodput=_goodput(report.time_shares),
     )
     return text.encode("utf-8", "backslashreplace")
-
-
-def shown(value: Any) -> Any:
-    """A value as a cell shows it: numbers short, no password of an address, nothing that reorders or breaks a line."""
-    if isinstance(value, Markup):
-        return value
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return figure(value)
-    text = one_line(masked(str(value)))
-    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
 
 
 @lru_cache(maxsize=1)
@@ -182,52 +157,6 @@ def _epochs(trained: TrainResult) -> Table:
     every = -(-len(trained.history) // MAX_EPOCHS) or 1
     rows = [(each.epoch, each.step, *(each.metrics.get(name) for name in names)) for each in trained.history[::every]]
     return Table("Epochs" if every == 1 else f"Every {every}th epoch", ("epoch", "step", *names), rows)
-
-
-def _ordered(tuned: TuneResult) -> list[Trial]:
-    def place(trial: Trial) -> float:
-        metric = _metric(trial)
-        if metric is None:
-            return math.inf
-        return -metric if tuned.mode == "max" else metric
-
-    return sorted(tuned.trials, key=place)
-
-
-def _metric(trial: Trial) -> float | None:
-    return trial.metric if trial.metric is not None and math.isfinite(trial.metric) else None
-
-
-def _parameters(tuned: TuneResult) -> list[str]:
-    return list(dict.fromkeys(name for trial in tuned.trials for name in trial.values))
-
-
-def _trials(tuned: TuneResult) -> Table:
-    names = _parameters(tuned)
-    rows = [
-        (each.trial_id, *(each.values.get(name) for name in names), each.metric, each.status, each.epochs, each.error)
-        for each in _ordered(tuned)[:MAX_TRIALS]
-    ]
-    more = f", the best {MAX_TRIALS} of {len(tuned.trials)}" if len(tuned.trials) > MAX_TRIALS else ""
-    headers = ("trial", *names, tuned.metric, "status", "epochs", "error")
-    return Table(f"Trials, the best first{more}", headers, rows)
-
-
-def _trial_charts(tuned: TuneResult, charts: Charts) -> list[Markup]:
-    scored = [each for each in _ordered(tuned) if _metric(each) is not None][:MAX_TRIALS]
-    if not scored:
-        return []
-    names = _parameters(tuned)[:MAX_PARAMETERS]
-    metric = [float(each.metric) for each in scored if each.metric is not None]
-    best = next((i for i, each in enumerate(scored) if each.trial_id == tuned.best_trial), None)
-    values = {name: [_plain(each.values.get(name)) for each in scored] for name in names}
-    desc = f"{len(scored)} trials; the best is {tuned.best_trial}"
-    pictures = [charts.parallel(f"Trials: parameters and {tuned.metric}", desc, {**values, tuned.metric: metric}, best)]
-    return pictures + [charts.dots(f"{name} and {tuned.metric}", values[name], metric, tuned.metric) for name in names]
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else shown(value)
 
 
 def _per_class(evaluation: EvaluationReport) -> Table | None:
