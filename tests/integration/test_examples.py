@@ -168,7 +168,8 @@ def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_n
             timeout=200,
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [line for line in done.stderr.splitlines() if not OUR_LINE.match(line)] == []
+    (report,) = [line for line in done.stderr.splitlines() if not OUR_LINE.match(line)]
+    assert report.startswith("report: ") and report.endswith("report.html")
     assert processes_of(str(home), LEAVE_TIMEOUT_S) == []
     assert watch.open_to_others == set()
     for program in ("gcs_server", "raylet", "dashboard", "TrainWorker", "haproxy", "ServeReplica"):

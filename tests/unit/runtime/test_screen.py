@@ -114,15 +114,15 @@ def test_terminal_shows_one_view_that_moves_and_its_last_state_stays(terminals: 
     _, screens = terminals["80"]
     pictures = ["\n".join(screen) for screen in screens]
 
-    waiting = next(picture for picture in pictures if "starting Ray on this machine" in picture)
-    assert re.search(r"^ray       .*0:00$", waiting, re.MULTILINE), "a clock beside it, from the first moment on"
+    clock = re.compile(r"^ray       .*0:0\d$", re.MULTILINE)
+    assert any("starting Ray on this machine" in picture and clock.search(picture) for picture in pictures)
     for epoch in range(1, 6):
         moments = [picture for picture in pictures if f"epoch {epoch}/5" in picture]
         assert moments and all(picture.count("epoch ") == 1 for picture in moments)
-        assert epoch == 5 or re.search(r"^train     .*2 worker\(s\)  0:0\d$", moments[-1], re.MULTILINE)
+        assert epoch == 5 or re.search(r"^train     .*2 worker\(s\)  0:\d\d$", moments[-1], re.MULTILINE)
 
     last = [line for line in screens[-1] if line]
-    assert re.fullmatch(r"train     failed after \d\.\ds", last[-2]) and last[-1] == "serve     done"
+    assert re.fullmatch(r"train     failed after \d+\.\ds", last[-2]) and last[-1] == "serve     done"
     told = " ".join(" ".join(last).split())
     assert "epoch 5/5 step 500/500 loss 0.02084 val_loss 0.04902 val_accuracy 0.9 left 3s" in told
     assert told.count("a print of the user's own") == 5
