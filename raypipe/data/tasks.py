@@ -15,7 +15,6 @@ from raypipe.errors import ClusterError, find_known
 STALL_S = 1800.0
 """Longest wait for the next task to finish."""
 
-
 END_S = 60.0
 """How long tasks that are no longer needed are waited for."""
 
@@ -80,11 +79,12 @@ class Window:
         self._waiting.popleft()
         self._take(result)
 
-    def stop(self) -> None:
-        """End what is under way, so that it writes nothing more."""
+    def settle(self) -> None:
+        """Wait until nothing is under way, whatever comes of it, so that nothing more is written.
+
+        Not by ray.cancel: where a task ends in that moment, Ray's core ends the driver, without a word.
+        """
         refs = [ref for ref, _ in self._waiting]
-        for ref in refs:
-            ray.cancel(ref)
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=END_S, fetch_local=False)
 

@@ -203,9 +203,6 @@ def _run(pieces: list[Piece], spec: EvaluateSpec, ctx: RunContext) -> list[Score
                 ctx.progress.count("evaluate", scored, f"{scored} of {pieces[-1].stop} rows scored", rows=scored)
     except RayError as error:
         raise _explained(error) from error
-    finally:
-        for ref in running:
-            ray.cancel(ref, force=True)
     return done
 
 

@@ -190,9 +190,8 @@ def write_all(
             del task  # so that a piece is forgotten once its rows are written
         window.finish()
         again.finish()
-    except BaseException:
-        window.stop()
-        again.stop()
+    except Exception:  # who interrupts the run does not wait: its tasks end with it
+        window.settle()
         raise
     return written
 
