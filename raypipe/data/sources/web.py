@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raypipe.data.sources.place import SourceFile, changed
 from raypipe.errors import DataError, StoreAccessError, StoreError, masked
 from raypipe.retry import Retry
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 
@@ -107,7 +111,8 @@ def _request_once(method: str, uri: str, headers: dict[str, str], read: Callable
     try:
         # identity: the length that HEAD tells is then that of the file
         headers = {"accept-encoding": "identity", **headers}
-        with httpx.stream(method, uri, headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as answer:
+        options: Any = {"follow_redirects": True, "timeout": TIMEOUT_S, "verify": _trusted()}
+        with httpx.stream(method, uri, headers=headers, **options) as answer:
             _refuse_status(answer, uri)
             return read(answer)
     except httpx.InvalidURL as error:
@@ -119,6 +124,14 @@ def _request_once(method: str, uri: str, headers: dict[str, str], read: Callable
         raise StoreError(
             f"data source {shown(uri)} did not answer: {why}", "check the network, then run again"
         ) from None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Certificates of authorities, read once a process: that takes longer than fetching a small file."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _refuse_status(answer: Any, uri: str) -> None:

@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from raypipe.errors import DataError
+from raypipe.spec.sources import Source
+
+_SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
 
 Columns = dict[str, list[Any]]
 """Expected values of each column, in row order."""
@@ -199,8 +203,4 @@ class FormatContract:
         assert caught.value.hint
 
     def _source(self, fields: dict[str, Any]) -> Any:
-        from pydantic import TypeAdapter
-
-        from raypipe.spec.sources import Source
-
-        return TypeAdapter(Source).validate_python({"format": self.name, **fields})
+        return _SOURCE.validate_python({"format": self.name, **fields})

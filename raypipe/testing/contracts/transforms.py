@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from raypipe.errors import DataError
+from raypipe.spec.transforms import Transform
+
+_TRANSFORM: TypeAdapter[Any] = TypeAdapter(Transform)
 
 _ROWS = np.random.default_rng(3)
 
@@ -241,11 +245,7 @@ class TransformContract:
         return fitted.apply_exact(columns, inputs)
 
     def _spec(self, fields: dict[str, Any]) -> Any:
-        from pydantic import TypeAdapter
-
-        from raypipe.spec.transforms import Transform
-
-        return TypeAdapter(Transform).validate_python(fields)
+        return _TRANSFORM.validate_python(fields)
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

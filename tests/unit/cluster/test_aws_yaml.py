@@ -9,12 +9,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = ROOT / "cluster"
@@ -37,10 +39,13 @@ GOOD = json.dumps(check.load(EDITED))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def schema_is_good() -> Iterator[None]:
-    """jsonschema checks Ray's schema itself at each of many hundred validations, which takes most of their time."""
+def files_of_ray_are_good() -> Iterator[None]:
+    """At each of many hundred validations jsonschema checks Ray's schema itself, and Ray reads its defaults anew with
+    the slow one of PyYAML's parsers: most of their time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonschema.Draft7Validator, "check_schema", lambda schema, **more: None)
+        fast = SimpleNamespace(safe_load=partial(yaml.load, Loader=yaml.CSafeLoader))
+        patch.setattr("ray.autoscaler._private.providers.yaml", fast)
         yield
 
 

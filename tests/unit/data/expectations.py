@@ -30,10 +30,12 @@ KINDS = {
 }
 """The columns of a table."""
 
+EXPECTATIONS: TypeAdapter[list[Any]] = TypeAdapter(list[Expectation])
+
 
 def parsed(*fields: Mapping[str, Any]) -> list[Any]:
     """The expectations of data.expectations."""
-    return TypeAdapter(list[Expectation]).validate_python(list(fields))
+    return EXPECTATIONS.validate_python(list(fields))
 
 
 def as_values(columns: Mapping[str, Any]) -> dict[str, Values]:

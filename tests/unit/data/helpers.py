@@ -29,6 +29,8 @@ from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source
 
+SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
+
 
 def source_file(path: str | Path) -> SourceFile:
     """A file as `files()` lists it."""
@@ -37,7 +39,7 @@ def source_file(path: str | Path) -> SourceFile:
 
 def source(name: str, **fields: Any) -> Any:
     """The source spec of a format."""
-    return TypeAdapter(Source).validate_python({"format": name, "path": "unused", **fields})
+    return SOURCE.validate_python({"format": name, "path": "unused", **fields})
 
 
 def reader(name: str, **fields: Any) -> Any:

@@ -18,6 +18,7 @@ from raypipe.storage import open_store
 from raypipe.storage.publish import sha256
 
 TRIALS = 200
+ROWS = 90
 
 
 def damaged(data, seed):
@@ -57,22 +58,22 @@ for file, name in zip(sys.argv[1::2], sys.argv[2::2]):
 def example(folder, name):
     table = pa.table(
         {
-            "a": list(range(300)),
-            "b": [i / 7 for i in range(300)],
-            "c": [f"täxt {i % 9}" for i in range(300)],
-            "v": [[float(i), 1.0] for i in range(300)],
+            "a": list(range(ROWS)),
+            "b": [i / 7 for i in range(ROWS)],
+            "c": [f"täxt {i % 9}" for i in range(ROWS)],
+            "v": [[float(i), 1.0] for i in range(ROWS)],
         }
     )
     path = folder / f"f.{name}"
     if name in ("parquet", "snappy"):
         import pyarrow.parquet as pq
 
-        pq.write_table(table, path, row_group_size=100, compression="none" if name == "parquet" else "snappy")
+        pq.write_table(table, path, row_group_size=ROWS // 3, compression="none" if name == "parquet" else "snappy")
     elif name in ("feather", "lz4"):
         import pyarrow.feather
 
         compression = "uncompressed" if name == "feather" else "lz4"
-        pyarrow.feather.write_feather(table, str(path), compression=compression, chunksize=100)
+        pyarrow.feather.write_feather(table, str(path), compression=compression, chunksize=ROWS // 3)
     elif name == "arrows":
         with pa.ipc.new_stream(path, table.schema) as stream:
             stream.write_table(table)

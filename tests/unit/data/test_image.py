@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
 from torch.nn import functional
 
 from raypipe.data.transforms import FittedTransforms
@@ -14,8 +13,8 @@ from raypipe.errors import DataError, ModelError
 from raypipe.model.build import build_model
 from raypipe.records import Column
 from raypipe.spec.model import CnnModel
-from raypipe.spec.transforms import Transform
 from raypipe.testing.fakes import MemoryStore, fit_columns, tiny_dataset
+from tests.unit.data.transforms import transforms as parsed
 
 RANDOM = np.random.default_rng(0)
 PHOTOS = RANDOM.integers(0, 256, (40, 12, 9, 3), np.uint8)
@@ -27,7 +26,7 @@ Fields = dict[str, Any]
 
 
 def fit(column: Column, values: np.ndarray, *specs: Fields, cuts: tuple[int, ...] = (7, 25)) -> FittedTransforms:
-    transforms = [TypeAdapter(Transform).validate_python({"columns": ["i"], **spec}) for spec in specs]
+    transforms = parsed(*({"columns": ["i"], **spec} for spec in specs))
     return fit_columns(transforms, [column], [{"i": part} for part in np.split(values, list(cuts))])
 
 
@@ -124,7 +123,7 @@ def test_image_transforms_of_other_shapes_are_refused_before_any_row_is_read(
 
 
 def cnn_for(*specs: Fields) -> torch.nn.Module:
-    transforms = [TypeAdapter(Transform).validate_python({"columns": ["i"], **spec}) for spec in specs]
+    transforms = parsed(*({"columns": ["i"], **spec} for spec in specs))
     dataset = tiny_dataset(MemoryStore(), {"i": PHOTOS}, np.arange(40) % 2, transforms=transforms)
     module = build_model(CnnModel(kind="cnn", channels=[4, 8]), dataset.signature, dataset.feature_shape, None)
     fitted = FittedTransforms.from_state(dataset.transforms)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from raypipe.batch.rows import raw_columns
 from raypipe.data.shards import tensor_array, to_bytes, to_rows
@@ -22,9 +21,10 @@ from raypipe.data.transforms import KINDS, FittedTransforms
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Column, Signature
 from raypipe.serve.schema import columns_of
-from raypipe.spec.transforms import Transform, with_unknown
+from raypipe.spec.transforms import with_unknown
 from raypipe.testing.contracts import TRANSFORM_COLUMNS, TransformContract
 from raypipe.testing.fakes import fit_columns
+from tests.unit.data.transforms import transforms
 
 ROWS = 10
 EXAMPLES = 100
@@ -62,10 +62,7 @@ def prepared(kind: str, fields: dict[str, Any]) -> tuple[Signature, FittedTransf
     inputs = tuple(Column(name=name, **TRANSFORM_COLUMNS[name][0]) for name in names)
     gaps = [c for c in inputs if c.nullable and not KINDS[kind].fills]
     fills = [{"kind": "impute", "columns": [c.name], "strategy": "most_frequent"} for c in gaps]
-    specs = [
-        TypeAdapter(Transform).validate_python(spec)
-        for spec in [*fills, with_unknown({"kind": kind, **fields}, "ignore")]
-    ]
+    specs = transforms(*fills, with_unknown({"kind": kind, **fields}, "ignore"))
     fitted = fit_columns(specs, inputs, [{name: TRANSFORM_COLUMNS[name][1] for name in names}])
     state = json.loads(json.dumps(fitted.state()))
     return Signature(inputs=inputs, task="regression", target="y"), FittedTransforms.from_state(state)

@@ -26,10 +26,12 @@ CITIES = np.array(["Bonn", "Köln", "Aachen", "10"], object)[_RANDOM.integers(0,
 
 IMAGE = Column(name="image", dtype="uint8", shape=(4, 4))
 
+TRANSFORM: TypeAdapter[Any] = TypeAdapter(Transform)
+
 
 def transforms(*specs: Mapping[str, Any]) -> list[Any]:
     """The transforms of data.transforms."""
-    return [TypeAdapter(Transform).validate_python(spec) for spec in specs]
+    return [TRANSFORM.validate_python(spec) for spec in specs]
 
 
 def fit_one(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from raypipe.data.transforms import KINDS
@@ -20,11 +21,14 @@ from raypipe.model.build import build_model
 from raypipe.model.predictor import Predictor
 from raypipe.records import ArtifactRef, Column, DatasetVersion, Signature
 from raypipe.spec.model import CnnModel, LinearModel, MlpModel, Model
+from raypipe.spec.transforms import Transform
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import publish
 from raypipe.testing.contracts import TransformContract
 from raypipe.testing.contracts.transforms import TRANSFORM_COLUMNS
 from raypipe.testing.fakes import fit_columns
+
+TRANSFORM: TypeAdapter[Any] = TypeAdapter(Transform)
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -201,11 +205,7 @@ def test_every_field_of_every_fitted_transform_may_be_forged(name: str) -> None:
 
 
 def _spec(name: str, fields: dict[str, Any]) -> Any:
-    from pydantic import TypeAdapter
-
-    from raypipe.spec.transforms import Transform
-
-    return TypeAdapter(Transform).validate_python({"kind": name, **fields})
+    return TRANSFORM.validate_python({"kind": name, **fields})
 
 
 def _paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

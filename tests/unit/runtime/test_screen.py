@@ -18,7 +18,7 @@ import pyte
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ROWS, WIDE = 60, 400
+ROWS, WIDE = 40, 160
 """The emulator's terminal is wider than any that is tried: a line that a real one would wrap shows its length."""
 
 Seen = tuple[bytes, list[list[str]]]

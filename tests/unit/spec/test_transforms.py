@@ -8,6 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.transforms import OneHotTransform, Transform
 
+TRANSFORM: TypeAdapter[Any] = TypeAdapter(Transform)
+
 TOKENS = {"kind": "tokens", "columns": ["x"], "max_length": 9}
 MEL = {"kind": "log_mel", "columns": ["x"], "sample_rate": 8000}
 
@@ -42,7 +44,7 @@ def data_spec(**fields: Any) -> Any:
 )
 def test_transform_that_cannot_mean_anything_is_refused(fields: dict[str, Any], told: str):
     with pytest.raises(ValidationError, match=told):
-        TypeAdapter(Transform).validate_python(fields)
+        TRANSFORM.validate_python(fields)
 
 
 def test_policy_for_unknown_categories_holds_where_a_transform_says_nothing():

@@ -14,11 +14,11 @@ import pickle
 import sys
 import traceback
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # every optimizer imports it when it is made: once here instead of once a rank
 import torch.distributed as dist
 
 from raypipe.errors import DataError, NonFiniteLossError, ObjectMissing, RaypipeError
@@ -146,6 +146,7 @@ def start_rank(folder: Path, rank: int) -> None:
 
 def main(folder: Path) -> None:
     """Exit status 0 when all ranks ended well; 1 at once when one did not, for the others would wait for it."""
+    import_module("torch._dynamo")  # every optimizer does when it is made: once here instead of once a rank
     ranks = range(max(SIZES))
     for rank in ranks:
         start_rank(folder, rank)
