@@ -62,7 +62,8 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Deploy a registered model behind HTTP; on a Ray started here it stays until Ctrl-C."""
-    from raypipe.pipeline.api import starts_ray_here, stop_serving, wait_until_stopped
+    from raypipe.pipeline.ahead import stop_serving
+    from raypipe.pipeline.api import starts_ray_here, wait_until_stopped
     from raypipe.pipeline.demand import serve_demand
     from raypipe.pipeline.stages import probe_rows
     from raypipe.registry.versions import resolve

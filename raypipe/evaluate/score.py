@@ -157,6 +157,17 @@ def _predictor(store_uri: str, key: str, digest: str, code_dir: Path | None, dev
     return Predictor.load(open_store(store_uri), ref, code_dir=code_dir, device=device)
 
 
+def begin_process() -> None:
+    """Have Ray start a process that a scoring task will find, with the imports that take seconds; waits for nothing."""
+    import ray
+
+    ray.remote(_imports).options(num_cpus=0).remote()
+
+
+def _imports() -> None:
+    from raypipe.model import predictor  # noqa: F401
+
+
 def _task(piece: Piece) -> Scored | RaypipeError:
     """Runs in a Ray worker. An error that another try would meet again is an answer, so that it keeps its words."""
     import torch

@@ -7,7 +7,6 @@ Shape letters: B rows, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +19,13 @@ from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import RaypipeError, UserCodeError
 from raypipe.model import user_code
 from raypipe.model.artifact import Artifact, read_artifact
+from raypipe.model.predictions import Predictions
 from raypipe.model.target import step_size, to_unit
-from raypipe.records import ArtifactRef, Signature, Value
+from raypipe.records import ArtifactRef, Signature
 from raypipe.storage import Store
 
 MAX_CALL_ROWS = 8192
 """Rows of one model call; more are cut, so that memory stays bounded."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Answers for B rows.
-
-    Attributes:
-        classes: label of each output; None for regression.
-        values: float32 probabilities [B, K], or predicted numbers [B] in the target's unit, float64 where the target
-            was transformed for the training, else float32.
-        step_size: how far a value moves where the network's output moves by 1; rounding differences are in proportion.
-    """
-
-    classes: tuple[Value, ...] | None
-    values: NDArray[np.floating]
-    step_size: float = 1.0
-
-    def labels(self) -> NDArray[np.int64]:
-        """Index of the most probable class [B]."""
-        return self.values.argmax(axis=1)
-
-    def rows(self) -> list[Any]:
-        """One JSON-able answer a row: a number, or label, its probability, and all probabilities in class order."""
-        if self.classes is None:
-            return self.values.tolist()
-        return [
-            {"label": self.classes[best], "probability": row[best], "probabilities": row}
-            for best, row in zip(self.labels().tolist(), self.values.tolist(), strict=True)
-        ]
 
 
 class Predictor:

@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from raypipe.errors import RaypipeError, SpecError
+from raypipe.pipeline.ahead import begun_ahead
 from raypipe.pipeline.demand import demand_of
 from raypipe.pipeline.plan import Planner, Step, check_step, step_names
 from raypipe.pipeline.rival import champion_of
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
-from raypipe.pipeline.stages import WITHOUT_RAY, alias_of, train_rows
+from raypipe.pipeline.stages import WITHOUT_RAY, alias_of, import_rooms, train_rows
 from raypipe.pipeline.state import RunState
 from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.records import DatasetVersion, Endpoint, StageRecord
@@ -165,18 +167,23 @@ class Pipeline:
         ctx = self._context(store, state.run_id, stream, fresh=fresh)
         ctx.progress.say("run", f"{state.run_id} of pipeline '{self.spec.name}' in {store.uri}")
         walk = Walk()
-        ahead = self._steps_ahead(planner, until, only)
-        for step in ahead:
+        coming = self._steps_ahead(planner, until, only)
+        for step in coming:
             if step.unfinished is not None:
                 ctx.progress.say(step.name, str(step.unfinished))
-        with self._cluster([step.name for step in ahead], ctx.progress) as cluster:
+        names = [step.name for step in coming]
+        with (
+            self._cluster(names, ctx.progress) as cluster,
+            begun_ahead(self.spec, names, cluster) as ahead,
+        ):
+            ctx = replace(ctx, workers=ahead.workers)
             if not state.exists():
                 state.describe(self._description())
             with ctx.progress.kept(store), self._resumable(state, ctx, walk, only, until):
                 if only is not None:
                     run_one(only, planner, ctx, walk)
                 else:
-                    run(planner, ctx, walk, until=until)
+                    run(planner, ctx, walk, until=until, done=ahead.done)
             result = self._result(ctx, walk, cluster)
             if on_done is not None:
                 on_done(result)
@@ -231,19 +238,15 @@ class Pipeline:
 
     @contextmanager
     def _cluster(self, steps: list[str], progress: Progress) -> Iterator[Cluster | None]:
-        """Ray for these steps, or nothing where none of them needs it; an endpoint started here ends here."""
+        """Ray for these steps, or nothing where none of them needs it."""
         if all(step in WITHOUT_RAY for step in steps):
             yield None
             return
-        serves = self.spec.serve if "serve" in steps else None
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
-        with connect(demand_of(self.spec, steps), code_dir=code_dir, progress=progress) as cluster:
+        demand, imports = demand_of(self.spec, steps), partial(import_rooms, steps, self.spec)
+        with connect(demand, code_dir=code_dir, progress=progress, beside=imports) as cluster:
             check_shared(self.open_store())
-            try:
-                yield cluster
-            finally:
-                if serves is not None and cluster.started_here:
-                    stop_serving()
+            yield cluster
 
     def _state(self, store: Store, run_id: str, *, must_exist: str | None) -> RunState:
         state = RunState(store, run_id, self.spec.name)
@@ -318,14 +321,3 @@ def wait_until_stopped(endpoint: Endpoint) -> None:
         except RayActorError:  # Serve's controller went while it was asked
             return
         never.wait(ENDPOINT_POLL_S)
-
-
-def stop_serving() -> None:
-    """Take every application down before the Ray started here ends, so that no proxy stays behind."""
-    from ray.exceptions import RayActorError
-
-    from raypipe.serve.stage import shut_down
-
-    hush()
-    with suppress(RayActorError):  # somebody else stops it at this moment
-        shut_down()

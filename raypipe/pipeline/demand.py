@@ -15,13 +15,15 @@ def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
     Ray Train's controller, Serve's controller and proxy, and this process take no logical CPUs.
     """
     groups: list[tuple[Bundle, ...]] = []
-    wanted = 0.0
+    wanted, ray_train = 0.0, False
     for step in steps:
         if step == "train":
+            ray_train = ray_train or spec.train.trainer == "ray_train"
             groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
         elif step == "tune" and spec.tune is not None:
             # One trial must fit; more than one run side by side where there is room.
             largest = spec.largest_train
+            ray_train = ray_train or largest.num_workers > 1
             groups.append((Bundle("train", largest.num_workers, largest.resources),))
             trials = min(spec.tune.max_concurrent_trials or 1, spec.tune.num_trials)
             wanted = max(wanted, trials * largest.num_workers * largest.resources.num_cpus)
@@ -31,7 +33,7 @@ def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
             serving = serve_demand(spec.serve)
             groups.extend(serving.groups)
             wanted = max(wanted, serving.wanted_cpus)
-    return Demand(groups=tuple(groups), wanted_cpus=wanted)
+    return Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
 
 
 def serve_demand(spec: ServeSpec) -> Demand:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raypipe.errors import SpecError
@@ -24,8 +25,18 @@ class Walk:
     steps: dict[str, Step] = field(default_factory=dict)
 
 
-def run(planner: Planner, ctx: RunContext, walk: Walk, *, until: str | None = None) -> None:
+def run(
+    planner: Planner,
+    ctx: RunContext,
+    walk: Walk,
+    *,
+    until: str | None = None,
+    done: Callable[[str], None] | None = None,
+) -> None:
     """Walk the plan from data to `until` (the last stage when unset), filling `walk` as it goes.
+
+    Args:
+        done: told the name of each stage once it is done.
 
     Raises:
         RaypipeError: what a stage raised; the records of those before it are kept, and `--resume` goes on from there.
@@ -33,6 +44,8 @@ def run(planner: Planner, ctx: RunContext, walk: Walk, *, until: str | None = No
     for name in step_names(planner.spec):
         step = planner.decide(name, walk.records)
         do_step(step, planner.spec, planner.state, ctx, walk)
+        if done is not None:
+            done(name)
         if name == until:
             return
 

@@ -95,6 +95,7 @@ def connect(
     address: str | None = None,
     code_dir: Path | None = None,
     progress: Progress | None = None,
+    beside: Callable[[], None] | None = None,
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
@@ -108,6 +109,7 @@ def connect(
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
         progress: where it is told what is waited for, and what takes longer than it should.
+        beside: done in a thread while Ray starts here, which is mostly waiting: imports, which nobody waits for.
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer, or Ray does not start here.
@@ -131,7 +133,7 @@ def connect(
                 leave.enter_context(_on_kept(kept_here.address, code_dir))
         elif started_here:
             with progress.awaiting("ray", "starting Ray on this machine"):
-                leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray")))
+                leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray"), beside))
         else:
             with progress.awaiting("ray", f"joining the cluster at {address}"):
                 leave.enter_context(_on_cluster(str(address), demand, code_dir))
@@ -184,7 +186,9 @@ def _temp_dir() -> str:
 
 
 @contextmanager
-def _started(demand: Demand, code_dir: Path | None, say: Callable[[str], None]) -> Iterator[None]:
+def _started(
+    demand: Demand, code_dir: Path | None, say: Callable[[str], None], beside: Callable[[], None] | None
+) -> Iterator[None]:
     cores = os.cpu_count() or 1
     limit = cores * MAX_OVERSUBSCRIPTION
     if demand.num_cpus - demand.data_cpus > limit:
@@ -204,22 +208,25 @@ def _started(demand: Demand, code_dir: Path | None, say: Callable[[str], None]) 
             leave.enter_context(ensure_token(folder))
         import ray
 
+        if beside is not None:
+            threading.Thread(target=beside, name="raypipe-imports", daemon=True).start()
         sessions = folder / SESSIONS
         with _sigterm_kept(), _constants_of_environment():
-            thread = start_patiently(lambda: _init_here(sessions, num_cpus), ray.shutdown, sessions, say)
+            thread = start_patiently(
+                lambda: _init_here(sessions, num_cpus, dashboard=demand.ray_train), ray.shutdown, sessions, say
+            )
         leave.callback(thread.close)
         leave.enter_context(announced(ray.get_runtime_context().gcs_address, folder))
         yield
 
 
-def _init_here(sessions: Path, num_cpus: int) -> None:
+def _init_here(sessions: Path, num_cpus: int, *, dashboard: bool) -> None:
     import ray
 
     ray.init(
         address="local",
         num_cpus=num_cpus,
-        # The dashboard stays on: Ray Train asks it which of its runs died, and frees what they held.
-        include_dashboard=True,
+        include_dashboard=dashboard,  # eleven processes, which few of these runs need
         log_to_driver=False,
         logging_level=logging.CRITICAL,  # why a start failed is told by us
         configure_logging=True,

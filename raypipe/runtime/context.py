@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from raypipe.runtime.progress import Progress
 from raypipe.storage import Store
@@ -29,6 +30,7 @@ class RunContext:
         seed: the run's one seed; see runtime/seeds.py.
         fresh: stages of this run begin anew, whatever an earlier attempt at them kept to go on from.
         code_dir: folder that `model.kind: import` paths start from.
+        workers: that began before the stage they train in, where any did (train.actors.Group).
         clock: seconds since the epoch; replaceable in tests.
     """
 
@@ -39,4 +41,5 @@ class RunContext:
     seed: int = 0
     fresh: bool = False
     code_dir: Path | None = None
+    workers: Any = None
     clock: Callable[[], float] = field(default=time.time)

@@ -107,7 +107,7 @@ def keep(idle_s: float) -> None:
         except OSError:
             raise ClusterError("another process keeps a Ray for this user", "raypipe down ends it") from None
         limit = (os.cpu_count() or 1) * MAX_OVERSUBSCRIPTION
-        with connect(Demand(data_cpus=limit), address="local"):
+        with connect(Demand(data_cpus=limit, ray_train=True), address="local"):
             import ray
 
             address = ray.get_runtime_context().gcs_address

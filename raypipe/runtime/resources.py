@@ -35,6 +35,8 @@ class Demand:
     data_cpus: float = field(default=1.0)
     wanted_cpus: float = 0.0
     """CPUs a Ray started here gets if the machine may lend them: for most replicas, for trials side by side."""
+    ray_train: bool = False
+    """Ray Train runs too: it asks Ray's dashboard which of its runs died, and frees what they held."""
 
     @property
     def num_cpus(self) -> float:

@@ -12,16 +12,14 @@ import difflib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-import torch
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from raypipe.errors import DataError, RequestError
-from raypipe.model.predictor import Predictor
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.protocols import PROTOCOLS, Protocol
@@ -29,6 +27,9 @@ from raypipe.serve.replica_port import keep_on_loopback
 from raypipe.serve.schema import Columns
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
+
+if TYPE_CHECKING:
+    from raypipe.model.predictor import Predictor
 
 JSON = "application/json"
 
@@ -61,6 +62,10 @@ class ModelApp:
     """
 
     def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str) -> None:
+        import torch  # not above: who deploys this class needs no torch
+
+        from raypipe.model.predictor import Predictor
+
         keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
         self.model = ModelVersion.model_validate_json(model)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypipe.errors import RequestError
-from raypipe.model.predictor import Predictions
+from raypipe.model.predictions import Predictions
 from raypipe.serve.schema import Columns
 from raypipe.spec.serve import BatchingSpec
 

@@ -1,19 +1,21 @@
-"""Ask an endpoint what a user would ask it, and compare with the Predictor here."""
+"""Ask an endpoint what a user would ask it, and compare with a Predictor apart from it."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.errors import ServeError
-from raypipe.model.predictor import Predictions, Predictor
-from raypipe.records import Endpoint
+from raypipe.errors import RaypipeError, ServeError
+from raypipe.model.predictions import Predictions
+from raypipe.records import ArtifactRef, Endpoint
 from raypipe.serve.schema import columns_of
 from raypipe.spec.serve import ServeSpec
+from raypipe.storage import open_store
 
 POLL_S = 0.05
 
@@ -24,12 +26,26 @@ TOLERANCE = 1e-6
 """Relative, and of what the network answers absolute; batches of another size add numbers in another order."""
 
 GPU_TOLERANCE = 1e-3
-"""Where replicas compute on a GPU and the Predictor here on a CPU."""
+"""Where replicas compute on a GPU and the other Predictor on a CPU."""
 
 
-def expected_of(predictor: Predictor, rows: list[dict[str, Any]], max_rows: int) -> Predictions:
-    """What the endpoint must answer. Raises RequestError or DataError where the rows do not fit the model."""
-    return predictor.predict(columns_of(rows, predictor.signature, max_rows=max_rows))
+def answers_apart(
+    store_uri: str, ref: ArtifactRef, code_dir: Path | None, rows: list[dict[str, Any]] | None, max_rows: int
+) -> Predictions | RaypipeError | None:
+    """Runs in a Ray worker: what the endpoint must answer to some rows.
+
+    An error that another try would meet again is an answer, so that it keeps its words: the artifact is damaged, or the
+    rows do not fit the model.
+    """
+    from raypipe.model.predictor import Predictor
+
+    try:
+        predictor = Predictor.load(open_store(store_uri), ref, code_dir=code_dir)
+        return predictor.predict(columns_of(rows, predictor.signature, max_rows=max_rows)) if rows else None
+    except RaypipeError as error:
+        if error.transient:
+            raise
+        return error
 
 
 def wait_reachable(endpoint: Endpoint, deadline: float) -> None:

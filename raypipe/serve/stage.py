@@ -1,18 +1,19 @@
 """ModelVersion -> Endpoint: start, wait until healthy, ask it over HTTP, or undo.
 
-check (the model loads here, the port is free) -> start Serve -> deploy -> healthy -> probe -> Endpoint
+start Serve (the port is free) -> the model is tried in another process -> deploy -> healthy -> probe -> Endpoint
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from raypipe.errors import ServeError
-from raypipe.model.predictor import Predictor
+from raypipe.errors import RaypipeError, ServeError, find_known
+from raypipe.model.predictions import Predictions
 from raypipe.records import Endpoint, ModelVersion
 from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
 from raypipe.runtime.context import RunContext
@@ -20,7 +21,7 @@ from raypipe.runtime.resources import can_grow, ray_bundle, ray_options
 from raypipe.serve import running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
-from raypipe.serve.probe import expected_of, probe, wait_reachable
+from raypipe.serve.probe import answers_apart, probe, wait_reachable
 from raypipe.serve.running import Deployed, Listener
 from raypipe.spec.serve import ServeSpec
 
@@ -45,7 +46,10 @@ LOOK_BACK_S = 10.5
 
 MAX_REASON_CHARS = 500
 
-__all__ = ["deploy", "status", "stop"]
+_starting = threading.Lock()
+"""Serve starts once, whoever asks first."""
+
+__all__ = ["deploy", "start", "status", "stop"]
 
 
 def deploy(
@@ -54,18 +58,17 @@ def deploy(
     """Serve a model version on the Ray cluster this process is connected to.
 
     Args:
-        probe_rows: rows to ask the new endpoint; its answers must equal the Predictor's here to 1e-6.
+        probe_rows: rows to ask the new endpoint; its answers must equal those of another process to 1e-6.
     Returns:
         The endpoint, with the probe's request and answer.
     Raises:
         PortInUseError: another program listens on the port; nothing was started.
         ServeError: it did not become healthy in time (with the replica's own reason), or answers wrongly. What was
             served under this name before is put back; a first version is taken down.
-        DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; nothing was started.
+        DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; what was served before is.
     """
-    predictor = Predictor.load(ctx.store, model.artifact, code_dir=ctx.code_dir)
-    expected = expected_of(predictor, probe_rows, spec.max_request_rows) if probe_rows else None
-    listener = _start(spec)
+    trying = _try(model, probe_rows, spec, ctx)
+    listener = start(spec)
     endpoint = _endpoint(spec, model, listener)
     deployed = Deployed(
         endpoint=endpoint,
@@ -75,12 +78,15 @@ def deploy(
         code_dir=None if ctx.code_dir is None else str(ctx.code_dir),
     )
     is_swap = endpoint.name in running.applications()
+    expected = _tried(trying) if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
     if is_swap:
         running.note_swap(endpoint.name, model.version)
     try:
         _run(deployed)
+        if not is_swap:  # nobody is served yet: the replica starts while the model is tried
+            expected = _tried(trying)
         _wait_running(endpoint.name, deadline, spec)
         wait_reachable(endpoint, deadline)
         if probe_rows and expected is not None:
@@ -95,6 +101,32 @@ def deploy(
     running.note_deployed(deployed.model_copy(update={"endpoint": endpoint}))
     ctx.progress.say(STAGE, f"{model.model}@{model.version} answers at {endpoint.url}", url=endpoint.url)
     return endpoint
+
+
+def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec, ctx: RunContext) -> Any:
+    """A reference to what the model answers, or to why it cannot be loaded.
+
+    In a process that has scored with it, where there is one: loading torch here would take longer than the rest.
+    """
+    import ray
+
+    remote = ray.remote(answers_apart).options(num_cpus=0)
+    return remote.remote(ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
+
+
+def _tried(trying: Any) -> Predictions | None:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        outcome: Any = ray.get(trying)
+    except RayError as error:
+        raise find_known(error) or ServeError(
+            f"the model could not be tried: {_last_line(str(error))}", "see the cluster's memory: ray status"
+        ) from None
+    if isinstance(outcome, RaypipeError):
+        raise outcome
+    return outcome
 
 
 def _undo(name: str, *, is_swap: bool) -> str:
@@ -157,8 +189,18 @@ def stop(name: str | None = None) -> list[str]:
     return leaving
 
 
+def start(spec: ServeSpec) -> Listener:
+    """Start Serve, or join the one that runs.
+
+    Raises:
+        PortInUseError: another program listens on the port.
+        ServeError: it does not start, or listens elsewhere.
+    """
+    with _starting:
+        return _start(spec)
+
+
 def _start(spec: ServeSpec) -> Listener:
-    """Start Serve, or join the one that runs."""
     import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

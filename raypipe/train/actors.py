@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from raypipe.records import TrainResult
@@ -18,10 +19,8 @@ from raypipe.runtime.connect import loopback_env
 from raypipe.runtime.progress import Reporter
 from raypipe.runtime.resources import ray_bundle, ray_options
 from raypipe.spec.train import TrainSpec
-from raypipe.train.failures import explained, lasting
-from raypipe.train.loop import TrainOrder, run
-from raypipe.train.rows import World
-from raypipe.train.together import is_from_peers
+from raypipe.train.failures import explained, is_from_peers, lasting
+from raypipe.train.order import TrainOrder
 
 ADDRESS = "127.0.0.1"
 """Where the workers meet: all of them are on this machine."""
@@ -45,50 +44,98 @@ class WorkersLost(Exception):
         self.worker_failures = worker_failures
 
 
-def fit(order: TrainOrder, channel: str) -> TrainResult:
-    """Carry out an order; rank 0's events go to `channel`. Raises what `train` raises."""
-    from ray.util.placement_group import placement_group, remove_placement_group
+class Group:
+    """The processes of a training, and the places they take of what the machine lends."""
 
+    def __init__(self, spec: TrainSpec) -> None:
+        self._spec = spec
+        self._places: Any = None
+        self._workers: list[Any] = []
+
+    def begin(self) -> None:
+        """Start the processes before their turn, without their places, which others have now."""
+        self._start({"num_cpus": 0})
+
+    def place(self) -> None:
+        """Take the places, and start the processes unless they have begun.
+
+        Raises:
+            TimeoutError: the places did not become free within `train.start_timeout_s`.
+        """
+        from ray.util.placement_group import placement_group
+
+        self._places = placement_group([ray_bundle(self._spec.resources)] * self._spec.num_workers)
+        if not self._places.wait(self._spec.start_timeout_s):
+            raise TimeoutError("what they need is not free")
+        if not self._workers:
+            self.start_anew()
+
+    def start_anew(self) -> None:
+        """Start processes in the places; those before, which had them, are ended first."""
+        self._kill()
+        self._start(ray_options(self._spec.resources), self._places)
+
+    def _start(self, options: dict[str, Any], places: Any = None) -> None:
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        remote = ray.remote(TrainWorker)
+        for rank in range(self._spec.num_workers):
+            more: dict[str, Any] = {"max_restarts": 0}
+            if places is not None:
+                more["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                    places, placement_group_bundle_index=rank
+                )
+            self._workers.append(remote.options(**options, **more).remote(rank, self._spec.num_workers))
+
+    def train(self, order: TrainOrder, channel: str) -> TrainResult:
+        """One attempt at an order. Raises WorkersLost."""
+        (port,) = _all_of([self._workers[0].open_store.remote()], MEET_TIMEOUT_S)
+        _all_of([worker.enter.remote(port, self._spec) for worker in self._workers], MEET_TIMEOUT_S)
+        results = _all_of([worker.train.remote(order, channel) for worker in self._workers])
+        return TrainResult.model_validate(results[0])
+
+    def end(self) -> None:
+        """Give processes and places back; twice does no harm."""
+        from ray.util.placement_group import remove_placement_group
+
+        self._kill()
+        if self._places is not None:
+            with suppress(Exception):  # as below
+                remove_placement_group(self._places)
+
+    def _kill(self) -> None:
+        import ray
+
+        while self._workers:
+            with suppress(Exception):  # a Ray that is gone took them along
+                ray.kill(self._workers.pop())
+
+
+def fit(order: TrainOrder, channel: str, begun: Group | None = None) -> TrainResult:
+    """Carry out an order; rank 0's events go to `channel`. Raises what `train` raises.
+
+    Args:
+        begun: a group for this order's spec whose processes start already; it ends here.
+    """
     spec = order.spec.train
-    places = placement_group([ray_bundle(spec.resources)] * spec.num_workers)
+    group = begun or Group(spec)
     try:
-        if not places.wait(spec.start_timeout_s):
-            raise explained(TimeoutError("what they need is not free"), order)
+        try:
+            group.place()
+        except TimeoutError as error:
+            raise explained(error, order) from None
         for attempt in range(spec.max_failures + 1):
+            if attempt:
+                group.start_anew()
             try:
-                return _attempt(order, channel, places)
+                return group.train(order, channel)
             except WorkersLost as lost:
                 if attempt == spec.max_failures or lasting(lost.worker_failures) is not None:
                     raise explained(lost, order) from lost
         raise AssertionError("the last attempt returns or raises")
     finally:
-        remove_placement_group(places)
-
-
-def _attempt(order: TrainOrder, channel: str, places: Any) -> TrainResult:
-    """One life of the group.
-
-    The workers of the next one take the places of these, so they start when these are gone.
-    """
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    spec = order.spec.train
-    remote = ray.remote(TrainWorker)
-    workers: list[Any] = []
-    try:
-        for rank in range(spec.num_workers):
-            place = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=rank)
-            options: dict[str, Any] = {**ray_options(spec.resources), "scheduling_strategy": place, "max_restarts": 0}
-            workers.append(remote.options(**options).remote(rank, spec.num_workers))
-        (port,) = _all_of([workers[0].open_store.remote()], MEET_TIMEOUT_S)
-        _all_of([worker.enter.remote(port, spec) for worker in workers], MEET_TIMEOUT_S)
-        results = _all_of([worker.train.remote(order, channel) for worker in workers])
-        return TrainResult.model_validate(results[0])
-    finally:
-        for worker in workers:
-            with suppress(Exception):  # a Ray that is gone took them along
-                ray.kill(worker)
+        group.end()
 
 
 def _all_of(calls: list[Any], timeout_s: float | None = None) -> list[Any]:
@@ -127,6 +174,9 @@ class TrainWorker:
     """A training process."""
 
     def __init__(self, rank: int, size: int) -> None:
+        # The longest part of its start, which nobody waits for here; every optimizer imports the second.
+        for module in ("raypipe.train.loop", "torch._dynamo"):
+            import_module(module)
         self._rank, self._size = rank, size
 
     def open_store(self) -> int:
@@ -161,6 +211,9 @@ class TrainWorker:
 
     def train(self, order: TrainOrder, channel: str) -> dict[str, Any]:
         """The loop, to its end; the TrainResult as JSON."""
+        from raypipe.train.loop import run
+        from raypipe.train.rows import World
+
         world = World(self._rank, self._size, self._device, self._size)
         report = partial(Reporter(channel).send, force=True) if self._rank == 0 else _silent
         return run(order, world, report).model_dump(mode="json")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
 from raypipe.runtime.resources import ray_bundle
-from raypipe.train.loop import TrainOrder
-from raypipe.train.together import is_from_peers
+from raypipe.train.order import TrainOrder
+
+FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+"""In what a collective operation raises where another worker is gone."""
+
+
+def is_from_peers(error: BaseException) -> bool:
+    """Whether an error, or what it wraps, only says that another worker is gone: why, only that one can tell."""
+    kinds: tuple[type[BaseException], ...] = (ConnectionError,)
+    if (distributed := sys.modules.get("torch.distributed")) is not None:  # else none of its errors can be here
+        kinds += (distributed.DistError,)
+    return any(
+        isinstance(each, kinds) or any(word in str(each).lower() for word in FROM_PEERS) for each in causes(error)
+    )
 
 
 def lasting(worker_exceptions: Mapping[int, Exception]) -> RaypipeError | None:

@@ -10,8 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,22 +21,20 @@ from torch.nn.parallel import DistributedDataParallel
 from raypipe.data.shards import share
 from raypipe.data.shuffle.target import statistics
 from raypipe.errors import CheckpointError, DigestMismatch, NonFiniteLossError, ObjectMissing, RaypipeError
-from raypipe.model import own_code
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model, check_single_row
 from raypipe.model.losses import build_loss
 from raypipe.model.metrics import classification_metrics, regression_metrics
 from raypipe.model.target import describe, fit_target, loss_factor, resolved, to_unit
 from raypipe.model.trainable import check_trainable, told
-from raypipe.records import ArtifactRef, DatasetVersion, EpochMetrics, TargetTransform, TrainResult
+from raypipe.records import ArtifactRef, EpochMetrics, TargetTransform, TrainResult
 from raypipe.runtime import seeds
-from raypipe.spec.base import fingerprint
-from raypipe.spec.model import ImportModel
-from raypipe.spec.pipeline import HIGHER_IS_BETTER, PipelineSpec
+from raypipe.spec.pipeline import HIGHER_IS_BETTER
 from raypipe.storage import open_store
 from raypipe.train import augment, checkpoint, optim
 from raypipe.train.checkpoint import Checkpoint, TrainState
 from raypipe.train.draws import Draws
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import Batch, Share, World
 from raypipe.train.shares import open_shares
 from raypipe.train.together import agreed, from_rank_0
@@ -49,33 +45,6 @@ VALIDATION_ROWS = 4096
 SAY_EVERY_S = 2.0
 GPU_CHECK_STEPS = 16
 """On a GPU, asking whether the gradient is finite waits for the device; so it is asked this often."""
-
-
-@dataclass(frozen=True)
-class TrainOrder:
-    """What a worker is told; plain values, so that it travels to any process.
-
-    Attributes:
-        checkpoints: keep checkpoints under the run, and continue from the newest.
-        side_by_side: trainings on a node at one time, which share its memory.
-    """
-
-    spec: PipelineSpec
-    dataset: DatasetVersion
-    store_uri: str
-    run_id: str
-    artifact_key: str
-    code_dir: Path | None = None
-    checkpoints: bool = True
-    side_by_side: int = 1
-
-    def fingerprint(self) -> str:
-        """Of all that shapes the weights so far: a training may be made longer where its schedule does not mind."""
-        model, shaping = self.spec.model, self.spec.train.shaping()
-        if self.spec.train.schedule.kind != "cosine":
-            del shaping["epochs"]
-        code = own_code.source_digests(model.path, self.code_dir) if isinstance(model, ImportModel) else None
-        return fingerprint(shaping, model.model_dump(mode="json"), code, self.dataset.version, self.spec.seed)
 
 
 Report = Callable[[dict[str, Any]], None]

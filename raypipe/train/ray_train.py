@@ -14,7 +14,8 @@ from raypipe.runtime.progress import Reporter
 from raypipe.runtime.resources import ray_bundle
 from raypipe.storage import layout
 from raypipe.train.failures import explained
-from raypipe.train.loop import TrainOrder, run
+from raypipe.train.loop import run
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 
 

@@ -10,9 +10,10 @@ from raypipe.runtime.connect import is_on_this_machine_alone
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener
 from raypipe.spec.pipeline import PipelineSpec
+from raypipe.spec.train import TrainSpec
 from raypipe.storage import layout
-from raypipe.train import actors, checkpoint
-from raypipe.train.loop import TrainOrder
+from raypipe.train import actors
+from raypipe.train.order import TrainOrder
 from raypipe.train.telling import Teller
 
 
@@ -29,6 +30,8 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
         TrainingError: the workers were lost more often than allowed.
     """
     if ctx.fresh:
+        from raypipe.train import checkpoint  # brings torch, which this process does without
+
         checkpoint.clear(ctx.store, ctx.run_id)
     order = TrainOrder(
         spec=spec,
@@ -46,14 +49,14 @@ def train(spec: PipelineSpec, dataset: DatasetVersion, ctx: RunContext) -> Train
 
 def fit(order: TrainOrder, channel: str, on_event: Callable[[dict[str, Any]], None], ctx: RunContext) -> TrainResult:
     """Carry out an order on a worker group; `on_event` is told what rank 0 reports. Raises what `train` raises."""
-    choice = choose(order)
+    choice = choose(order.spec.train, checkpoints=order.checkpoints)
     ctx.progress.say("train", f"{choice.text}: {choice.reason}", trainer=choice.way)
     with Listener(channel, on_event) as listener:
         if choice.way == "ray_train":
             from raypipe.train import ray_train
 
             return ray_train.fit(order, listener.channel, ctx)
-        return actors.fit(order, listener.channel)
+        return actors.fit(order, listener.channel, ctx.workers)
 
 
 class Choice(NamedTuple):
@@ -67,11 +70,11 @@ class Choice(NamedTuple):
         return "workers of Ray Train" if self.way == "ray_train" else "workers started directly"
 
 
-def choose(order: TrainOrder) -> Choice:
+def choose(spec: TrainSpec, *, checkpoints: bool = True) -> Choice:
     """Ray Train where the file wants it or workers may lie on several machines; it takes 10 s longer to start."""
-    if order.spec.train.trainer == "ray_train":
+    if spec.trainer == "ray_train":
         return Choice("ray_train", "train.trainer asks for it")
-    if not order.checkpoints:
+    if not checkpoints:
         return Choice("ray_train", "it frees what a stopped trial held")
     if not is_on_this_machine_alone():
         return Choice("ray_train", "this is a cluster")

@@ -7,21 +7,10 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from raypipe.errors import RaypipeError, causes
+from raypipe.errors import RaypipeError
 from raypipe.train.rows import World
 
 T = TypeVar("T")
-
-FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
-"""In what a collective operation raises where another worker is gone."""
-
-
-def is_from_peers(error: BaseException) -> bool:
-    """Whether an error, or what it wraps, only says that another worker is gone: why, only that one can tell."""
-    return any(
-        isinstance(each, (ConnectionError, dist.DistError)) or any(word in str(each).lower() for word in FROM_PEERS)
-        for each in causes(error)
-    )
 
 
 def agreed(action: Callable[[], T], world: World, *, met: RaypipeError | None = None) -> T:

@@ -10,8 +10,8 @@ from typing_extensions import Self
 
 from raypipe.errors import RaypipeError, UserCodeError
 from raypipe.model import user_code
+from raypipe.train.failures import is_from_peers
 from raypipe.train.rows import World
-from raypipe.train.together import is_from_peers
 
 MAY_PASS = (ConnectionError, TimeoutError, torch.AcceleratorError, dist.DistError)
 """Raised by networks and devices: the same step may go well on another attempt."""

@@ -17,7 +17,8 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
-from raypipe.train.loop import TrainOrder, run
+from raypipe.train.loop import run
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 from raypipe.train.stage import fit
 from raypipe.tune import space

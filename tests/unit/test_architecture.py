@@ -54,6 +54,13 @@ def test_import_of_the_light_rooms_brings_no_heavy_package(module: str):
     assert heavy_modules_after(f"import {module}") == []
 
 
+def test_driver_of_a_whole_run_brings_no_torch():
+    """Its workers, scoring tasks and replicas import it, each for seconds; this process only tells them what to do."""
+    rooms = ("data.stage", "train.stage", "evaluate.stage", "registry.stage", "serve.stage")
+    code = "\n".join(f"import raypipe.{room}" for room in ("pipeline.api", *rooms))
+    assert "torch" not in heavy_modules_after(code)
+
+
 def test_validate_command_brings_no_heavy_package():
     code = """
 import sys

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import ray.data
@@ -22,7 +22,13 @@ OPENED_AT_ONCE = 16
 
 
 class Format(ABC):
-    """One variant of `data.source`; each method takes that spec as `source`."""
+    """One variant of `data.source`; each method takes that spec as `source`.
+
+    Attributes:
+        slow_imports: modules that it needs and that take long to import; who has time to wait may do it before.
+    """
+
+    slow_imports: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def plan(
@@ -48,6 +54,16 @@ class Format(ABC):
         """
         parts, read_part = self.plan(source, root, masking, is_judged)
         return FilesDatasource(parts, read_part, source, masking, is_judged).dataset(parallelism)
+
+    def tables_here(
+        self, source: Any, root: str, parallelism: int | None, masking: Masking = UNMASKED, is_judged: bool = False
+    ) -> list[pa.Table] | None:
+        """All rows, as `read` gives them, where they are in this process with next to no reading: None mostly.
+
+        Ray Data starts two processes of its own to bring rows.
+        """
+        del source, root, parallelism, masking, is_judged
+        return None
 
     def rows_per_byte(self, part: Any, source: Any) -> float | None:
         """Of a part whose rows nobody counted, from 1 MiB of it at most; None where that tells nothing."""

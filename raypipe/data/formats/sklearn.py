@@ -21,12 +21,27 @@ from raypipe.spec.sources import SklearnSource
 
 
 class Sklearn(Format):
-    """Rows in scikit-learn's order; blocks are put straight into Ray, which starts no reading task."""
+    """Rows in scikit-learn's order; they are here already: no task reads them."""
+
+    slow_imports = ("sklearn.datasets",)
 
     def plan(
         self, source: SklearnSource, root: str, masking: Masking = UNMASKED, is_judged: bool = False
     ) -> tuple[Sequence[Part], ReadPart[Any]]:
         return [as_range(file) for file in list_files(source, root)], lambda part: [load(source.dataset)]
+
+    def tables_here(
+        self,
+        source: SklearnSource,
+        root: str,
+        parallelism: int | None,
+        masking: Masking = UNMASKED,
+        is_judged: bool = False,
+    ) -> list[pa.Table]:
+        (table,) = read_group(*self.plan(source, root), source.columns, source.where, masking, is_judged)
+        num_blocks = min(parallelism or 1, table.num_rows)
+        cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
+        return [table.slice(a, b - a) for a, b in pairwise(cuts)]
 
     def read(
         self,
@@ -36,10 +51,7 @@ class Sklearn(Format):
         masking: Masking = UNMASKED,
         is_judged: bool = False,
     ) -> ray.data.Dataset:
-        (table,) = read_group(*self.plan(source, root), source.columns, source.where, masking, is_judged)
-        num_blocks = min(parallelism or 1, table.num_rows)
-        cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
-        return ray.data.from_blocks([table.slice(a, b - a) for a, b in pairwise(cuts)])
+        return ray.data.from_blocks(self.tables_here(source, root, parallelism, masking, is_judged))
 
 
 def load(name: str) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import pyarrow as pa
 import ray.data
 from ray.data import ExecutionResources
 from ray.exceptions import RayError
@@ -12,6 +13,7 @@ from ray.exceptions import RayError
 from raypipe.data.checks.expectations import columns_of
 from raypipe.data.checks.schema import BlockTypes
 from raypipe.data.formats import FORMATS
+from raypipe.data.formats.datasource import estimated_bytes
 from raypipe.data.masking import Masking, read_keys
 from raypipe.data.table.names import require
 from raypipe.data.table.one_type import as_text
@@ -30,8 +32,8 @@ READ_STORE_FRAC = 0.5
 
 S = TypeVar("S", bound=SourceSpec)
 
-Unread = tuple[ray.data.Dataset, SourcePart]
-"""A source that nothing has read yet, and what its rows are read as."""
+Unread = tuple["ray.data.Dataset | list[pa.Table]", SourcePart]
+"""A source that nothing has read yet, or its rows where they are here, and what they are read as."""
 
 
 class Block(NamedTuple):
@@ -42,11 +44,15 @@ class Block(NamedTuple):
     part: SourcePart
 
 
-def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
-    """The rows of one source, which nothing has read yet."""
+def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset | list[pa.Table]:
+    """The rows of one source, which nothing has read yet; or all of them, where they are here."""
     source = as_read(part.source, spec)
     masking = Masking(spec.masking, read_keys(spec.masking))
-    dataset = FORMATS[source.format].read(source, spec.root or ".", spec.read_parallelism, masking, is_judged=True)
+    form, wanted = FORMATS[source.format], (source, spec.root or ".", spec.read_parallelism, masking)
+    here = form.tables_here(*wanted, is_judged=True)
+    if here is not None:
+        return here
+    dataset = form.read(*wanted, is_judged=True)
     cpus = num_cpus()
     dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(
         # A read that waits until its blocks are taken keeps its CPU, so one is left for those who take them.
@@ -54,6 +60,11 @@ def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset:
         object_store_memory=min(READ_BYTES_PER_CPU * cpus, int(READ_STORE_FRAC * store_bytes())),
     )
     return dataset
+
+
+def num_bytes(rows: ray.data.Dataset | list[pa.Table]) -> int:
+    """Of a source; estimated where nothing has read it yet, 0 where nothing tells."""
+    return sum(table.nbytes for table in rows) if isinstance(rows, list) else estimated_bytes(rows) or 0
 
 
 def as_read(source: S, spec: DataSpec) -> S:
@@ -81,9 +92,12 @@ def refuse_absent(profiles: Sequence[BlockTypes], source: str, spec: DataSpec) -
 
 def blocks_of(sources: Sequence[Unread]) -> Iterator[Block]:
     """All blocks in file order, as they are read."""
-    for dataset, part in sources:
+    for rows, part in sources:
+        if isinstance(rows, list):
+            yield from (Block(ray.put(table), table.nbytes, part) for table in rows)
+            continue
         try:
-            for bundle in dataset.iter_internal_ref_bundles():
+            for bundle in rows.iter_internal_ref_bundles():
                 for entry in bundle.blocks:
                     yield Block(entry.ref, entry.metadata.size_bytes or 0, part)
         except RayError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from raypipe.errors import RequestError
-from raypipe.model.predictor import Predictions
+from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.schema import Columns
 

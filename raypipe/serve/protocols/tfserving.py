@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from raypipe.errors import RequestError
-from raypipe.model.predictor import Predictions
+from raypipe.model.predictions import Predictions
 from raypipe.records import Signature
 from raypipe.serve.protocols.base import Protocol, answer_rows, json_object, to_json
 from raypipe.serve.schema import Columns, columns_of, example_of

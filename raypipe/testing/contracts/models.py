@@ -81,7 +81,8 @@ class ModelContract:
 
     def _train(self, run_id: str, *, epochs: int) -> Any:
         from raypipe.spec.pipeline import PipelineSpec
-        from raypipe.train.loop import TrainOrder, run
+        from raypipe.train.loop import run
+        from raypipe.train.order import TrainOrder
         from raypipe.train.rows import World
 
         spec = PipelineSpec.model_validate(

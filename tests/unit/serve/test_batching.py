@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raypipe.errors import DataError, RequestError
-from raypipe.model.predictor import Predictions
+from raypipe.model.predictions import Predictions
 from raypipe.serve import batching
 from raypipe.serve.batching import Batcher
 from raypipe.serve.schema import Columns

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from raypipe.errors import ServeError
-from raypipe.model.predictor import Predictions
+from raypipe.model.predictions import Predictions
 from raypipe.records import Endpoint
 from raypipe.serve.probe import probe, wait_reachable
 from raypipe.spec.serve import ServeSpec

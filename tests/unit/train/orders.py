@@ -12,7 +12,7 @@ from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
-from raypipe.train.loop import TrainOrder
+from raypipe.train.order import TrainOrder
 
 NUM_TRAIN, NUM_VAL = 67, 20
 

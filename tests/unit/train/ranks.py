@@ -26,9 +26,10 @@ from raypipe.storage.local import LocalFolder
 from raypipe.storage.store import ObjectInfo
 from raypipe.train import loop
 from raypipe.train.checkpoint import TENSORS
-from raypipe.train.loop import TrainOrder
+from raypipe.train.failures import is_from_peers
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
-from raypipe.train.together import agreed, is_from_peers
+from raypipe.train.together import agreed
 
 SIZES = (3, 2)
 STOP_AT_STEP = 9

@@ -12,7 +12,7 @@ from raypipe.records import TrainResult
 from raypipe.storage import layout, open_store
 from raypipe.testing.fakes import run_context
 from raypipe.train import loop, stage
-from raypipe.train.loop import TrainOrder
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 from tests.unit.train.orders import order
 

@@ -20,7 +20,7 @@ from raypipe.storage import layout, open_store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
-from raypipe.train.loop import TrainOrder
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 from tests.unit.train.orders import BATCH_NORM, NUM_TRAIN, UNUSED, dataset, order
 from tests.unit.train.ranks import answer_after_interruption

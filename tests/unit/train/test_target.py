@@ -32,7 +32,7 @@ from raypipe.storage.publish import publish, read_published
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app
 from raypipe.train import loop
-from raypipe.train.loop import TrainOrder
+from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 from raypipe.train.telling import Teller
 

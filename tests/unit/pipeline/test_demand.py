@@ -1,0 +1,37 @@
+"""What a pipeline asks of the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raypipe.pipeline.demand import demand_of
+from raypipe.spec.pipeline import PipelineSpec
+
+SEARCH = {"num_trials": 2, "metric": "val_accuracy", "space": {"train.optimizer.lr": {"uniform": [0.1, 0.2]}}}
+STEPS = ["data", "train", "evaluate"]
+
+
+def spec(**fields: Any) -> PipelineSpec:
+    base = {
+        "name": "digits",
+        "data": {"source": {"format": "sklearn", "dataset": "digits"}, "target": "label"},
+        "model": {"kind": "mlp"},
+    }
+    return PipelineSpec.model_validate({**base, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "wanted"),
+    [
+        ({}, STEPS, False),
+        ({"train": {"num_workers": 2}}, STEPS, False),
+        ({"train": {"trainer": "ray_train"}}, STEPS, True),
+        ({"train": {"trainer": "ray_train"}}, ["evaluate"], False),
+        ({"tune": SEARCH}, ["data", "tune"], False),
+        ({"tune": SEARCH, "train": {"num_workers": 2}}, ["data", "tune"], True),
+    ],
+)
+def test_ray_train_is_reckoned_with_where_it_will_run(fields: dict[str, Any], steps: list[str], wanted: bool):
+    assert demand_of(spec(**fields), steps).ray_train is wanted
