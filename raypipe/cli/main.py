@@ -157,6 +157,7 @@ def run(
 
 
 def _show_result(pipeline: Pipeline, result: RunResult, *, as_json: bool, stays: bool = False) -> None:
+    from raypipe.cli.columns import show_columns
     from raypipe.cli.summary import document, show_run
 
     told = document(result)
@@ -164,6 +165,8 @@ def _show_result(pipeline: Pipeline, result: RunResult, *, as_json: bool, stays:
         show_json({**told, "report": reports.write_and_name(pipeline, result.run_id)})
     else:
         show_run(told)
+        if list(result.records) == ["data"]:
+            show_columns(pipeline.open_store(), result.records["data"])
         reports.write_and_name(pipeline, result.run_id)
     if result.endpoint is None:
         return

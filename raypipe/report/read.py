@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from raypipe.errors import DocumentError, ObjectMissing
 from raypipe.pipeline.history import RunHistory, read_history, read_records
@@ -19,12 +19,15 @@ from raypipe.records import (
     Endpoint,
     EvaluationReport,
     ModelVersion,
+    Record,
     TrainResult,
     TuneResult,
 )
 from raypipe.runtime.progress import read_events
 from raypipe.storage import Store
 from raypipe.storage.documents import read_document
+
+R = TypeVar("R", bound=Record)
 
 MAX_REASONS = 20
 """Reasons why rows were set aside, the most frequent first."""
@@ -50,8 +53,7 @@ class RunReport:
     @property
     def prepared(self) -> DatasetVersion | None:
         """The dataset of the pipeline, which the profile describes."""
-        record = self.records.get("data")
-        return record if isinstance(record, DatasetVersion) else None
+        return self._record("data", DatasetVersion)
 
     @property
     def dataset(self) -> DatasetVersion | None:
@@ -60,29 +62,28 @@ class RunReport:
 
     @property
     def tuned(self) -> TuneResult | None:
-        record = self.records.get("tune")
-        return record if isinstance(record, TuneResult) else None
+        return self._record("tune", TuneResult)
 
     @property
     def trained(self) -> TrainResult | None:
         """The training of the run, or that of the best trial."""
-        record = self.records.get("train")
-        return record if isinstance(record, TrainResult) else self.tuned.best if self.tuned is not None else None
+        return self._record("train", TrainResult) or (self.tuned.best if self.tuned is not None else None)
 
     @property
     def evaluation(self) -> EvaluationReport | None:
-        record = self.records.get("evaluate")
-        return record if isinstance(record, EvaluationReport) else None
+        return self._record("evaluate", EvaluationReport)
 
     @property
     def version(self) -> ModelVersion | None:
-        record = self.records.get("register")
-        return record if isinstance(record, ModelVersion) else None
+        return self._record("register", ModelVersion)
 
     @property
     def endpoint(self) -> Endpoint | None:
-        record = self.records.get("serve")
-        return record if isinstance(record, Endpoint) else None
+        return self._record("serve", Endpoint)
+
+    def _record(self, stage: str, kind: type[R]) -> R | None:
+        record = self.records.get(stage)
+        return record if isinstance(record, kind) else None
 
 
 def read_report(store: Store, run_id: str) -> RunReport:
