@@ -16,7 +16,7 @@ BENCH := .venv/.installed-bench
 PINS := pyproject.toml constraints.txt
 DEMO := examples/01_digits/pipeline.yaml
 
-.PHONY: help install install-dev demo serve check test unit integration chaos bench examples fix clean
+.PHONY: help install install-dev install-e2e demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
 	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ help: ## list these targets
 
 install: $(RUN) ## what running needs, into .venv
 install-dev: $(DEV) ## the same plus test servers, linters and type checker
+
+install-e2e: ## Debian's Chromium, as root: the tests then open a run's page in it
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium
 
 $(BIN)/python:
 	@python=""; \

@@ -6,9 +6,10 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
@@ -50,13 +51,11 @@ def test_report_is_written_and_named_at_the_end_of_a_run(digits: tuple[Path, Res
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_report_opens_in_a_browser_without_errors_requests_or_barriers(digits: tuple[Path, Result], scheme: str):
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    playwright: Any = pytest.importorskip("playwright.sync_api", reason="pip install playwright axe-playwright-python")
-    axe: Any = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+        pytest.skip("chromium is not installed (make install-e2e)")
     address = (digits[0] / layout.report("rdigits")).as_uri()
     errors: list[str] = []
     requests: list[str] = []
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         # No sandbox: it needs rights that containers withhold, and the page is our own.
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(color_scheme=scheme)
@@ -65,7 +64,7 @@ def test_report_opens_in_a_browser_without_errors_requests_or_barriers(digits: t
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
         page.eval_on_selector_all("details", "all => all.forEach(each => { each.open = true })")
-        found = axe.Axe().run(page)
+        found = Axe().run(page)
         shown = page.locator("svg").first.bounding_box()
         browser.close()
     assert found.violations_count == 0, found.generate_report()
