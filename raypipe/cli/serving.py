@@ -232,7 +232,8 @@ def _each_cluster(address: str | None) -> Iterator[ModuleType]:
         raypipe.serve.stage, connected.
     """
     from raypipe.runtime import local
-    from raypipe.runtime.connect import connect, hush
+    from raypipe.runtime.connect import connect
+    from raypipe.runtime.environment import hush
     from raypipe.runtime.resources import Demand
 
     named = address or os.environ.get("RAY_ADDRESS")

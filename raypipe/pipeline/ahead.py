@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from raypipe.runtime.connect import Cluster, hush, is_on_this_machine_alone
+from raypipe.runtime.connect import Cluster, is_on_this_machine_alone
+from raypipe.runtime.environment import hush
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.serve import ServeSpec
 

@@ -25,8 +25,9 @@ from raypipe.pipeline.state import RunState
 from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.records import DatasetVersion, Endpoint, StageRecord
 from raypipe.registry.aliases import Alias
-from raypipe.runtime.connect import Cluster, connect, hush
+from raypipe.runtime.connect import Cluster, connect
 from raypipe.runtime.context import RunContext, new_run_id
+from raypipe.runtime.environment import hush
 from raypipe.runtime.kept import joinable
 from raypipe.runtime.progress import Progress
 from raypipe.runtime.reach import check_shared, open_reachable

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,62 +15,25 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from raypipe.errors import ClusterError, ResourceError, SpecError, causes, masked
+from raypipe.errors import ClusterError, ResourceError, SpecError, masked
 from raypipe.runtime import kept
+from raypipe.runtime.environment import (
+    ANY_ENV,
+    LOCAL_ENV,
+    constants_of_environment,
+    hush,
+    loopback_env,
+    passed_on,
+    put_on_path,
+)
 from raypipe.runtime.local import announced, ensure_token, token_of
 from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
 from raypipe.runtime.progress import Progress
 from raypipe.runtime.resources import MAX_OVERSUBSCRIPTION, Demand, can_grow, check_fits
-from raypipe.runtime.start import PATIENCE_ENV, RayThread, start_patiently
+from raypipe.runtime.sending import PACKAGE, UPLOAD_EXCLUDES, sending
+from raypipe.runtime.start import RayThread, start_patiently
 from raypipe.runtime.touch import HINT, check_answers, is_loopback
 from raypipe.spec.addresses import refuse_userinfo
-from raypipe.spec.code import ALLOW_MODULES
-
-ANY_ENV = {
-    # Train drains its report queue once per poll, and datasource V2 starts up to 32 actors to read one small file.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    "RAY_DATA_USE_DATASOURCE_V2": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # What Ray Data finds wrong is told by us, in the user's words; its loggers take their level when they are imported.
-    "RAY_DATA_LOG_LEVEL": "CRITICAL",
-}
-"""Set in this process and in those of any cluster, unless the user set them."""
-
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", ALLOW_MODULES)
-"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard.
-And which installed modules the caller lets a model name."""
-
-LOCAL_ENV = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # Ray gives its workers the least share of a core there is (nice 15): beside a busy editor or browser nothing moves.
-    "RAY_worker_niceness": "0",
-    "RAY_enable_worker_prestart": "0",
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Whatever the name says: off, every Ray process takes the loopback address for its node's, and listens there alone.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    **PATIENCE_ENV,
-}
-"""Set as well before a local Ray starts: workers prestarted for nothing slow a laptop down. Measured to halve the
-start of a small run. RAY_AUTH_MODE is not among them: a local Ray asks for a token by itself, and setting it once ray
-is imported makes the server want a token that was never made."""
-
-PACKAGE = Path(__file__).parent.parent
-"""This raypipe, as a cluster gets it."""
-
-UPLOAD_EXCLUDES = [".git/", ".venv/", "__pycache__/", ".raypipe/"]
-
-TOO_LARGE = re.compile(r"exceeds the maximum size of (?P<mib>[\d.]+)MiB|body size (?P<bytes>\d+) exceeded")
-"""How Ray's client and its dashboard refuse a folder."""
-
-QUIET = (
-    *("ray", "ray.train", "ray.tune", "ray.serve"),
-    *("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"),  # the client of jobs
-)
-
-
-QUIET_DATA = ("ray.data",)
 
 
 @dataclass(frozen=True)
@@ -146,14 +107,6 @@ def is_connected() -> bool:
     return ray is not None and ray.is_initialized()
 
 
-def hush() -> None:
-    """Keep Ray's own log lines off the screen; Serve turns its own on again when it is imported."""
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for name in QUIET_DATA:
-        logging.getLogger(name).setLevel(os.environ.get("RAY_DATA_LOG_LEVEL") or ANY_ENV["RAY_DATA_LOG_LEVEL"])
-
-
 def is_on_this_machine_alone() -> bool:
     """Whether all of the cluster this process is on runs here, as this user, and stays so."""
     import ray
@@ -201,7 +154,7 @@ def _started(
     for name, value in {**ANY_ENV, **LOCAL_ENV, **loopback_env()}.items():
         os.environ.setdefault(name, value)
     if code_dir is not None:
-        _put_on_path(code_dir)
+        put_on_path(code_dir)
     with ExitStack() as leave:
         folder = leave.enter_context(private_folder())
         if os.environ.get("RAY_AUTH_MODE", "token") == "token":
@@ -211,7 +164,7 @@ def _started(
         if beside is not None:
             threading.Thread(target=beside, name="raypipe-imports", daemon=True).start()
         sessions = folder / SESSIONS
-        with _sigterm_kept(), _constants_of_environment():
+        with _sigterm_kept(), constants_of_environment():
             thread = start_patiently(
                 lambda: _init_here(sessions, num_cpus, dashboard=demand.ray_train), ray.shutdown, sessions, say
             )
@@ -241,7 +194,7 @@ def _on_kept(address: str, code_dir: Path | None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     runtime_env: dict[str, Any] = {}
     if code_dir is not None:
-        _put_on_path(code_dir)
+        put_on_path(code_dir)
         runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
     with _joining(address, runtime_env, code_dir):
         yield
@@ -280,7 +233,7 @@ def _joining(address: str, runtime_env: dict[str, Any], code_dir: Path | None) -
         with (
             sending(code_dir or PACKAGE),
             _sigterm_kept(),
-            _constants_of_environment(loopback=is_loopback(where)),
+            constants_of_environment(loopback=is_loopback(where)),
         ):
             thread.wait_started()
     except SpecError:
@@ -329,64 +282,6 @@ def _sigterm_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def loopback_env() -> dict[str, str]:
-    """Where training processes of one machine find each other: gloo and NCCL look for a network on their own."""
-    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
-    return {variable: names[0] for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if names}
-
-
-@contextmanager
-def _constants_of_environment(*, loopback: bool | None = None) -> Iterator[None]:
-    """Ray as it would be if it had been imported just now: it reads two of our settings once, when it is imported.
-
-    Args:
-        loopback: whether this machine's address is the loopback one; unset: as the environment says.
-    """
-    from ray._private import ray_constants as constants
-
-    before = constants.ENABLE_RAY_CLUSTER, constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
-    if loopback is None:
-        loopback = os.environ.get(constants.ENABLE_RAY_CLUSTERS_ENV_VAR) == "0"
-    constants.ENABLE_RAY_CLUSTER = not loopback
-    constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = int(os.environ.get("RAY_DASHBOARD_STARTUP_TIMEOUT_S", before[1]))
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER, constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = before
-
-
-@contextmanager
-def sending(folder: Path) -> Iterator[None]:
-    """Ray packs a folder and sends it to a cluster in the block.
-
-    Raises:
-        SpecError: it is larger than Ray takes.
-    """
-    try:
-        yield
-    except Exception as error:  # Ray has a type of its own for each way a folder can go
-        found = next(filter(None, (TOO_LARGE.search(str(each)) for each in causes(error))), None)
-        if found is None:
-            raise
-        limit_mib = float(found["mib"] or int(found["bytes"]) / 2**20)
-        raise SpecError(
-            f"{folder} is too large to send to the cluster: zipped, it must be below {limit_mib:.0f} MiB",
-            "name what the model's code does not need in a .gitignore or .rayignore there; keep data in s3://",
-        ) from None
-
-
-def passed_on() -> dict[str, str]:
-    """What processes of a cluster that runs already must be told of this one's environment.
-
-    Raises:
-        SpecError: an address holds a password, which everyone who sees the cluster's dashboard would see.
-    """
-    told = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    for name, value in told.items():
-        refuse_userinfo(name, value)
-    return told
-
-
 def in_job() -> bool:
     """Whether this process is the driver of a Ray job."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
@@ -420,10 +315,3 @@ def _joined(demand: Demand, *, started_here: bool) -> Cluster:
     if not grows:
         check_fits(demand, [node["Resources"] for node in nodes])
     return Cluster(started_here=started_here, can_grow=grows)
-
-
-def _put_on_path(code_dir: Path) -> None:
-    """Workers of a Ray started here inherit PYTHONPATH; the driver's own path is set by hand."""
-    sys.path.insert(0, str(code_dir))
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(code_dir) + (os.pathsep + before if before else "")

@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import ClusterError, SpecError
-from raypipe.runtime.connect import (
-    ANY_ENV,
-    PACKAGE,
-    UPLOAD_EXCLUDES,
-    first_line,
-    passed_on,
-    sending,
-    use_token_if_any,
-)
+from raypipe.runtime.connect import first_line, use_token_if_any
+from raypipe.runtime.environment import ANY_ENV, passed_on
+from raypipe.runtime.sending import PACKAGE, UPLOAD_EXCLUDES, sending
 from raypipe.spec.addresses import refuse_userinfo
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from raypipe.records import TrainResult
-from raypipe.runtime.connect import loopback_env
+from raypipe.runtime.environment import loopback_env
 from raypipe.runtime.progress import Reporter
 from raypipe.runtime.resources import ray_bundle, ray_options
 from raypipe.spec.train import TrainSpec

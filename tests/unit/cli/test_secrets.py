@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from raypipe.cli.main import app
 from raypipe.cli.output import reported
 from raypipe.errors import RequestError, SpecError, StoreAccessError, StoreError, masked
-from raypipe.runtime.connect import first_line, passed_on
+from raypipe.runtime.connect import first_line
+from raypipe.runtime.environment import passed_on
 from raypipe.runtime.reach import lasting
 from raypipe.spec.addresses import check_address
 from raypipe.spec.batch import BatchSpec

@@ -14,7 +14,7 @@ from ray._private.runtime_env import packaging
 from ray.exceptions import RuntimeEnvSetupError
 
 from raypipe.errors import SpecError
-from raypipe.runtime.connect import sending
+from raypipe.runtime.sending import sending
 
 MIB = 2**20
 
@@ -46,10 +46,8 @@ def test_other_failures_of_sending_stay_what_they_are():
         raise RuntimeError("no answer")
 
 
-IMPORTED_BEFORE = "import ray.data; from raypipe.runtime import connect; connect.hush()"
-IMPORTED_AFTER = (
-    "from raypipe.runtime import connect; connect.hush(); os.environ.update(connect.ANY_ENV); import ray.data"
-)
+IMPORTED_BEFORE = "import ray.data; from raypipe.runtime import environment; environment.hush()"
+IMPORTED_AFTER = "from raypipe.runtime import environment as e; e.hush(); os.environ.update(e.ANY_ENV); import ray.data"
 
 
 @pytest.mark.parametrize("steps", [IMPORTED_BEFORE, IMPORTED_AFTER], ids=["before", "after"])
