@@ -19,6 +19,7 @@ from raypipe.cli.serving import BY_PATH
 from raypipe.cli.summary import curl_line
 from raypipe.errors import DataError, SpecError, StoreError
 from raypipe.records import Endpoint, Reading
+from raypipe.spec.load import load_pipeline
 from raypipe.spec.sources import FORMAT_NAMES
 
 runner = CliRunner()
@@ -190,12 +191,34 @@ def test_misspelt_command_is_told_the_right_one():
     assert "validate" in runner.invoke(app, ["validat"]).stderr
 
 
-def test_init_makes_a_project_that_is_valid(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ([], {"model.py"}),
+        (["--template", "tabular"], set()),
+        (["--template", "images"], set()),
+        (["--template", "text"], {"model.py", "make_data.py", "messages.csv"}),
+        (["--template", "regression"], set()),
+    ],
+)
+def test_init_makes_a_project_that_is_valid_and_holds_a_request_of_its_columns(
+    tmp_path: Path, words: list[str], more: set[str]
+):
     folder = tmp_path / "My Digits"
-    assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
-    answer = runner.invoke(app, ["validate", str(folder / "pipeline.yaml")])
-    assert answer.exit_code == 0 and "pipeline 'my-digits'" in answer.stdout
-    assert sorted(path.name for path in folder.iterdir()) == [".gitignore", "README.md", "model.py", "pipeline.yaml"]
+    assert runner.invoke(app, ["init", str(folder), *words]).exit_code == 0
+    answer = runner.invoke(app, ["validate", str(folder)])
+    assert answer.exit_code == 0 and "pipeline 'my-digits'" in answer.stdout, answer.stderr
+    found = {path.name for path in folder.iterdir()}
+    assert found == {".gitignore", "README.md", "pipeline.yaml", "request.json"} | more
+    transforms = load_pipeline(folder / "pipeline.yaml").spec.data.transforms
+    (row,) = json.loads((folder / "request.json").read_text())["instances"]
+    assert set(row) == {column for transform in transforms for column in transform.columns} or "image" in row
+    assert "@request.json" in (folder / "README.md").read_text()
+
+
+def test_init_of_a_template_that_is_none_names_those_there_are(tmp_path: Path):
+    answer = runner.invoke(app, ["init", str(tmp_path / "p"), "--template", "tables"])
+    assert answer.exit_code == 2 and "tabular" in answer.stderr and not (tmp_path / "p").exists()
 
 
 def test_init_folder_that_holds_something_is_refused_and_unchanged(tmp_path: Path):
