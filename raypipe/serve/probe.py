@@ -84,9 +84,9 @@ def probe(
     if found.shape != expected.values.shape or not np.allclose(found, expected.values, rtol=tolerance, atol=smallest):
         gap = float(np.abs(found - expected.values).max()) if found.shape == expected.values.shape else float("inf")
         raise ServeError(
-            f"{url} answers differently from the model here (largest difference {gap:.3g}, allowed {tolerance:g} of a "
-            f"value plus {smallest:.3g})",
-            "the cluster runs another version of raypipe, torch or the model's code",
+            f"{url} answers differently from the model elsewhere (largest difference {gap:.3g}, allowed {tolerance:g} "
+            f"of a value plus {smallest:.3g})",
+            "nodes of the cluster have other versions of raypipe, torch or the model's code",
         )
     return {"request": request, "answer": answer.json()}
 

@@ -172,7 +172,7 @@ def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_n
     assert report.startswith("report: ") and report.endswith("report.html")
     assert processes_of(str(home), LEAVE_TIMEOUT_S) == []
     assert watch.open_to_others == set()
-    for program in ("gcs_server", "raylet", "DashboardAgent", "TrainWorker", "haproxy", "ServeReplica"):
+    for program in ("gcs_server", "raylet", "TrainWorker", "haproxy", "ServeReplica"):
         assert any(program in command for command in watch.on_loopback), program  # it was looked at
     assert set(watch.niceness.values()) == {os.getpriority(os.PRIO_PROCESS, 0)}  # as fast as the user's own programs
     assert set(watch.modes.values()) == {0o700}

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -49,7 +50,9 @@ def test_report_is_written_and_named_at_the_end_of_a_run(digits: tuple[Path, Res
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_report_opens_in_a_browser_without_errors_requests_or_barriers(digits: tuple[Path, Result], scheme: str):
+def test_report_opens_in_a_browser_without_errors_requests_or_barriers(
+    digits: tuple[Path, Result], scheme: Literal["light", "dark"]
+):
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (make install-e2e)")
     address = (digits[0] / layout.report("rdigits")).as_uri()
@@ -69,7 +72,7 @@ def test_report_opens_in_a_browser_without_errors_requests_or_barriers(digits: t
         browser.close()
     assert found.violations_count == 0, found.generate_report()
     assert errors == [] and requests == [address]
-    assert shown["width"] > 100
+    assert shown is not None and shown["width"] > 100
 
 
 def test_report_of_a_run_that_fails_at_its_data_says_why(ray_cluster: SimpleNamespace, tmp_path: Path):

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from raypipe.errors import DigestMismatch, ObjectMissing, PortInUseError, ServeError
+from raypipe.errors import DigestMismatch, ModelError, ObjectMissing, PortInUseError, ServeError
 from raypipe.model.predictor import Predictor
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
@@ -45,8 +45,20 @@ def build(input_shape, num_outputs):
 """
 
 
+NOT_IN_A_REPLICA = """
+import ray
+from torch import nn
+
+if ray.get_runtime_context().get_actor_id():
+    raise ImportError("no module named 'left_at_home'")
+
+def build(input_shape, num_outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+"""
+
+
 ANSWERS_OTHERWISE_IN_A_REPLICA = """
-import os
+import ray
 from torch import nn
 
 
@@ -54,7 +66,7 @@ class Network(nn.Module):
     def __init__(self, num_outputs):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
-        self.factor = 1.0 if os.getpid() == {pid} else -1.0
+        self.factor = -1.0 if ray.get_runtime_context().get_actor_id() else 1.0
 
     def forward(self, x):
         return self.layers(x) * self.factor
@@ -230,26 +242,37 @@ def test_endpoint_behind_haproxy_answers_as_the_predictor(
     assert_answers_as_the_predictor_and_survives_bad_requests(served, store, digits)
 
 
-def test_code_that_the_replica_cannot_import_is_told_and_undone(
+@pytest.mark.parametrize(
+    ("source", "kind", "told"),
+    [
+        (NOT_IN_A_REPLICA, ServeError, "homesick did not start: .*left_at_home"),
+        (ONLY_IN_THE_DRIVER, ModelError, "model.py:build failed while being imported: .*left_at_home"),
+    ],
+    ids=["a replica", "the cluster"],
+)
+def test_code_that_cannot_be_imported_there_is_told_and_undone(
     served: Endpoint,
     spec: ServeSpec,
     store: LocalFolder,
     digits: DatasetVersion,
     tmp_path: Path,
     clean_modules: None,
+    source: str,
+    kind: type[Exception],
+    told: str,
 ):
-    code = write_code(tmp_path / "code", ONLY_IN_THE_DRIVER.format(pid=os.getpid()))
+    code = write_code(tmp_path / "code", source.replace("{pid}", str(os.getpid())))
     model = model_version(
         store, digits, name="homesick", spec=ImportModel(kind="import", path="model.py:build"), code_dir=code
     )
-    with pytest.raises(ServeError, match=r"homesick did not start: .*left_at_home"):
+    with pytest.raises(kind, match=told):
         deploy(spec.model_copy(update={"route_prefix": "/homesick"}), model, run_context(store, code_dir=code))
     assert [row["name"] for row in status()] == ["digits"]
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
-    [(ANSWERS_OTHERWISE_IN_A_REPLICA, "answers differently from the model here"), (ONLY_IN_THE_DRIVER, "left_at_home")],
+    [(ANSWERS_OTHERWISE_IN_A_REPLICA, "answers differently"), (NOT_IN_A_REPLICA, "left_at_home")],
     ids=["wrong answers", "does not start"],
 )
 def test_swap_that_fails_puts_back_the_version_before_and_status_tells_it(
@@ -262,7 +285,7 @@ def test_swap_that_fails_puts_back_the_version_before_and_status_tells_it(
     source: str,
     reason: str,
 ):
-    code = write_code(tmp_path / "code", source.format(pid=os.getpid()))
+    code = write_code(tmp_path / "code", source)
     network = ImportModel(kind="import", path="model.py:build")
     model = model_version(store, digits, name="digits", version=3, spec=network, code_dir=code)
     with pytest.raises(ServeError, match=rf"{reason}.*; digits@1, which was served before, answers again"):
