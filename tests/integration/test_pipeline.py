@@ -117,6 +117,23 @@ def test_pipeline_run_again_does_only_what_changed(file: Path, run_before: dict[
     assert done("show", "flowers")["version"] == 1
 
 
+def test_pipeline_whose_training_is_found_done_after_its_data_keeps_no_worker_that_began(
+    file: Path, run_before: dict[str, Any], ray_cluster: SimpleNamespace
+):
+    for record in open_store().list(f"runs/{run_before['data']['run']}/data"):
+        open_store().delete(record.key)  # the dataset itself is still there
+    again = done("run", file, "--until", "evaluate", "--set", "evaluate.gates=[{metric: accuracy, min: 0.4}]")
+    assert ran(again) == ["data", "evaluate"]
+    deadline = time.monotonic() + 20
+    while workers := [each for each in psutil.process_iter(["cmdline"]) if is_train_worker(each)]:
+        assert time.monotonic() < deadline, workers
+        time.sleep(0.1)  # Ray ends them in its own time
+
+
+def is_train_worker(process: psutil.Process) -> bool:
+    return "TrainWorker" in " ".join(process.info["cmdline"] or ())
+
+
 def test_pipeline_gate_that_fails_registers_nothing_and_can_be_resumed(file: Path, run_before: dict[str, Any]):
     shutil.rmtree(file.parent / ".raypipe" / "models")
     answer = raypipe("run", file, "--run", "rgate", "--set", "evaluate.gates=[{metric: accuracy, min: 1.0}]")
