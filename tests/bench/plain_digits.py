@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ EPOCHS, BATCH, WARMUP = 30, 64, 20
 
 def trained() -> nn.Module:
     torch.manual_seed(0)
-    digits = load_digits()
+    digits: Any = load_digits()
     images = (digits.images / 16).astype(np.float32)
     train_x, rest_x, train_y, rest_y = train_test_split(images, digits.target, train_size=0.7, random_state=0)
     x, y = torch.from_numpy(train_x), torch.from_numpy(train_y)
