@@ -79,7 +79,7 @@ class Window:
         self._waiting.popleft()
         self._take(result)
 
-    def settle(self) -> None:
+    def wait_until_ended(self) -> None:
         """Wait until nothing is under way, whatever comes of it, so that nothing more is written.
 
         Not by ray.cancel: where a task ends in that moment, Ray's core ends the driver, without a word.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def begin_process() -> None:
 
 
 def _imports() -> None:
-    from raypipe.model import predictor  # noqa: F401
+    import_module("raypipe.model.predictor")
 
 
 def _task(piece: Piece) -> Scored | RaypipeError:

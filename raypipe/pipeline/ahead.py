@@ -67,7 +67,7 @@ def stop_serving() -> None:
     """Take every application down before the Ray started here ends, so that no proxy stays behind."""
     from ray.exceptions import RayActorError
 
-    from raypipe.serve.stage import shut_down
+    from raypipe.serve.ray_serve import shut_down
 
     hush()
     with suppress(RayActorError):  # somebody else stops it at this moment
@@ -94,6 +94,6 @@ def _begin_rest(scores: bool, serves: ServeSpec | None) -> None:
 
             begin_process()
         if serves is not None:
-            from raypipe.serve.stage import start
+            from raypipe.serve.ray_serve import start
 
             start(serves)

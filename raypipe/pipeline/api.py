@@ -245,7 +245,7 @@ class Pipeline:
             return
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
         demand, imports = demand_of(self.spec, steps), partial(import_rooms, steps, self.spec)
-        with connect(demand, code_dir=code_dir, progress=progress, beside=imports) as cluster:
+        with connect(demand, code_dir=code_dir, progress=progress, while_starting=imports) as cluster:
             check_shared(self.open_store())
             yield cluster
 

@@ -6,6 +6,7 @@ Rooms are imported when their stage runs: `raypipe plan` must not pay for torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -150,14 +151,15 @@ WITHOUT_RAY = frozenset(("register",))
 
 
 def import_rooms(stages: Iterable[str], spec: PipelineSpec) -> None:
-    """Import in time what these stages would import when they run."""
-    for name in stages:
-        import_module(f"raypipe.{'registry' if name == 'register' else name}.stage")
-        if name == "data":
-            from raypipe.data.formats import FORMATS
+    """Import in time what these stages would import when they run; the one that fails is told by its stage."""
+    with suppress(Exception):
+        for name in stages:
+            import_module(f"raypipe.{'registry' if name == 'register' else name}.stage")
+            if name == "data":
+                from raypipe.data.formats import FORMATS
 
-            for module in FORMATS[spec.data.source.format].slow_imports:
-                import_module(module)
+                for module in FORMATS[spec.data.source.format].slow_imports:
+                    import_module(module)
 
 
 def probe_rows(store: Store, version: ModelVersion) -> list[dict[str, Any]] | None:

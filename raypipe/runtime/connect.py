@@ -56,7 +56,7 @@ def connect(
     address: str | None = None,
     code_dir: Path | None = None,
     progress: Progress | None = None,
-    beside: Callable[[], None] | None = None,
+    while_starting: Callable[[], None] | None = None,
 ) -> Iterator[Cluster]:
     """Be on a Ray cluster while the block runs.
 
@@ -70,7 +70,7 @@ def connect(
         address: cluster to join; `auto` finds the one on this machine.
         code_dir: folder the user's own modules are imported from, made importable in every worker.
         progress: where it is told what is waited for, and what takes longer than it should.
-        beside: done in a thread while Ray starts here, which is mostly waiting: imports, which nobody waits for.
+        while_starting: done in a thread while Ray starts here, which is mostly waiting: imports.
     Raises:
         ResourceError: the demand can never fit.
         ClusterError: the cluster does not answer, or Ray does not start here.
@@ -94,7 +94,7 @@ def connect(
                 leave.enter_context(_on_kept(kept_here.address, code_dir))
         elif started_here:
             with progress.awaiting("ray", "starting Ray on this machine"):
-                leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray"), beside))
+                leave.enter_context(_started(demand, code_dir, partial(progress.say, "ray"), while_starting))
         else:
             with progress.awaiting("ray", f"joining the cluster at {address}"):
                 leave.enter_context(_on_cluster(str(address), demand, code_dir))
@@ -140,7 +140,7 @@ def _temp_dir() -> str:
 
 @contextmanager
 def _started(
-    demand: Demand, code_dir: Path | None, say: Callable[[str], None], beside: Callable[[], None] | None
+    demand: Demand, code_dir: Path | None, say: Callable[[str], None], while_starting: Callable[[], None] | None
 ) -> Iterator[None]:
     cores = os.cpu_count() or 1
     limit = cores * MAX_OVERSUBSCRIPTION
@@ -161,8 +161,10 @@ def _started(
             leave.enter_context(ensure_token(folder))
         import ray
 
-        if beside is not None:
-            threading.Thread(target=beside, name="raypipe-imports", daemon=True).start()
+        if while_starting is not None:
+            imports = threading.Thread(target=while_starting, name="raypipe-imports", daemon=True)
+            imports.start()
+            leave.callback(imports.join)  # a process that ends while a thread imports may end with an abort
         sessions = folder / SESSIONS
         with _sigterm_kept(), constants_of_environment():
             thread = start_patiently(

@@ -29,7 +29,7 @@ GPU_TOLERANCE = 1e-3
 """Where replicas compute on a GPU and the other Predictor on a CPU."""
 
 
-def answers_apart(
+def expected_answers(
     store_uri: str, ref: ArtifactRef, code_dir: Path | None, rows: list[dict[str, Any]] | None, max_rows: int
 ) -> Predictions | RaypipeError | None:
     """Runs in a Ray worker: what the endpoint must answer to some rows.

@@ -5,23 +5,18 @@ start Serve (the port is free) -> the model is tried in another process -> deplo
 
 from __future__ import annotations
 
-import logging
-import re
-import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import RaypipeError, ServeError, find_known
 from raypipe.model.predictions import Predictions
 from raypipe.records import Endpoint, ModelVersion
-from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.resources import can_grow, ray_bundle, ray_options
+from raypipe.runtime.resources import ray_bundle, ray_options
 from raypipe.serve import running
 from raypipe.serve.app import ModelApp
-from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
-from raypipe.serve.probe import answers_apart, probe, wait_reachable
+from raypipe.serve.probe import expected_answers, probe, wait_reachable
+from raypipe.serve.ray_serve import last_line, shut_down, start
 from raypipe.serve.running import Deployed, Listener
 from raypipe.spec.serve import ServeSpec
 
@@ -29,11 +24,7 @@ if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
 STAGE = "serve"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.1
-
-TIMEOUT_GRACE_S = 1.0
-"""A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
 
 LEAVE_TIMEOUT_S = 20.0
 """Longest a replica that leaves may take over the requests it has; none of them lasts beyond request_timeout_s."""
@@ -44,12 +35,7 @@ START_ATTEMPTS = 2
 LOOK_BACK_S = 10.5
 """Load is averaged over this; Ray 2.60 wants more than 10 s here."""
 
-MAX_REASON_CHARS = 500
-
-_starting = threading.Lock()
-"""Serve starts once, whoever asks first."""
-
-__all__ = ["deploy", "start", "status", "stop"]
+__all__ = ["deploy", "status", "stop"]
 
 
 def deploy(
@@ -110,7 +96,7 @@ def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec
     """
     import ray
 
-    remote = ray.remote(answers_apart).options(num_cpus=0)
+    remote = ray.remote(expected_answers).options(num_cpus=0)
     return remote.remote(ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
 
 
@@ -122,7 +108,7 @@ def _tried(trying: Any) -> Predictions | None:
         outcome: Any = ray.get(trying)
     except RayError as error:
         raise find_known(error) or ServeError(
-            f"the model could not be tried: {_last_line(str(error))}", "see the cluster's memory: ray status"
+            f"the model could not be tried: {last_line(str(error))}", "see the cluster's memory: ray status"
         ) from None
     if isinstance(outcome, RaypipeError):
         raise outcome
@@ -189,89 +175,6 @@ def stop(name: str | None = None) -> list[str]:
     return leaving
 
 
-def start(spec: ServeSpec) -> Listener:
-    """Start Serve, or join the one that runs.
-
-    Raises:
-        PortInUseError: another program listens on the port.
-        ServeError: it does not start, or listens elsewhere.
-    """
-    with _starting:
-        return _start(spec)
-
-
-def _start(spec: ServeSpec) -> Listener:
-    import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    found = running.listener()
-    if found is None:
-        _check_host(spec)
-        check_port_free(spec.host, spec.port)
-        return _start_serve(spec)
-    if (found.host, found.port) != (spec.host, spec.port):
-        raise ServeError(
-            f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
-            f"the file asks for {spec.host}:{spec.port}",
-            f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
-        )
-    return found
-
-
-def _check_host(spec: ServeSpec) -> None:
-    """HAProxy reaches replicas of other nodes at the address they listen on, which is `serve.host` too."""
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    several = len(nodes) > 1 or can_grow(nodes)
-    if several and spec.host in LOOPBACK and choose_ingress(spec) == "haproxy":
-        raise ServeError(
-            f"serve.host: {spec.host} reaches one machine only, but replicas of this cluster may run on others",
-            "--set serve.host=0.0.0.0 on a network you control, or --set serve.ingress=python",
-        )
-
-
-def _start_serve(spec: ServeSpec) -> Listener:
-    from ray import serve
-    from ray.exceptions import RayError
-    from ray.serve.schema import LoggingConfig
-
-    http = {"host": spec.host, "port": spec.port, "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S}
-    # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    env = ingress_env(spec, folder_of_ray_here(), one_machine=is_on_this_machine_alone())
-    controller = {"runtime_env": {"env_vars": env}}
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    try:
-        serve.start(http_options=http, logging_config=quiet, controller_options=controller)
-    except (RayError, RuntimeError, TimeoutError) as error:
-        reason = running.logged_reason(session_logs() / "serve") or _last_line(str(error))
-        with suppress(RayError, ServeError):  # the first reason is the one that counts
-            shut_down(spec.port)
-        raise ServeError(
-            f"Ray Serve did not start on port {spec.port}: {reason}",
-            f"see the logs under {session_logs() / 'serve'}, or set serve.ingress: python",
-        ) from None
-    started = Listener(spec.host, spec.port, choose_ingress(spec))
-    running.note_listener(started)
-    return started
-
-
-def shut_down(port: int | None = None) -> None:
-    """Stop Serve with all its applications and remove HAProxy's files on this machine.
-
-    Args:
-        port: where Serve listens; unset: it is asked.
-    Raises:
-        ServeError: it does not stop in time.
-    """
-    if port is None:
-        listener = running.listener()
-        port = None if listener is None else listener.port
-    running.shut_down()
-    if port is not None:
-        forget_files(port)
-
-
 def _run(deployed: Deployed) -> None:
     """Hand the application to Serve; does not wait."""
     from ray import serve
@@ -305,7 +208,7 @@ def _run(deployed: Deployed) -> None:
         serve.run_many([target], wait_for_applications_running=False)
     except RayServeException as error:  # e.g. another application has this route
         raise ServeError(
-            f"Ray Serve refuses {model.model}: {_last_line(str(error))}",
+            f"Ray Serve refuses {model.model}: {last_line(str(error))}",
             "choose another serve.route_prefix, or stop the other application: raypipe stop NAME",
         ) from None
 
@@ -341,15 +244,7 @@ def _why_late(application: ApplicationStatusOverview | None, spec: ServeSpec) ->
 def _reason(application: ApplicationStatusOverview) -> str:
     """The replica's own words, out of Serve's message about it; empty where Serve says nothing."""
     texts = [deployment.message for deployment in application.deployments.values()] + [application.message]
-    return _last_line(next((text for text in texts if text), ""))
-
-
-def _last_line(text: str) -> str:
-    """The error itself, out of a quoted traceback or a message in many lines."""
-    errors = re.findall(r"^(?:[\w.]+\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE)
-    if "Traceback" in text or "ray::" in text:
-        return ": ".join(errors[-1]) if errors else text.strip().splitlines()[-1]
-    return " ".join(text.split())[:MAX_REASON_CHARS]
+    return last_line(next((text for text in texts if text), ""))
 
 
 def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:

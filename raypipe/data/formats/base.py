@@ -52,10 +52,13 @@ class Format(ABC):
         Raises:
             DataError: the source is not there, or what is looked at first is not as `source` says.
         """
+        tables = self.tables_in_memory(source, root, parallelism, masking, is_judged)
+        if tables is not None:
+            return ray.data.from_blocks(tables)
         parts, read_part = self.plan(source, root, masking, is_judged)
         return FilesDatasource(parts, read_part, source, masking, is_judged).dataset(parallelism)
 
-    def tables_here(
+    def tables_in_memory(
         self, source: Any, root: str, parallelism: int | None, masking: Masking = UNMASKED, is_judged: bool = False
     ) -> list[pa.Table] | None:
         """All rows, as `read` gives them, where they are in this process with next to no reading: None mostly.

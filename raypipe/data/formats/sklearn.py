@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from ray.data.extensions import ArrowTensorArray
 
 from raypipe.data.formats.base import Format
@@ -30,7 +29,7 @@ class Sklearn(Format):
     ) -> tuple[Sequence[Part], ReadPart[Any]]:
         return [as_range(file) for file in list_files(source, root)], lambda part: [load(source.dataset)]
 
-    def tables_here(
+    def tables_in_memory(
         self,
         source: SklearnSource,
         root: str,
@@ -42,16 +41,6 @@ class Sklearn(Format):
         num_blocks = min(parallelism or 1, table.num_rows)
         cuts = [table.num_rows * i // num_blocks for i in range(num_blocks + 1)]
         return [table.slice(a, b - a) for a, b in pairwise(cuts)]
-
-    def read(
-        self,
-        source: SklearnSource,
-        root: str,
-        parallelism: int | None,
-        masking: Masking = UNMASKED,
-        is_judged: bool = False,
-    ) -> ray.data.Dataset:
-        return ray.data.from_blocks(self.tables_here(source, root, parallelism, masking, is_judged))
 
 
 def load(name: str) -> pa.Table:

@@ -49,9 +49,9 @@ def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset | list[pa.Table
     source = as_read(part.source, spec)
     masking = Masking(spec.masking, read_keys(spec.masking))
     form, wanted = FORMATS[source.format], (source, spec.root or ".", spec.read_parallelism, masking)
-    here = form.tables_here(*wanted, is_judged=True)
-    if here is not None:
-        return here
+    tables = form.tables_in_memory(*wanted, is_judged=True)
+    if tables is not None:
+        return tables
     dataset = form.read(*wanted, is_judged=True)
     cpus = num_cpus()
     dataset.context.execution_options.resource_limits = ExecutionResources.for_limits(
@@ -62,7 +62,7 @@ def unread(part: SourcePart, spec: DataSpec) -> ray.data.Dataset | list[pa.Table
     return dataset
 
 
-def num_bytes(rows: ray.data.Dataset | list[pa.Table]) -> int:
+def bytes_of(rows: ray.data.Dataset | list[pa.Table]) -> int:
     """Of a source; estimated where nothing has read it yet, 0 where nothing tells."""
     return sum(table.nbytes for table in rows) if isinstance(rows, list) else estimated_bytes(rows) or 0
 

@@ -15,7 +15,7 @@ import ray
 
 from raypipe.data.checks import stray
 from raypipe.data.checks.schema import Schema, fitting_schema, schema_of
-from raypipe.data.shuffle.read_all import Unread, blocks_of, num_bytes, refuse_absent, unread
+from raypipe.data.shuffle.read_all import Unread, blocks_of, bytes_of, refuse_absent, unread
 from raypipe.data.shuffle.scatter import ScatterJob, profile_task
 from raypipe.data.shuffle.scattered import Scattered
 from raypipe.data.shuffle.task_size import TaskSize, neighbours
@@ -99,7 +99,7 @@ def _scatter_once(job: ScatterJob, sources: Sequence[Unread], ctx: RunContext) -
     """All blocks, and the schema that the first of them were checked against."""
     is_final = job.schema is not None
     scattered, schema, job_ref = Scattered(job), job.schema, ray.put(job)
-    size = TaskSize(sum(num_bytes(rows) for rows, _ in sources))  # it never changes a byte
+    size = TaskSize(sum(bytes_of(rows) for rows, _ in sources))  # it never changes a byte
     waiting: deque[tuple[ray.ObjectRef, int]] = deque()
     said = time.monotonic()
 

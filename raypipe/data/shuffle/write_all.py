@@ -191,7 +191,7 @@ def write_all(
         window.finish()
         again.finish()
     except Exception:  # who interrupts the run does not wait: its tasks end with it
-        window.settle()
+        window.wait_until_ended()
         raise
     return written
 

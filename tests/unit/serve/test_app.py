@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from raypipe.serve.app import ModelApp
-from raypipe.serve.stage import TIMEOUT_GRACE_S
+from raypipe.serve.ray_serve import TIMEOUT_GRACE_S
 from raypipe.testing.served import ask, request
 
 PERSON = {"age": 33.5, "color": "red"}

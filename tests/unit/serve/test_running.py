@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from raypipe.errors import ServeError
-from raypipe.serve import running, stage
+from raypipe.serve import ray_serve, running
 from raypipe.serve.running import logged_reason
 from raypipe.spec.serve import ServeSpec
 
@@ -44,13 +44,13 @@ def test_reason_of_a_failed_start_survives_the_undoing(tmp_path: Path, monkeypat
         raise ActorDiedError  # the controller it asks is dead
 
     monkeypatch.setattr("ray.serve.start", start)  # a Serve that fails needs a Ray of its own
-    monkeypatch.setattr(stage, "shut_down", shut_down)
-    monkeypatch.setattr(stage, "session_logs", lambda: tmp_path)
-    monkeypatch.setattr(stage, "folder_of_ray_here", lambda: tmp_path)
-    monkeypatch.setattr(stage, "is_on_this_machine_alone", lambda: True)
+    monkeypatch.setattr(ray_serve, "shut_down", shut_down)
+    monkeypatch.setattr(ray_serve, "session_logs", lambda: tmp_path)
+    monkeypatch.setattr(ray_serve, "folder_of_ray_here", lambda: tmp_path)
+    monkeypatch.setattr(ray_serve, "is_on_this_machine_alone", lambda: True)
     monkeypatch.setattr(running, "note_listener", lambda _: None)
     with pytest.raises(ServeError, match="OSError: port 9 is in use"):
-        stage._start_serve(ServeSpec(ingress="python"))
+        ray_serve._start_serve(ServeSpec(ingress="python"))
 
 
 def test_shutting_down_a_serve_whose_controller_died_is_no_error(monkeypatch: pytest.MonkeyPatch):

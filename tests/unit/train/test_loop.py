@@ -1,4 +1,4 @@
-"""The loop in this process, on one rank."""
+"""The loop in this process, on one rank; one file as the loop is one, and its tests share what a run leaves."""
 
 from __future__ import annotations
 

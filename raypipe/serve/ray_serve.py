@@ -1,0 +1,117 @@
+"""Ray Serve itself, before any application: started once or joined, and shut down."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from contextlib import suppress
+
+from raypipe.errors import ServeError
+from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
+from raypipe.runtime.resources import can_grow
+from raypipe.serve import running
+from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
+from raypipe.serve.running import Listener
+from raypipe.spec.serve import ServeSpec
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+TIMEOUT_GRACE_S = 1.0
+"""A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
+
+MAX_REASON_CHARS = 500
+
+_starting = threading.Lock()
+"""Serve starts once, whoever asks first."""
+
+
+def start(spec: ServeSpec) -> Listener:
+    """Start Serve, or join the one that runs.
+
+    Raises:
+        PortInUseError: another program listens on the port.
+        ServeError: it does not start, or listens elsewhere.
+    """
+    with _starting:
+        return _start(spec)
+
+
+def _start(spec: ServeSpec) -> Listener:
+    import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    found = running.listener()
+    if found is None:
+        _check_host(spec)
+        check_port_free(spec.host, spec.port)
+        return _start_serve(spec)
+    if (found.host, found.port) != (spec.host, spec.port):
+        raise ServeError(
+            f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
+            f"the file asks for {spec.host}:{spec.port}",
+            f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
+        )
+    return found
+
+
+def _check_host(spec: ServeSpec) -> None:
+    """HAProxy reaches replicas of other nodes at the address they listen on, which is `serve.host` too."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    several = len(nodes) > 1 or can_grow(nodes)
+    if several and spec.host in LOOPBACK and choose_ingress(spec) == "haproxy":
+        raise ServeError(
+            f"serve.host: {spec.host} reaches one machine only, but replicas of this cluster may run on others",
+            "--set serve.host=0.0.0.0 on a network you control, or --set serve.ingress=python",
+        )
+
+
+def _start_serve(spec: ServeSpec) -> Listener:
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.schema import LoggingConfig
+
+    http = {"host": spec.host, "port": spec.port, "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S}
+    # Reaches the controller of a Ray that runs already; the driver's own environment would not.
+    env = ingress_env(spec, folder_of_ray_here(), one_machine=is_on_this_machine_alone())
+    controller = {"runtime_env": {"env_vars": env}}
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    try:
+        serve.start(http_options=http, logging_config=quiet, controller_options=controller)
+    except (RayError, RuntimeError, TimeoutError) as error:
+        reason = running.logged_reason(session_logs() / "serve") or last_line(str(error))
+        with suppress(RayError, ServeError):  # the first reason is the one that counts
+            shut_down(spec.port)
+        raise ServeError(
+            f"Ray Serve did not start on port {spec.port}: {reason}",
+            f"see the logs under {session_logs() / 'serve'}, or set serve.ingress: python",
+        ) from None
+    started = Listener(spec.host, spec.port, choose_ingress(spec))
+    running.note_listener(started)
+    return started
+
+
+def shut_down(port: int | None = None) -> None:
+    """Stop Serve with all its applications and remove HAProxy's files on this machine.
+
+    Args:
+        port: where Serve listens; unset: it is asked.
+    Raises:
+        ServeError: it does not stop in time.
+    """
+    if port is None:
+        listener = running.listener()
+        port = None if listener is None else listener.port
+    running.shut_down()
+    if port is not None:
+        forget_files(port)
+
+
+def last_line(text: str) -> str:
+    """The error itself, out of a quoted traceback or a message in many lines."""
+    errors = re.findall(r"^(?:[\w.]+\.)?([A-Z]\w+): (.+)$", text, re.MULTILINE)
+    if "Traceback" in text or "ray::" in text:
+        return ": ".join(errors[-1]) if errors else text.strip().splitlines()[-1]
+    return " ".join(text.split())[:MAX_REASON_CHARS]
