@@ -17,8 +17,8 @@ from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
 from raypipe.train.augment import augmented
 from raypipe.train.rows import World
+from tests.unit.train.interrupted import answer_after_interruption
 from tests.unit.train.orders import order
-from tests.unit.train.ranks import answer_after_interruption
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 3, 6, 5)).astype(np.float32))
 ALL = {"horizontal_flip_prob": 0.5, "crop_padding": 1, "contrast_frac": 0.2, "brightness": 0.3}

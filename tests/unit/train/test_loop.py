@@ -22,8 +22,8 @@ from raypipe.testing.fakes import tiny_dataset
 from raypipe.train import loop
 from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
+from tests.unit.train.interrupted import answer_after_interruption
 from tests.unit.train.orders import BATCH_NORM, NUM_TRAIN, UNUSED, dataset, order
-from tests.unit.train.ranks import answer_after_interruption
 
 
 def _run(order: TrainOrder) -> TrainResult:

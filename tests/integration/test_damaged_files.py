@@ -37,7 +37,7 @@ import collections, json, pathlib, sys
 from raypipe.data.formats.datasource import BAD, read_group
 from raypipe.errors import DataError
 from tests.unit.data.helpers import reader, sized_file
-from tests.unit.data.test_damaged import TRIALS, damaged
+from tests.integration.test_damaged_files import TRIALS, damaged
 for file, name in zip(sys.argv[1::2], sys.argv[2::2]):
     path, seen = pathlib.Path(file), collections.Counter()
     data = path.read_bytes()
@@ -101,7 +101,7 @@ def seen(tmp_path_factory):
     """Format -> what came of each damage; one process for all, since it takes longer to start than to read."""
     folder = tmp_path_factory.mktemp("damaged")
     words = [word for name in FORMATS for word in (str(example(folder, name)), FORMATS[name])]
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", READ, *words], cwd=root, capture_output=True, text=True, timeout=100, check=False
     )

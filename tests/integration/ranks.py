@@ -1,6 +1,6 @@
 """Ranks of real torch.distributed, without Ray: each runs the orders it finds, at 3 ranks and then at 2.
 
-    python -m tests.unit.train.ranks FOLDER
+    python -m tests.integration.ranks FOLDER
 
 Reads FOLDER/orders-SIZE.pickle, name -> TrainOrder. Leaves FOLDER/NAME-SIZE-RANK.json: the TrainResult, or the error's
 type and words; and FOLDER/imported.json, the names of all modules that a rank has imported.
@@ -27,13 +27,11 @@ from raypipe.storage.store import ObjectInfo
 from raypipe.train import loop
 from raypipe.train.checkpoint import TENSORS
 from raypipe.train.failures import is_from_peers
-from raypipe.train.order import TrainOrder
 from raypipe.train.rows import World
 from raypipe.train.together import agreed
+from tests.unit.train.interrupted import answer, answer_after_interruption
 
 SIZES = (3, 2)
-STOP_AT_STEP = 9
-"""After the checkpoints at steps 2, 4, 6 (an epoch's end) and 8, within the second epoch."""
 
 
 class StaleListing(LocalFolder):
@@ -56,38 +54,6 @@ class Unreadable(LocalFolder):
 
 STORES_OF_OTHER_RANKS = {"stale_resumed": StaleListing, "unreadable_resumed": Unreadable}
 """By order: what every rank but the first sees of the store."""
-
-
-class Interrupted(Exception):
-    """Stands for a lost worker group: every rank stops, with work done since the last checkpoint."""
-
-
-def answer(order: TrainOrder, world: World) -> dict[str, Any]:
-    """The order's result or error, as JSON."""
-    try:
-        return loop.run(order, world, lambda event: None).model_dump(mode="json")
-    except RaypipeError as error:
-        return {"error": type(error).__name__, "message": error.message}
-
-
-def answer_after_interruption(order: TrainOrder, world: World) -> dict[str, Any]:
-    """Lose the ranks at STOP_AT_STEP, then run the same order as Ray Train would start it again."""
-    started_at: list[int] = []
-
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "start":
-            started_at.append(event["step"])
-        elif len(started_at) == 1 and event.get("step") == STOP_AT_STEP:
-            raise Interrupted
-
-    try:
-        loop.run(order, world, stop)
-    except Interrupted:
-        try:
-            return {**loop.run(order, world, stop).model_dump(mode="json"), "started_at": started_at}
-        except RaypipeError as error:
-            return {"error": type(error).__name__, "message": error.message, "started_at": started_at}
-    raise AssertionError(f"the run ended before step {STOP_AT_STEP}")
 
 
 def answers_of_a_lost_peer(world: World) -> dict[str, Any]:

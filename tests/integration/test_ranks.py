@@ -22,10 +22,11 @@ from raypipe.records import TrainResult
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import read_published
 from raypipe.train.rows import World
-from tests.unit.train import ranks
+from tests.integration import ranks
+from tests.unit.train.interrupted import answer
 from tests.unit.train.orders import NUM_TRAIN, ORDERS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 RANKS_TIMEOUT_S = 360.0
 """A busy machine imports torch and trains all orders within it."""
 
@@ -59,7 +60,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         (folder / f"orders-{size}.pickle").write_bytes(pickle.dumps(orders))
         if size == 1:
             for name, order in orders.items():
-                (folder / f"{name}-1-0.json").write_text(json.dumps(ranks.answer(order, World())))
+                (folder / f"{name}-1-0.json").write_text(json.dumps(answer(order, World())))
     process = subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning", "-m", ranks.__name__, str(folder)],
         cwd=ROOT,
@@ -136,8 +137,8 @@ def test_batch_norm_with_a_row_left_over_trains_and_tells_the_loss_of_the_model_
     loss = float(torch.nn.functional.cross_entropy(output.double(), torch.from_numpy(rows.target)))
 
     assert trained.num_steps == 3, "the 67th row is taken with the others"
-    for answer in answers:
-        assert answer["history"][-1]["metrics"]["val_loss"] == pytest.approx(loss, rel=1e-5)
+    for found in answers:
+        assert found["history"][-1]["metrics"]["val_loss"] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resumed", "streamed_resumed", "stale_resumed"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def test_no_forged_artifact_or_spec_runs_anything(tmp_path: Path) -> None:
-    program = Path(__file__).with_name("hostile.py")
+    program = Path(__file__).with_name("hostile_model.py")
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

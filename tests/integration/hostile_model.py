@@ -1,7 +1,7 @@
 """Loads forged artifacts and checks forged specs under an audit hook; prints what ran as JSON. A process of its own:
 an audit hook cannot be taken off again.
 
-    python hostile.py FOLDER
+    python hostile_model.py FOLDER
 """
 
 from __future__ import annotations
