@@ -1,21 +1,24 @@
-"""What begins before its stage: workers beside the data; the scoring process and Ray Serve beside the training.
+"""What begins before its stage: workers beside the data; scoring process, Ray Serve and replicas beside the training.
 
-Most of a start is one process that waits for another, and imports.  What has begun takes none of the CPUs that Ray
-lends, so no stage waits for one that is before its turn.
+Most of a start is one process that waits for another, and imports.  What has begun takes none of the CPUs that the
+other stages need, so no stage waits for one that is before its turn.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from raypipe.pipeline.demand import demand_of
 from raypipe.runtime.connect import Cluster, is_on_this_machine_alone
+from raypipe.runtime.context import RunContext
 from raypipe.runtime.environment import hush
+from raypipe.runtime.progress import Progress
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.spec.serve import ServeSpec
 
 if TYPE_CHECKING:
     from raypipe.train.actors import Group
@@ -28,8 +31,9 @@ class Ahead:
         workers: for the train stage; None where it starts them itself.
     """
 
-    def __init__(self, workers: Group | None = None, rest: threading.Thread | None = None) -> None:
+    def __init__(self, progress: Progress, workers: Group | None = None, rest: threading.Thread | None = None) -> None:
         self.workers = workers
+        self._progress = progress
         self._rest = rest
 
     def done(self, stage: str) -> None:
@@ -38,38 +42,47 @@ class Ahead:
             self._rest.start()
         if stage == "train" and self.workers is not None:
             self.workers.end()
+        if stage == "register" and self._rest is not None and self._rest.is_alive():
+            with self._progress.awaiting("serve", "starting Ray Serve"):
+                self._rest.join()  # one deploys at a time
 
 
 @contextmanager
-def begun_ahead(spec: PipelineSpec, steps: Collection[str], cluster: Cluster | None) -> Iterator[Ahead]:
+def begun_ahead(
+    spec: PipelineSpec, steps: Collection[str], cluster: Cluster | None, ctx: RunContext
+) -> Iterator[Ahead]:
     """For the stages that will run, on a Ray of this machine; what has begun and is still there ends with the block.
 
     Ray Serve only on a Ray that was started here: there it ends with the block, too.
     """
     if cluster is None or not is_on_this_machine_alone():
-        yield Ahead()
+        yield Ahead(ctx.progress)
         return
-    serves = spec.serve if "serve" in steps and cluster.started_here else None
+    serves = "serve" in steps and cluster.started_here
     workers = _workers(spec) if {"data", "train"} <= set(steps) else None
-    rest = threading.Thread(target=_begin_rest, args=("evaluate" in steps, serves), name="raypipe-ahead", daemon=True)
+    begin_rest = partial(_begin_rest, "evaluate" in steps, _serving(spec, steps, ctx) if serves else None)
+    rest = threading.Thread(target=begin_rest, name="raypipe-ahead", daemon=True)
     try:
-        yield Ahead(workers, rest)
+        yield Ahead(ctx.progress, workers, rest)
     finally:
         if workers is not None:
             workers.end()
         if rest.ident is not None:
             rest.join()
-        if serves is not None:
-            stop_serving()
+        if serves:
+            stop_serving(spec.model_name)
 
 
-def stop_serving() -> None:
+def stop_serving(awaited_model: str | None = None) -> None:
     """Take every application down before the Ray started here ends, so that no proxy stays behind."""
     from ray.exceptions import RayActorError
 
+    from raypipe.serve import awaited
     from raypipe.serve.ray_serve import shut_down
 
     hush()
+    if awaited_model is not None:
+        awaited.give_up(awaited_model)
     with suppress(RayActorError):  # somebody else stops it at this moment
         shut_down()
 
@@ -86,14 +99,28 @@ def _workers(spec: PipelineSpec) -> Group | None:
     return group
 
 
-def _begin_rest(scores: bool, serves: ServeSpec | None) -> None:
+def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Callable[[], object]:
+    """What begins Ray Serve; replicas, too, where the CPUs they hold while they wait are more than others need."""
+    import ray
+
+    from raypipe.serve import awaited
+    from raypipe.serve.ray_serve import start
+
+    serves = spec.serve
+    assert serves is not None
+    needs = serves.resources
+    cpus = demand_of(spec, set(steps) - {"serve"}).num_cpus + serves.min_replicas * needs.num_cpus
+    if needs.num_gpus or needs.memory_bytes is not None or cpus > ray.cluster_resources()["CPU"]:
+        return partial(start, serves)
+    return partial(awaited.begin, serves, spec.model_name, ctx.store.uri, ctx.code_dir)
+
+
+def _begin_rest(scores: bool, begin_serving: Callable[[], object] | None) -> None:
     """Whatever goes wrong: the stage that needs it meets the same error, and tells it."""
     with suppress(Exception):
         if scores:
             from raypipe.evaluate.score import begin_process
 
             begin_process()
-        if serves is not None:
-            from raypipe.serve.ray_serve import start
-
-            start(serves)
+        if begin_serving is not None:
+            begin_serving()

@@ -175,7 +175,7 @@ class Pipeline:
         names = [step.name for step in coming]
         with (
             self._cluster(names, ctx.progress) as cluster,
-            begun_ahead(self.spec, names, cluster) as ahead,
+            begun_ahead(self.spec, names, cluster, ctx) as ahead,
         ):
             ctx = replace(ctx, workers=ahead.workers)
             if not state.exists():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import replace
 
 from raypipe.runtime.resources import Bundle, Demand
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.spec.serve import ServeSpec
 
 
-def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
+def demand_of(spec: PipelineSpec, steps: Collection[str]) -> Demand:
     """The demand of some stages, which run one after another.
 
     Ray Train's controller, Serve's controller and proxy, and this process take no logical CPUs.
@@ -33,7 +34,12 @@ def demand_of(spec: PipelineSpec, steps: Iterable[str]) -> Demand:
             serving = serve_demand(spec.serve)
             groups.extend(serving.groups)
             wanted = max(wanted, serving.wanted_cpus)
-    return Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
+    demand = Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
+    if spec.serve is not None and "serve" in steps:
+        # Replicas that wait for their model beside the stages that make it.
+        beside = demand.num_cpus + spec.serve.min_replicas * spec.serve.resources.num_cpus
+        demand = replace(demand, wanted_cpus=max(wanted, beside))
+    return demand
 
 
 def serve_demand(spec: ServeSpec) -> Demand:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -25,6 +25,7 @@ from raypipe.runtime.environment import (
     loopback_env,
     passed_on,
     put_on_path,
+    without_monitors,
 )
 from raypipe.runtime.local import announced, ensure_token, token_of
 from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
@@ -178,15 +179,16 @@ def _started(
 def _init_here(sessions: Path, num_cpus: int, *, dashboard: bool) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=dashboard,  # eleven processes, which few of these runs need
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,  # why a start failed is told by us
-        configure_logging=True,
-        _temp_dir=str(sessions),
-    )
+    with nullcontext() if dashboard else without_monitors():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,  # eleven processes, which few of these runs need
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,  # why a start failed is told by us
+            configure_logging=True,
+            _temp_dir=str(sessions),
+        )
 
 
 @contextmanager

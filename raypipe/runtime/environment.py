@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from raypipe.runtime.start import PATIENCE_ENV
@@ -85,6 +86,20 @@ def constants_of_environment(*, loopback: bool | None = None) -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER, constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = before
+
+
+@contextmanager
+def without_monitors() -> Iterator[None]:
+    """Ray starts without its autoscaler and without the process that brings logs to the driver, for which `ray.init`
+    has no argument: here is one machine, whose logs are not shown."""
+    from ray._private import parameter
+
+    before = parameter.RayParams
+    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
 
 
 def passed_on() -> dict[str, str]:

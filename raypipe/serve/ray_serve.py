@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from contextlib import suppress
 
 from raypipe.errors import ServeError
@@ -22,9 +21,6 @@ TIMEOUT_GRACE_S = 1.0
 
 MAX_REASON_CHARS = 500
 
-_starting = threading.Lock()
-"""Serve starts once, whoever asks first."""
-
 
 def start(spec: ServeSpec) -> Listener:
     """Start Serve, or join the one that runs.
@@ -33,11 +29,6 @@ def start(spec: ServeSpec) -> Listener:
         PortInUseError: another program listens on the port.
         ServeError: it does not start, or listens elsewhere.
     """
-    with _starting:
-        return _start(spec)
-
-
-def _start(spec: ServeSpec) -> Listener:
     import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENDPOINTS = "raypipe/serve/endpoints/"
 SWAPS = "raypipe/serve/swaps/"
+AWAITED = "raypipe/serve/awaited/"
 LISTENER = "raypipe/serve/listener"
 POLL_S = 0.05
 SHUTDOWN_TIMEOUT_S = 60.0
@@ -84,18 +85,16 @@ def shut_down() -> None:
     import ray
     from ray import serve
     from ray.exceptions import RayActorError
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     # serve.shutdown() alone waits on a call that dies with the controller, and Ray prints that on the driver's stdout,
     # where only results belong. So: ask, see the controller go, and only then let Serve drop its client.
-    try:
-        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:  # Ray knows no such actor: nothing runs
+    controller = _controller()
+    if controller is None:
         return
     with suppress(RayActorError):  # it never came up, or goes at this moment
         ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
-    while _is_known(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE):
+    while has_controller():
         if time.monotonic() > deadline:
             raise ServeError(f"Ray Serve still runs {SHUTDOWN_TIMEOUT_S:g} s after it was told to stop", "raypipe stop")
         time.sleep(POLL_S)  # Ray tells nobody when an actor has gone
@@ -116,14 +115,20 @@ def logged_reason(logs: Path) -> str:
     return ""
 
 
-def _is_known(name: str, namespace: str) -> bool:
+def has_controller() -> bool:
+    """Whether Serve runs, or comes up, or goes."""
+    return _controller() is not None
+
+
+def _controller() -> Any:
+    """Of Serve; None where Ray knows none."""
     import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     try:
-        ray.get_actor(name, namespace=namespace)
+        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:  # how Ray says no
-        return False
-    return True
+        return None
 
 
 def note_listener(started: Listener) -> None:
@@ -166,6 +171,17 @@ def noted_swap(name: str) -> int | None:
 def forget_swap(name: str) -> None:
     """The swap was done or undone."""
     _delete(SWAPS + name)
+
+
+def note_awaited(name: str, model: str) -> None:
+    """Tell replicas of an application that wait for their model; see serve/awaited.py for the values."""
+    _put(AWAITED + name, model)
+
+
+def noted_awaited(name: str) -> str | None:
+    """What replicas that wait were told; empty: nothing yet; None where none ever waited."""
+    noted = _get(AWAITED + name)
+    return None if noted is None else noted.decode()
 
 
 def _delete(key: str) -> None:

@@ -12,9 +12,10 @@ from raypipe.errors import RaypipeError, ServeError, find_known
 from raypipe.model.predictions import Predictions
 from raypipe.records import Endpoint, ModelVersion
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.resources import ray_bundle, ray_options
-from raypipe.serve import running
+from raypipe.runtime.resources import ray_bundle
+from raypipe.serve import awaited, running
 from raypipe.serve.app import ModelApp
+from raypipe.serve.deployment import prefix, run_application
 from raypipe.serve.probe import expected_answers, probe, wait_reachable
 from raypipe.serve.ray_serve import last_line, shut_down, start
 from raypipe.serve.running import Deployed, Listener
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 STAGE = "serve"
 POLL_S = 0.1
-
-LEAVE_TIMEOUT_S = 20.0
-"""Longest a replica that leaves may take over the requests it has; none of them lasts beyond request_timeout_s."""
-
-START_ATTEMPTS = 2
-"""The model has been loaded once before anything started; a replica that fails twice will go on failing."""
-
-LOOK_BACK_S = 10.5
-"""Load is averaged over this; Ray 2.60 wants more than 10 s here."""
 
 __all__ = ["deploy", "status", "stop"]
 
@@ -63,14 +55,16 @@ def deploy(
         store_uri=ctx.store.uri,
         code_dir=None if ctx.code_dir is None else str(ctx.code_dir),
     )
-    is_swap = endpoint.name in running.applications()
+    awaits = awaited.tell(endpoint.name, model)
+    is_swap = not awaits and endpoint.name in running.applications()
     expected = _tried(trying) if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
     if is_swap:
         running.note_swap(endpoint.name, model.version)
     try:
-        _run(deployed)
+        if not awaits:
+            _run(deployed)
         if not is_swap:  # nobody is served yet: the replica starts while the model is tried
             expected = _tried(trying)
         _wait_running(endpoint.name, deadline, spec)
@@ -176,41 +170,9 @@ def stop(name: str | None = None) -> list[str]:
 
 
 def _run(deployed: Deployed) -> None:
-    """Hand the application to Serve; does not wait."""
-    from ray import serve
-    from ray.serve.config import AutoscalingConfig
-    from ray.serve.exceptions import RayServeException
-    from ray.serve.schema import LoggingConfig
-
     spec, model = deployed.spec, deployed.model
-    deployment = serve.deployment(
-        ModelApp,
-        name=model.model,
-        autoscaling_config=AutoscalingConfig(
-            min_replicas=spec.min_replicas,
-            max_replicas=spec.max_replicas,
-            target_ongoing_requests=spec.target_ongoing_requests,
-            upscale_delay_s=spec.upscale_delay_s,
-            downscale_delay_s=spec.downscale_delay_s,
-            look_back_period_s=LOOK_BACK_S,
-        ),
-        max_ongoing_requests=spec.max_ongoing_requests,
-        max_constructor_retry_count=START_ATTEMPTS,
-        graceful_shutdown_timeout_s=min(spec.request_timeout_s, LEAVE_TIMEOUT_S),
-        ray_actor_options=ray_options(spec.resources),
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-    )
-    application = deployment.bind(
-        deployed.store_uri, model.model_dump_json(), deployed.code_dir, spec.model_dump_json()
-    )
-    target = serve.RunTarget(target=application, name=model.model, route_prefix=_prefix(spec) or "/")
-    try:
-        serve.run_many([target], wait_for_applications_running=False)
-    except RayServeException as error:  # e.g. another application has this route
-        raise ServeError(
-            f"Ray Serve refuses {model.model}: {last_line(str(error))}",
-            "choose another serve.route_prefix, or stop the other application: raypipe stop NAME",
-        ) from None
+    args = (deployed.store_uri, model.model_dump_json(), deployed.code_dir, spec.model_dump_json())
+    run_application(spec, model.model, ModelApp, args)
 
 
 def _wait_running(name: str, deadline: float, spec: ServeSpec) -> None:
@@ -277,17 +239,13 @@ def _message(state: str, application: ApplicationStatusOverview, swap: int | Non
 def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpoint:
     return Endpoint(
         name=model.model,
-        url=f"http://{_reachable(listener.host)}:{listener.port}{_prefix(spec)}",
+        url=f"http://{_reachable(listener.host)}:{listener.port}{prefix(spec)}",
         model=model.model,
         version=model.version,
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         ingress="haproxy" if listener.ingress == "haproxy" else "python",
     )
-
-
-def _prefix(spec: ServeSpec) -> str:
-    return spec.route_prefix.rstrip("/")
 
 
 def _reachable(host: str) -> str:

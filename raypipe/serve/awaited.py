@@ -1,0 +1,79 @@
+"""Replicas that start before their model is there: processes and imports beside the training.
+
+begin -> the replicas wait within their constructor, so the application stays DEPLOYING and answers nobody -> tell:
+they load what they were told, as do replicas that come later -> RUNNING
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+from raypipe.errors import ServeError
+from raypipe.records import ModelVersion
+from raypipe.serve import running
+from raypipe.serve.app import ModelApp
+from raypipe.serve.deployment import run_application
+from raypipe.serve.ray_serve import start
+from raypipe.spec.serve import ServeSpec
+
+POLL_S = 0.05
+
+
+class AwaitedApp(ModelApp):
+    """ModelApp for the model version that is told under a name, once there is one.
+
+    Raises:
+        ServeError: it was told that none will come.
+    """
+
+    def __init__(self, store_uri: str, name: str, code_dir: str | None, spec: str) -> None:
+        import_module("raypipe.model.predictor")  # the longest part of a start, beside the wait
+        super().__init__(store_uri, _wait_for_model(name), code_dir, spec)
+
+
+def begin(spec: ServeSpec, name: str, store_uri: str, code_dir: Path | None) -> None:
+    """Start Serve, and deploy the application that will serve a model of this name as soon as its controller is up.
+
+    Raises:
+        PortInUseError, ServeError: as `ray_serve.start`.
+    """
+    running.note_awaited(name, "")
+    folder = None if code_dir is None else str(code_dir)
+    with ThreadPoolExecutor(1, "raypipe-serve") as beside:
+        started = beside.submit(start, spec)  # it waits for the proxies; replicas need not
+        while not started.done() and not running.has_controller():
+            time.sleep(POLL_S)  # Ray tells nobody when an actor has come
+        if not started.done() or started.exception() is None:
+            run_application(spec, name, AwaitedApp, (store_uri, name, folder, spec.model_dump_json()))
+        started.result()
+
+
+def tell(name: str, model: ModelVersion) -> bool:
+    """Tell the replicas that wait under the model's name what to load.
+
+    Returns:
+        Whether there are any.
+    """
+    application = running.applications().get(name)
+    if application is None or application.status.value != "DEPLOYING" or running.noted_awaited(name) != "":
+        return False
+    running.note_awaited(name, model.model_dump_json())
+    return True
+
+
+def give_up(name: str) -> None:
+    """Have the replicas that still wait end: no model will come."""
+    if running.noted_awaited(name) == "":
+        running.note_awaited(name, "null")
+
+
+def _wait_for_model(name: str) -> str:
+    """The ModelVersion as JSON, when it is told."""
+    while not (told := running.noted_awaited(name)):
+        time.sleep(POLL_S)  # Ray's key-value store tells nobody when a value changes
+    if told == "null":
+        raise ServeError(f"the run that would have made a version of {name} ended without one")
+    return told
