@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -182,10 +183,20 @@ def _task(piece: Piece) -> Scored | RaypipeError:
         return error
 
 
+def _takes_no_place(spec: EvaluateSpec, pieces: list[Piece]) -> bool:
+    needs = spec.resources
+    return len(pieces) == 1 and not needs.num_gpus and needs.memory_bytes is None
+
+
 def _run(pieces: list[Piece], spec: EvaluateSpec, ctx: RunContext) -> list[Scored]:
     import ray
     from ray.exceptions import RayError
 
+    # A process that has trained has imported what scoring takes seconds to; what fails there is tried again apart.
+    in_trained = ctx.workers.call(_task, pieces[0]) if ctx.workers and _takes_no_place(spec, pieces) else None
+    if in_trained is not None:
+        with suppress(RayError, RaypipeError):
+            return [_answer(ray.get(in_trained))]
     remote = ray.remote(_task)
     options = {**ray_options(spec.resources), "max_retries": 3, "retry_exceptions": [RaypipeError]}
     waiting = [(i, piece) for i, piece in enumerate(pieces)][::-1]

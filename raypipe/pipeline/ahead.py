@@ -28,7 +28,7 @@ class Ahead:
     """What has begun so far.
 
     Attributes:
-        workers: for the train stage; None where it starts them itself.
+        workers: for the train stage, and the first of them for what scores after it; None where none has begun.
     """
 
     def __init__(self, progress: Progress, workers: Group | None = None, rest: threading.Thread | None = None) -> None:
@@ -41,7 +41,9 @@ class Ahead:
         if stage == "data" and self._rest is not None:
             self._rest.start()
         if stage == "train" and self.workers is not None:
-            self.workers.end()
+            self.workers.retire()
+        if stage == "serve" and self.workers is not None:
+            self.workers.end()  # the endpoint may stay for days
         if stage == "register" and self._rest is not None and self._rest.is_alive():
             with self._progress.awaiting("serve", "starting Ray Serve"):
                 self._rest.join()  # one deploys at a time
@@ -60,7 +62,9 @@ def begun_ahead(
         return
     serves = "serve" in steps and cluster.started_here
     workers = _workers(spec) if {"data", "train"} <= set(steps) else None
-    begin_rest = partial(_begin_rest, "evaluate" in steps, _serving(spec, steps, ctx) if serves else None)
+    begin_rest = partial(
+        _begin_rest, "evaluate" in steps and workers is None, _serving(spec, steps, ctx) if serves else None
+    )
     rest = threading.Thread(target=begin_rest, name="raypipe-ahead", daemon=True)
     try:
         yield Ahead(ctx.progress, workers, rest)

@@ -155,6 +155,8 @@ def import_rooms(stages: Iterable[str], spec: PipelineSpec) -> None:
     with suppress(Exception):
         for name in stages:
             import_module(f"raypipe.{'registry' if name == 'register' else name}.stage")
+            if name == "serve":
+                import_module("ray.serve")
             if name == "data":
                 from raypipe.data.formats import FORMATS
 

@@ -25,7 +25,7 @@ from raypipe.runtime.environment import (
     loopback_env,
     passed_on,
     put_on_path,
-    without_monitors,
+    without_watchers,
 )
 from raypipe.runtime.local import announced, ensure_token, token_of
 from raypipe.runtime.private import LOCK, SESSIONS, is_private, private_folder
@@ -179,7 +179,7 @@ def _started(
 def _init_here(sessions: Path, num_cpus: int, *, dashboard: bool) -> None:
     import ray
 
-    with nullcontext() if dashboard else without_monitors():
+    with nullcontext() if dashboard else without_watchers():
         ray.init(
             address="local",
             num_cpus=num_cpus,

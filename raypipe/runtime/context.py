@@ -30,7 +30,7 @@ class RunContext:
         seed: the run's one seed; see runtime/seeds.py.
         fresh: stages of this run begin anew, whatever an earlier attempt at them kept to go on from.
         code_dir: folder that `model.kind: import` paths start from.
-        workers: that began before the stage they train in, where any did (train.actors.Group).
+        workers: that began before the stage they train in, where any did (train.actors.Group); one stays for scoring.
         clock: seconds since the epoch; replaceable in tests.
     """
 

@@ -89,17 +89,20 @@ def constants_of_environment(*, loopback: bool | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def without_monitors() -> Iterator[None]:
-    """Ray starts without its autoscaler and without the process that brings logs to the driver, for which `ray.init`
-    has no argument: here is one machine, whose logs are not shown."""
+def without_watchers() -> Iterator[None]:
+    """Ray starts without its autoscaler, the process that brings logs to the driver, and the server that shows a
+    cluster's state (`include_dashboard=False` leaves a smaller one): here is one machine, which nobody looks at from
+    outside. They take 1.7 CPU-seconds, and `ray.init` has no argument for them."""
     from ray._private import parameter
+    from ray._private.node import Node
 
-    before = parameter.RayParams
-    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)  # pyright: ignore[reportArgumentType]
+    before = parameter.RayParams, Node.start_api_server
+    parameter.RayParams = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # pyright: ignore[reportArgumentType]  (Ray's annotation is wrong)
+    Node.start_api_server = lambda self, *, include_dashboard, raise_on_failure: None
     try:
         yield
     finally:
-        parameter.RayParams = before
+        parameter.RayParams, Node.start_api_server = before
 
 
 def passed_on() -> dict[str, str]:

@@ -6,6 +6,8 @@ start Serve (the port is free) -> the model is tried in another process -> deplo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import RaypipeError, ServeError, find_known
@@ -45,7 +47,7 @@ def deploy(
             served under this name before is put back; a first version is taken down.
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; what was served before is.
     """
-    trying = _try(model, probe_rows, spec, ctx)
+    tried = _try(model, probe_rows, spec, ctx)
     listener = start(spec)
     endpoint = _endpoint(spec, model, listener)
     deployed = Deployed(
@@ -57,7 +59,7 @@ def deploy(
     )
     awaits = awaited.tell(endpoint.name, model)
     is_swap = not awaits and endpoint.name in running.applications()
-    expected = _tried(trying) if is_swap else None
+    expected = tried() if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
     if is_swap:
@@ -66,7 +68,7 @@ def deploy(
         if not awaits:
             _run(deployed)
         if not is_swap:  # nobody is served yet: the replica starts while the model is tried
-            expected = _tried(trying)
+            expected = tried()
         _wait_running(endpoint.name, deadline, spec)
         wait_reachable(endpoint, deadline)
         if probe_rows and expected is not None:
@@ -83,24 +85,29 @@ def deploy(
     return endpoint
 
 
-def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec, ctx: RunContext) -> Any:
-    """A reference to what the model answers, or to why it cannot be loaded.
+def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec, ctx: RunContext) -> Callable[[], Any]:
+    """Begins to try the model apart from this process, where loading torch would take longer than the rest.
 
-    In a process that has scored with it, where there is one: loading torch here would take longer than the rest.
+    Returns:
+        Waits for what it answers. Raises what `deploy` does where it cannot be loaded.
     """
     import ray
 
-    remote = ray.remote(expected_answers).options(num_cpus=0)
-    return remote.remote(ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
+    args = (ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
+    in_trained = ctx.workers.call(expected_answers, *args) if ctx.workers else None
+    task = ray.remote(expected_answers).options(num_cpus=0)
+    return partial(_tried, in_trained or task.remote(*args), partial(task.remote, *args))
 
 
-def _tried(trying: Any) -> Predictions | None:
+def _tried(trying: Any, again: Callable[[], Any] | None) -> Predictions | None:
     import ray
     from ray.exceptions import RayError
 
     try:
         outcome: Any = ray.get(trying)
     except RayError as error:
+        if again is not None:
+            return _tried(again(), None)
         raise find_known(error) or ServeError(
             f"the model could not be tried: {last_line(str(error))}", "see the cluster's memory: ray status"
         ) from None

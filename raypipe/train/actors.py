@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -51,6 +52,7 @@ class Group:
         self._spec = spec
         self._places: Any = None
         self._workers: list[Any] = []
+        self._in_places = False
 
     def begin(self) -> None:
         """Start the processes before their turn, without their places, which others have now."""
@@ -73,6 +75,7 @@ class Group:
     def start_anew(self) -> None:
         """Start processes in the places; those before, which had them, are ended first."""
         self._kill()
+        self._in_places = True
         self._start(ray_options(self._spec.resources), self._places)
 
     def _start(self, options: dict[str, Any], places: Any = None) -> None:
@@ -95,19 +98,31 @@ class Group:
         results = _all_of([worker.train.remote(order, channel) for worker in self._workers])
         return TrainResult.model_validate(results[0])
 
+    def retire(self) -> None:
+        """Give the places back and keep the first process, unless it lies in one: what scores can run in it."""
+        self._kill(keep=0 if self._in_places else 1)
+        self._give_places_back()
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """A reference to what a function answers in a process that `retire` has kept; None where there is none."""
+        return self._workers[0].call.remote(function, *args) if self._workers else None
+
     def end(self) -> None:
         """Give processes and places back; twice does no harm."""
+        self._kill()
+        self._give_places_back()
+
+    def _give_places_back(self) -> None:
         from ray.util.placement_group import remove_placement_group
 
-        self._kill()
         if self._places is not None:
             with suppress(Exception):  # as below
                 remove_placement_group(self._places)
 
-    def _kill(self) -> None:
+    def _kill(self, keep: int = 0) -> None:
         import ray
 
-        while self._workers:
+        while len(self._workers) > keep:
             with suppress(Exception):  # a Ray that is gone took them along
                 ray.kill(self._workers.pop())
 
@@ -116,7 +131,7 @@ def fit(order: TrainOrder, channel: str, begun: Group | None = None) -> TrainRes
     """Carry out an order; rank 0's events go to `channel`. Raises what `train` raises.
 
     Args:
-        begun: a group for this order's spec whose processes start already; it ends here.
+        begun: a group for this order's spec whose processes start already; it retires here.
     """
     spec = order.spec.train
     group = begun or Group(spec)
@@ -135,7 +150,10 @@ def fit(order: TrainOrder, channel: str, begun: Group | None = None) -> TrainRes
                     raise explained(lost, order) from lost
         raise AssertionError("the last attempt returns or raises")
     finally:
-        group.end()
+        if begun is None:
+            group.end()
+        else:
+            group.retire()
 
 
 def _all_of(calls: list[Any], timeout_s: float | None = None) -> list[Any]:
@@ -211,12 +229,20 @@ class TrainWorker:
 
     def train(self, order: TrainOrder, channel: str) -> dict[str, Any]:
         """The loop, to its end; the TrainResult as JSON."""
+        import torch.distributed as dist
+
         from raypipe.train.loop import run
         from raypipe.train.rows import World
 
         world = World(self._rank, self._size, self._device, self._size)
         report = partial(Reporter(channel).send, force=True) if self._rank == 0 else _silent
-        return run(order, world, report).model_dump(mode="json")
+        result = run(order, world, report).model_dump(mode="json")
+        dist.destroy_process_group()  # this process may live on when its peers have gone
+        return result
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Something else, once the training is done."""
+        return function(*args)
 
 
 def _silent(event: dict[str, Any]) -> None:
