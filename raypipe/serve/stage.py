@@ -166,6 +166,8 @@ def stop(name: str | None = None) -> list[str]:
             f"no application '{name}' runs on this cluster; running: {', '.join(there) or 'none'}", "raypipe status"
         )
     leaving = there if name is None else [name]
+    for each in leaving:
+        awaited.give_up(each)
     listener = running.listener()
     if leaving == there and listener is not None:
         shut_down(listener.port)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import ray
 import safetensors.torch
 
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.errors import GateError, ModelError, TrainingError
+from raypipe.evaluate import score
 from raypipe.evaluate.stage import evaluate
 from raypipe.model.artifact import DESCRIPTION, WEIGHTS, Artifact
 from raypipe.model.predictor import Predictor
@@ -20,10 +25,12 @@ from raypipe.registry.versions import list_versions, resolve
 from raypipe.runtime.context import RunContext
 from raypipe.spec.evaluate import EvaluateSpec, GateSpec
 from raypipe.spec.registry import RegistrySpec
+from raypipe.spec.train import TrainSpec
 from raypipe.storage import Store, open_store
 from raypipe.storage.publish import publish
 from raypipe.testing import tiny
 from raypipe.testing.fakes import run_context
+from raypipe.train.actors import Group
 
 pytestmark = pytest.mark.ray
 
@@ -61,6 +68,26 @@ def without_code(ctx: RunContext, dataset: DatasetVersion) -> ArtifactRef:
         ctx.store, "gone/artifact", {DESCRIPTION: artifact.to_json(), WEIGHTS: safetensors.torch.save({})}
     ).digest
     return ArtifactRef(key="gone/artifact", digest=digest)
+
+
+def test_evaluate_in_a_process_that_has_trained_gives_the_same_report_and_goes_on_without_it(
+    ctx: RunContext, store: Store
+):
+    dataset = tiny.dataset(store)
+    trained = tiny.trained(store, dataset)
+    group = Group(TrainSpec())
+    group.begin()
+    group.retire()  # as after the training
+    pid = int(ray.get(group.call(os.getpid)))  # pyright: ignore[reportArgumentType]
+    within = evaluate(EvaluateSpec(), trained, dataset, None, replace(ctx, workers=group))
+    assert ray.get(group.call(lambda: score._predictor.cache_info().misses)) == 1, "it was scored there"
+
+    os.kill(pid, signal.SIGKILL)
+    without = evaluate(EvaluateSpec(), trained, dataset, None, replace(ctx, workers=group))
+    group.end()
+    assert group.call(os.getpid) is None
+    alone = evaluate(EvaluateSpec(), trained, dataset, None, replace(ctx, workers=group))
+    assert within.to_json() == without.to_json() == alone.to_json()
 
 
 def test_evaluate_at_1_2_and_3_workers_gives_identical_reports(ctx: RunContext, store: Store):

@@ -174,6 +174,7 @@ def test_digits_run_sh_ends_with_an_accurate_endpoint_that_answered_and_leaves_n
     assert watch.open_to_others == set()
     for program in ("gcs_server", "raylet", "TrainWorker", "haproxy", "ServeReplica"):
         assert any(program in command for command in watch.on_loopback), program  # it was looked at
+    assert not any("dashboard/dashboard.py" in command for command in watch.on_loopback), "nobody asks it anything"
     assert set(watch.niceness.values()) == {os.getpriority(os.PRIO_PROCESS, 0)}  # as fast as the user's own programs
     assert set(watch.modes.values()) == {0o700}
     assert not [name for name in watch.modes if (private_dir / name).exists()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from raypipe.errors import DigestMismatch, ModelError, ObjectMissing, PortInUseE
 from raypipe.model.predictor import Predictor
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
+from raypipe.serve import awaited
 from raypipe.serve.schema import columns_of
 from raypipe.serve.stage import deploy, status, stop
 from raypipe.spec.model import ImportModel
@@ -187,9 +189,13 @@ def bad_requests() -> dict[str, tuple[int, Callable[[httpx.Client], httpx.Respon
 
 
 def replica_pid() -> int:
-    children = psutil.Process().children(recursive=True)
-    (pid,) = [child.pid for child in children if " ".join(child.cmdline()).startswith("ray::ServeReplica:digits")]
+    (pid,) = replica_pids("digits")
     return pid
+
+
+def replica_pids(name: str) -> list[int]:
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if " ".join(child.cmdline()).startswith(f"ray::ServeReplica:{name}")]
 
 
 def test_port_in_use_is_refused_before_anything_starts(
@@ -320,3 +326,35 @@ def test_second_version_second_model_and_route_prefix(
         stop("nobody")
     assert stop("other") == ["other"]
     assert [row["name"] for row in status()] == ["digits"]
+
+
+def test_replicas_that_began_before_their_model_load_the_one_they_are_told_or_end(
+    served: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
+):
+    apart = spec.model_copy(update={"route_prefix": "/awaited"})
+    model = model_version(store, digits, name="awaited")
+    awaited.begin(apart, "awaited", store.uri, None)
+    (began,) = wait_for(lambda: replica_pids("awaited"))
+    assert state_of("awaited") == "DEPLOYING"
+    endpoint = deploy(apart, model, ctx, probe_rows=ROWS[:2])
+    assert endpoint.probe["answer"]["model"] == "awaited"
+    assert replica_pids("awaited") == [began]
+    assert not awaited.tell("awaited", model), "nobody waits any more: the next version is a swap"
+    assert stop("awaited") == ["awaited"]
+
+    awaited.begin(apart, "awaited", store.uri, None)
+    wait_for(lambda: replica_pids("awaited"))
+    assert stop("awaited") == ["awaited"]
+    wait_for(lambda: not replica_pids("awaited"))
+
+
+def state_of(name: str) -> str:
+    return next(row["state"] for row in status() if row["name"] == name)
+
+
+def wait_for(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)  # Serve tells nobody when a state changes
+    return value

@@ -35,3 +35,10 @@ def spec(**fields: Any) -> PipelineSpec:
 )
 def test_ray_train_is_reckoned_with_where_it_will_run(fields: dict[str, Any], steps: list[str], wanted: bool):
     assert demand_of(spec(**fields), steps).ray_train is wanted
+
+
+def test_cpus_for_replicas_that_wait_beside_the_training_are_wanted_and_not_needed():
+    serving = spec(train={"num_workers": 2}, serve={"min_replicas": 2, "max_replicas": 2})
+    demand = demand_of(serving, [*STEPS, "serve"])
+    assert (demand.num_cpus, demand.wanted_cpus) == (2 + 1, 2 + 1 + 2)
+    assert demand_of(serving, STEPS).wanted_cpus == 0
