@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,7 +66,7 @@ def serve(
     from raypipe.pipeline.ahead import stop_serving
     from raypipe.pipeline.api import starts_ray_here, wait_until_stopped
     from raypipe.pipeline.demand import serve_demand
-    from raypipe.pipeline.stages import probe_rows
+    from raypipe.pipeline.stages import import_rooms, probe_rows
     from raypipe.registry.versions import resolve
     from raypipe.runtime.connect import connect
     from raypipe.runtime.reach import check_shared, open_reachable
@@ -80,7 +81,8 @@ def serve(
 
     code_dir = code.resolve() if code else None
     ctx = _context(opened, version, code_dir)
-    with connect(serve_demand(spec), address=address, code_dir=code_dir, progress=ctx.progress) as cluster:
+    demand, imports = serve_demand(spec), partial(import_rooms, ["serve"])
+    with connect(demand, address=address, code_dir=code_dir, progress=ctx.progress, while_starting=imports) as cluster:
         check_shared(opened)
         try:
             endpoint = deploy(spec, version, ctx, probe_rows=probe_rows(opened, version))

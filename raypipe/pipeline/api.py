@@ -244,7 +244,7 @@ class Pipeline:
             yield None
             return
         code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
-        demand, imports = demand_of(self.spec, steps), partial(import_rooms, steps, self.spec)
+        demand, imports = demand_of(self.spec, steps), partial(import_rooms, steps, self.spec.data.source.format)
         with connect(demand, code_dir=code_dir, progress=progress, while_starting=imports) as cluster:
             check_shared(self.open_store())
             yield cluster

@@ -5,7 +5,7 @@ Rooms are imported when their stage runs: `raypipe plan` must not pay for torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -150,17 +150,17 @@ WITHOUT_RAY = frozenset(("register",))
 """Stages that only move objects."""
 
 
-def import_rooms(stages: Iterable[str], spec: PipelineSpec) -> None:
+def import_rooms(stages: Sequence[str], source_format: str = "") -> None:
     """Import in time what these stages would import when they run; the one that fails is told by its stage."""
     with suppress(Exception):
         for name in stages:
             import_module(f"raypipe.{'registry' if name == 'register' else name}.stage")
-            if name == "serve":
+            if name == stages[0] == "serve":  # else it is brought beside the training
                 import_module("ray.serve")
             if name == "data":
                 from raypipe.data.formats import FORMATS
 
-                for module in FORMATS[spec.data.source.format].slow_imports:
+                for module in FORMATS[source_format].slow_imports:
                     import_module(module)
 
 

@@ -162,12 +162,8 @@ def _started(
             leave.enter_context(ensure_token(folder))
         import ray
 
-        if while_starting is not None:
-            imports = threading.Thread(target=while_starting, name="raypipe-imports", daemon=True)
-            imports.start()
-            leave.callback(imports.join)  # a process that ends while a thread imports may end with an abort
         sessions = folder / SESSIONS
-        with _sigterm_kept(), constants_of_environment():
+        with _beside(while_starting), _sigterm_kept(), constants_of_environment():
             thread = start_patiently(
                 lambda: _init_here(sessions, num_cpus, dashboard=demand.ray_train), ray.shutdown, sessions, say
             )
@@ -189,6 +185,23 @@ def _init_here(sessions: Path, num_cpus: int, *, dashboard: bool) -> None:
             configure_logging=True,
             _temp_dir=str(sessions),
         )
+
+
+@contextmanager
+def _beside(work: Callable[[], None] | None) -> Iterator[None]:
+    """Do some work in a thread meanwhile; the block's end waits for it.
+
+    Ray's modules import each other in circles, which two threads that import them at once find half made. And a process
+    that ends while a thread imports may end with an abort.
+    """
+    import ray  # noqa: F401
+
+    thread = threading.Thread(target=work, name="raypipe-imports", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ they load what they were told, as do replicas that come later -> RUNNING
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -35,20 +35,15 @@ class AwaitedApp(ModelApp):
 
 
 def begin(spec: ServeSpec, name: str, store_uri: str, code_dir: Path | None) -> None:
-    """Start Serve, and deploy the application that will serve a model of this name as soon as its controller is up.
+    """Start Serve, and deploy the application that will serve a model of this name.
 
     Raises:
         PortInUseError, ServeError: as `ray_serve.start`.
     """
     running.note_awaited(name, "")
     folder = None if code_dir is None else str(code_dir)
-    with ThreadPoolExecutor(1, "raypipe-serve") as beside:
-        started = beside.submit(start, spec)  # it waits for the proxies; replicas need not
-        while not started.done() and not running.has_controller():
-            time.sleep(POLL_S)  # Ray tells nobody when an actor has come
-        if not started.done() or started.exception() is None:
-            run_application(spec, name, AwaitedApp, (store_uri, name, folder, spec.model_dump_json()))
-        started.result()
+    args = (store_uri, name, folder, spec.model_dump_json())
+    start(spec, beside=partial(run_application, spec, name, AwaitedApp, args))
 
 
 def tell(name: str, model: ModelVersion) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from raypipe.errors import ServeError
@@ -21,29 +24,41 @@ TIMEOUT_GRACE_S = 1.0
 
 MAX_REASON_CHARS = 500
 
+POLL_S = 0.05
 
-def start(spec: ServeSpec) -> Listener:
+
+def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener:
     """Start Serve, or join the one that runs.
 
+    Args:
+        beside: an application to deploy, done as soon as Serve's controller is up: replicas need not wait for proxies.
     Raises:
         PortInUseError: another program listens on the port.
-        ServeError: it does not start, or listens elsewhere.
+        ServeError: it does not start, or listens elsewhere, or what `beside` raises.
     """
     import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     found = running.listener()
-    if found is None:
-        _check_host(spec)
-        check_port_free(spec.host, spec.port)
-        return _start_serve(spec)
-    if (found.host, found.port) != (spec.host, spec.port):
+    if found is not None and (found.host, found.port) != (spec.host, spec.port):
         raise ServeError(
             f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
             f"the file asks for {spec.host}:{spec.port}",
             f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
         )
-    return found
+    if found is not None:
+        if beside is not None:
+            beside()
+        return found
+    _check_host(spec)
+    check_port_free(spec.host, spec.port)
+    with ThreadPoolExecutor(1, "raypipe-serve") as pool:
+        started = pool.submit(_start_serve, spec)
+        while beside is not None and not started.done() and not running.has_controller():
+            time.sleep(POLL_S)  # Ray tells nobody when an actor has come
+        if beside is not None and (not started.done() or started.exception() is None):
+            beside()
+        return started.result()
 
 
 def _check_host(spec: ServeSpec) -> None:
@@ -79,9 +94,14 @@ def _start_serve(spec: ServeSpec) -> Listener:
             f"Ray Serve did not start on port {spec.port}: {reason}",
             f"see the logs under {session_logs() / 'serve'}, or set serve.ingress: python",
         ) from None
-    started = Listener(spec.host, spec.port, choose_ingress(spec))
+    started = listener_of(spec)
     running.note_listener(started)
     return started
+
+
+def listener_of(spec: ServeSpec) -> Listener:
+    """Where a Serve that is started as the file says listens."""
+    return Listener(spec.host, spec.port, choose_ingress(spec))
 
 
 def shut_down(port: int | None = None) -> None:

@@ -19,7 +19,7 @@ from raypipe.serve import awaited, running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.deployment import prefix, run_application
 from raypipe.serve.probe import expected_answers, probe, wait_reachable
-from raypipe.serve.ray_serve import last_line, shut_down, start
+from raypipe.serve.ray_serve import last_line, listener_of, shut_down, start
 from raypipe.serve.running import Deployed, Listener
 from raypipe.spec.serve import ServeSpec
 
@@ -48,7 +48,8 @@ def deploy(
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded; what was served before is.
     """
     tried = _try(model, probe_rows, spec, ctx)
-    listener = start(spec)
+    is_first = running.listener() is None
+    listener = listener_of(spec) if is_first else start(spec)
     endpoint = _endpoint(spec, model, listener)
     deployed = Deployed(
         endpoint=endpoint,
@@ -57,15 +58,17 @@ def deploy(
         store_uri=ctx.store.uri,
         code_dir=None if ctx.code_dir is None else str(ctx.code_dir),
     )
-    awaits = awaited.tell(endpoint.name, model)
-    is_swap = not awaits and endpoint.name in running.applications()
+    begun = not is_first and awaited.tell(endpoint.name, model)
+    is_swap = not is_first and not begun and endpoint.name in running.applications()
     expected = tried() if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
     if is_swap:
         running.note_swap(endpoint.name, model.version)
     try:
-        if not awaits:
+        if is_first:
+            start(spec, beside=partial(_run, deployed))
+        elif not begun:
             _run(deployed)
         if not is_swap:  # nobody is served yet: the replica starts while the model is tried
             expected = tried()

@@ -13,6 +13,8 @@ Then, from the command to an answering endpoint (`--no-wait`), taking turns: our
 with `train.trainer: ray_train`, the release before (where a checkout of it is named), and plain_digits.py, the same
 work in one process without a framework. For ours also seconds by phase, CPU seconds of the whole machine by phase (it
 should be idle otherwise), and seconds until the workers were ready.
+Then with a Ray that `raypipe up` keeps, beside the same commands without one: from `raypipe run` to the first step, and
+from `raypipe serve` to the first answer.
 """
 
 from __future__ import annotations
@@ -59,6 +61,11 @@ def main(rounds: int, before: Path | None) -> None:
             line = turn()
             answered[name].append(line)
             print(json.dumps({"round": number, "run": f"{name}, until answered", **line}), flush=True)
+    joined_s: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name, value in joined().items():
+            joined_s.setdefault(name, []).append(value)
+            print(json.dumps({"round": number, "run": name, "wall_s": value}), flush=True)
     median = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
     until = {name: statistics.median(line["answered_s"] for line in lines) for name, lines in answered.items()}
     headline: dict[str, Any] = {
@@ -70,6 +77,7 @@ def main(rounds: int, before: Path | None) -> None:
         "answered_s": {name: round(value, 2) for name, value in until.items()},
         "one_worker_over_plain": round(until["ours 1"] / until["plain"], 3),
         "over_before": {n: round(until[f"ours {n}"] / until[f"before {n}"], 3) for n in (1, 2)} if before else None,
+        "joined_s": {name: round(statistics.median(values), 2) for name, values in joined_s.items()},
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
     }
@@ -126,6 +134,41 @@ def _is_ready(event: dict[str, Any]) -> bool:
 
 def _is_answer(event: dict[str, Any]) -> bool:
     return event["stage"] == "serve" and "url" in event
+
+
+def joined() -> dict[str, float]:
+    """Seconds of two commands, each on a Ray of its own and on one that was up."""
+    with private_folder() as (folder, env):
+        raypipe, store = [sys.executable, "-m", "raypipe"], ["--store", str(folder / "store")]
+        train = [*raypipe, "run", str(PIPELINE), *store, "--fresh", "--until=register", "--set=train.num_workers=1"]
+        serve = [*raypipe, "serve", "digits", *store, "--no-wait"]
+        seconds = {"first step, cold": until_said(train, "worker(s) ready", folder, env)}
+        seconds["answer, cold"] = until_said(serve, " answers at ", folder, env)
+        timed([*raypipe, "up"], folder, env)
+        try:
+            seconds["first step, joined"] = until_said(train, "worker(s) ready", folder, env)
+            seconds["answer, joined"] = until_said(serve, " answers at ", folder, env)
+        finally:
+            timed([*raypipe, "down"], folder, env)
+    return seconds
+
+
+def until_said(command: list[str], words: str, folder: Path, env: dict[str, str]) -> float:
+    """Seconds until a line of stderr holds the words; waits until the process has ended.
+
+    Raises:
+        RuntimeError: none does.
+    """
+    start, said = time.perf_counter(), 0.0
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as p:
+        assert p.stderr is not None
+        for line in p.stderr:
+            said = said or (time.perf_counter() - start if words in line else 0.0)
+    if not said:
+        raise RuntimeError(f"{command} never said {words!r}")
+    return round(said, 2)
 
 
 class Busy(threading.Thread):
