@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from raypipe.pipeline.demand import demand_of
+from raypipe.pipeline.demand import beside_others
 from raypipe.runtime.connect import Cluster, is_on_this_machine_alone
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.environment import hush
@@ -104,7 +104,7 @@ def _workers(spec: PipelineSpec) -> Group | None:
 
 
 def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Callable[[], object]:
-    """What begins Ray Serve; replicas, too, where the CPUs they hold while they wait are more than others need."""
+    """What begins Ray Serve; replicas, too, where what they hold while they wait is more than others need."""
     import ray
 
     from raypipe.serve import awaited
@@ -113,10 +113,10 @@ def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Cal
     serves = spec.serve
     assert serves is not None
     needs = serves.resources
-    cpus = demand_of(spec, set(steps) - {"serve"}).num_cpus + serves.min_replicas * needs.num_cpus
-    if needs.num_gpus or needs.memory_bytes is not None or cpus > ray.cluster_resources()["CPU"]:
-        return partial(start, serves)
-    return partial(awaited.begin, serves, spec.model_name, ctx.store.uri, ctx.code_dir)
+    fits = beside_others(spec, serves, steps) <= ray.cluster_resources()["CPU"]
+    if fits and not needs.num_gpus and needs.memory_bytes is None:
+        return partial(awaited.begin, serves, spec.model_name, ctx.store.uri, ctx.code_dir)
+    return partial(start, serves)
 
 
 def _begin_rest(scores: bool, begin_serving: Callable[[], object] | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from raypipe.runtime.resources import Bundle, Demand
 from raypipe.spec.pipeline import PipelineSpec
@@ -34,12 +33,14 @@ def demand_of(spec: PipelineSpec, steps: Collection[str]) -> Demand:
             serving = serve_demand(spec.serve)
             groups.extend(serving.groups)
             wanted = max(wanted, serving.wanted_cpus)
-    demand = Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
-    if spec.serve is not None and "serve" in steps:
-        # Replicas that wait for their model beside the stages that make it.
-        beside = demand.num_cpus + spec.serve.min_replicas * spec.serve.resources.num_cpus
-        demand = replace(demand, wanted_cpus=max(wanted, beside))
-    return demand
+            wanted = max(wanted, beside_others(spec, spec.serve, steps))
+    return Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
+
+
+def beside_others(spec: PipelineSpec, serve: ServeSpec, steps: Collection[str]) -> float:
+    """CPUs with which replicas that wait for their model take nothing from the stages before them."""
+    others = demand_of(spec, [step for step in steps if step != "serve"])
+    return max(others.num_cpus, others.wanted_cpus) + serve.min_replicas * serve.resources.num_cpus
 
 
 def serve_demand(spec: ServeSpec) -> Demand:

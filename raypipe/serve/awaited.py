@@ -21,6 +21,9 @@ from raypipe.spec.serve import ServeSpec
 
 POLL_S = 0.05
 
+NOTHING_COMES = "null"
+"""In place of a ModelVersion as JSON; what was told nothing yet is an empty text."""
+
 
 class AwaitedApp(ModelApp):
     """ModelApp for the model version that is told under a name, once there is one.
@@ -46,29 +49,33 @@ def begin(spec: ServeSpec, name: str, store_uri: str, code_dir: Path | None) -> 
     start(spec, beside=partial(run_application, spec, name, AwaitedApp, args))
 
 
+def is_awaited(name: str) -> bool:
+    """Whether an application that waits for a model of this name was begun and has been told nothing."""
+    return running.noted_awaited(name) == ""
+
+
 def tell(name: str, model: ModelVersion) -> bool:
     """Tell the replicas that wait under the model's name what to load.
 
     Returns:
-        Whether there are any.
+        Whether they still wait; if not, for they were lost, nobody waits any more.
     """
     application = running.applications().get(name)
-    if application is None or application.status.value != "DEPLOYING" or running.noted_awaited(name) != "":
-        return False
-    running.note_awaited(name, model.model_dump_json())
-    return True
+    waits = application is not None and application.status.value == "DEPLOYING"
+    running.note_awaited(name, model.model_dump_json() if waits else NOTHING_COMES)
+    return waits
 
 
 def give_up(name: str) -> None:
     """Have the replicas that still wait end: no model will come."""
-    if running.noted_awaited(name) == "":
-        running.note_awaited(name, "null")
+    if is_awaited(name):
+        running.note_awaited(name, NOTHING_COMES)
 
 
 def _wait_for_model(name: str) -> str:
     """The ModelVersion as JSON, when it is told."""
     while not (told := running.noted_awaited(name)):
         time.sleep(POLL_S)  # Ray's key-value store tells nobody when a value changes
-    if told == "null":
+    if told == NOTHING_COMES:
         raise ServeError(f"the run that would have made a version of {name} ended without one")
     return told

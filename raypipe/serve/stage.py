@@ -58,8 +58,9 @@ def deploy(
         store_uri=ctx.store.uri,
         code_dir=None if ctx.code_dir is None else str(ctx.code_dir),
     )
-    begun = not is_first and awaited.tell(endpoint.name, model)
-    is_swap = not is_first and not begun and endpoint.name in running.applications()
+    was_awaited = not is_first and awaited.is_awaited(endpoint.name)
+    begun = was_awaited and awaited.tell(endpoint.name, model)
+    is_swap = not is_first and not was_awaited and endpoint.name in running.applications()
     expected = tried() if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s

@@ -339,7 +339,7 @@ def test_replicas_that_began_before_their_model_load_the_one_they_are_told_or_en
     endpoint = deploy(apart, model, ctx, probe_rows=ROWS[:2])
     assert endpoint.probe["answer"]["model"] == "awaited"
     assert replica_pids("awaited") == [began]
-    assert not awaited.tell("awaited", model), "nobody waits any more: the next version is a swap"
+    assert not awaited.is_awaited("awaited"), "the next version is a swap"
     assert stop("awaited") == ["awaited"]
 
     awaited.begin(apart, "awaited", store.uri, None)

@@ -42,3 +42,7 @@ def test_cpus_for_replicas_that_wait_beside_the_training_are_wanted_and_not_need
     demand = demand_of(serving, [*STEPS, "serve"])
     assert (demand.num_cpus, demand.wanted_cpus) == (2 + 1, 2 + 1 + 2)
     assert demand_of(serving, STEPS).wanted_cpus == 0
+    searching = spec(
+        tune={**SEARCH, "num_trials": 8, "max_concurrent_trials": 8}, serve={"min_replicas": 1, "max_replicas": 1}
+    )
+    assert demand_of(searching, ["data", "tune", "serve"]).wanted_cpus == 8 + 1, "no trial waits for a replica's CPU"
