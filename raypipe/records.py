@@ -346,12 +346,75 @@ class EvaluationReport(Record):
     confusion_key: str | None = None
     """With more than 100 classes: a CSV of true class, predicted class and number of rows. This record travels with
     every version and to every replica, so it must not grow with the square of the classes."""
+    details_key: str | None = None
+    """EvaluationDetails: calibration, residuals, the worst rows."""
     gates: tuple[GateResult, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether every gate holds."""
         return all(gate.passed for gate in self.gates)
+
+    def judges_as(self, other: EvaluationReport) -> bool:
+        """Whether both say the same of the same artifact, wherever the rest lies."""
+        apart = {"confusion_key": None, "details_key": None}
+        return self.model_copy(update=apart) == other.model_copy(update=apart)
+
+
+class CalibrationBin(Record):
+    """Test rows of whose answers the model was about equally sure."""
+
+    num_rows: int
+    confidence: float
+    """Mean probability of the answered class."""
+    accuracy: float
+    """Share of these answers that are right."""
+
+
+class Residuals(Record):
+    """How far predicted numbers lie from the true ones."""
+
+    histogram: Histogram
+    """Of predicted less true."""
+    scale: tuple[float, ...]
+    """Edges of the cells, true and predicted alike."""
+    cells: tuple[tuple[int, ...], ...]
+    """Rows in each cell: true value downward, predicted across."""
+
+
+class WorstRow(Record):
+    """A test row that the model answered badly."""
+
+    row: int
+    """Index in the test split."""
+    row_id: str
+    true: Value
+    predicted: Value
+    confidence: float | None = None
+    """Probability of the answered class; None for a number."""
+    loss: float
+    """Minus the logarithm of the true class's probability, or the distance in the target's unit."""
+    values: dict[str, str] = {}
+    """Its first columns, as a table shows them."""
+    picture: str | None = None
+    """A small picture of it, as a data URI."""
+
+
+class EvaluationDetails(Record):
+    """What a person looks at beside the metrics; kept with the run, not with the version."""
+
+    kind: Literal["evaluation_details"] = "evaluation_details"
+    calibration: tuple[CalibrationBin, ...] = ()
+    """By rising confidence; empty for regression."""
+    residuals: Residuals | None = None
+    worst: tuple[WorstRow, ...] = ()
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Mean gap between confidence and accuracy, each bin weighted by its rows; None for regression."""
+        rows = sum(each.num_rows for each in self.calibration)
+        gaps = sum(each.num_rows * abs(each.confidence - each.accuracy) for each in self.calibration)
+        return gaps / rows if rows else None
 
 
 class ModelVersion(Record):

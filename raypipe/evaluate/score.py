@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
-from raypipe.records import ArtifactRef, DatasetVersion
+from raypipe.evaluate.details import merged, worst_rows
+from raypipe.records import ArtifactRef, DatasetVersion, WorstRow
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_options
 from raypipe.spec.evaluate import EvaluateSpec
@@ -60,12 +61,16 @@ class Scored:
         row_id: uint64 [B], as stored with the rows.
         target: int64 class index [B], or float64 [B] for regression.
         answer: int64 index of the most probable class [B], or the predicted numbers [B], in the target's unit.
+        confidence: float64 probability of the answered class [B]; None for regression.
+        worst: the rows among them that were answered worst.
     """
 
     start: int
     row_id: NDArray[np.uint64]
     target: NDArray[Any]
     answer: NDArray[Any]
+    confidence: NDArray[np.float64] | None = None
+    worst: tuple[WorstRow, ...] = ()
 
 
 def score(spec: EvaluateSpec, artifact: ArtifactRef, dataset: DatasetVersion, ctx: RunContext) -> Scored:
@@ -122,22 +127,29 @@ def assemble(num_rows: int, parts: Iterable[Scored]) -> Scored:
             f"(scored {times[first]} times)",
             "run the evaluation again; if it stays so, report it as a bug",
         )
-    whole = Scored(
+    known = [part.confidence for part in ordered if part.confidence is not None]
+    return Scored(
         start=0,
         row_id=np.concatenate([part.row_id for part in ordered]),
         target=np.concatenate([part.target for part in ordered]),
         answer=np.concatenate([part.answer for part in ordered]),
+        confidence=np.concatenate(known) if known else None,
+        worst=merged([row for part in ordered for row in part.worst]),
     )
-    return whole
 
 
 def score_piece(piece: Piece) -> Scored:
     """Score one piece in this process, chunk by chunk."""
     predictor = _predictor(piece.store_uri, piece.artifact.key, piece.artifact.digest, piece.code_dir, piece.device)
     rows = load_rows(open_store(piece.store_uri), piece.dataset, "test", start=piece.start, stop=piece.stop)
+    target = encode_target(rows.target, predictor.signature)
     answers: list[NDArray[Any]] = []
+    sure: list[NDArray[np.float64]] = []
+    worst: list[WorstRow] = []
     for at in range(0, len(rows.row_id), CHUNK_ROWS):
-        predictions = predictor.predict({name: column[at : at + CHUNK_ROWS] for name, column in rows.columns.items()})
+        here = slice(at, at + CHUNK_ROWS)
+        columns = {name: column[here] for name, column in rows.columns.items()}
+        predictions = predictor.predict(columns)
         finite = np.isfinite(predictions.values).reshape(len(predictions.values), -1).all(axis=1)
         if not finite.all():
             raise TrainingError(
@@ -146,8 +158,20 @@ def score_piece(piece: Piece) -> Scored:
                 "lower train.optimizer.lr, set train.clip_grad_norm, or check the model's forward",
             )
         answers.append(predictions.values if predictions.classes is None else predictions.labels())
-    target = encode_target(rows.target, predictor.signature)
-    return Scored(start=piece.start, row_id=rows.row_id, target=target, answer=np.concatenate(answers))
+        if predictions.classes is not None:
+            sure.append(predictions.values.max(axis=1).astype(np.float64))
+        worst += worst_rows(
+            piece.start + at, rows.row_id[here], target[here], predictions.values, columns, predictor.signature
+        )
+        worst = list(merged(worst))
+    return Scored(
+        start=piece.start,
+        row_id=rows.row_id,
+        target=target,
+        answer=np.concatenate(answers),
+        confidence=np.concatenate(sure) if sure else None,
+        worst=tuple(worst),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from raypipe.errors import DataError, ModelError, TrainingError
+from raypipe.evaluate.details import details_of
 from raypipe.evaluate.gates import Standing, judge, needs_champion
 from raypipe.evaluate.report import recorded, to_markdown
 from raypipe.evaluate.score import Scored, score
@@ -21,6 +22,7 @@ from raypipe.records import (
 from raypipe.runtime.context import RunContext
 from raypipe.spec.evaluate import EvaluateSpec
 from raypipe.storage import layout
+from raypipe.storage.documents import write_document
 
 
 def evaluate(
@@ -29,7 +31,7 @@ def evaluate(
     """Score one artifact on the held-out split and judge whether it may be registered.
 
     Rows go in raw, through the same Predictor that serves. The number of workers changes no metric. Also writes
-    the report for people beside the record.
+    the report for people and its details beside the record.
 
     Args:
         champion: the version served now; only gates with `min_gain_over_champion` look at it.
@@ -55,6 +57,9 @@ def evaluate(
     report, confusions = recorded(report, key)
     if confusions is not None:
         ctx.store.write(key, confusions)
+    details = details_of(scored.target, scored.answer, scored.confidence, scored.worst)
+    report = report.model_copy(update={"details_key": layout.evaluation_details(ctx.run_id)})
+    write_document(ctx.store, str(report.details_key), details)
     _tell(report, rows_per_s, ctx)
     return report
 

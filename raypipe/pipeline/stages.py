@@ -101,7 +101,7 @@ def _same_model(store: Store, model: str, report: EvaluationReport) -> ModelVers
         version = listed.record
         if version is None or version.artifact.digest != report.artifact.digest:
             continue
-        if version.evaluation == report:
+        if version.evaluation.judges_as(report):
             return version
     return None
 

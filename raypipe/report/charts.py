@@ -90,18 +90,23 @@ class Charts:
             told.append(f"{name} from {figure(points[0][1])} to {figure(points[-1][1])}")
         return self._svg(title, "; ".join(told), body)
 
-    def histogram(self, title: str, edges: Sequence[float], counts: Sequence[int]) -> Markup:
-        """A small one, for a row of a table."""
-        width, height, top = 160, 44, max(counts, default=0) or 1
-        step = width / max(1, len(counts))
-        bars = [
+    def histogram(self, title: str, edges: Sequence[float], counts: Sequence[int], *, large: bool = False) -> Markup:
+        """A small one, for a row of a table; a large one has its smallest, middle and largest value below it."""
+        width, height, foot = (640, 160, 22) if large else (160, 44, 0)
+        step, top = width / max(1, len(counts)), max(counts, default=0) or 1
+        body = [
             f'<rect class="bar" x="{i * step:.1f}" y="{height - height * n / top:.1f}" '
             f'width="{max(step - 1, 0.5):.1f}" height="{height * n / top:.1f}"/>'
             for i, n in enumerate(counts)
             if n
         ]
+        if large:
+            body.append(f'<path class="axis" d="M0,{height}H{width}"/>')
+            for value, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+                label = figure(edges[0] + (edges[-1] - edges[0]) * value)
+                body.append(_text(width * value, height + 16, label, anchor))
         desc = f"{sum(counts)} values from {figure(edges[0])} to {figure(edges[-1])} in {len(counts)} equal bins"
-        return self._svg(title, desc, bars, width, height)
+        return self._svg(title, desc, body, width, height + foot)
 
     def bars(self, title: str, values: Mapping[str, float], unit: str = "") -> Markup:
         """Lying bars, one each name, with their values."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from raypipe.pipeline.state import flat
-from raypipe.records import ColumnProfile, DataProfile, EvaluationReport, TrainResult
+from raypipe.records import (
+    ColumnProfile,
+    DataProfile,
+    TrainResult,
+)
 from raypipe.report.cells import Table, shown
 from raypipe.report.charts import Charts, figure
+from raypipe.report.evaluation import evaluation_parts
 from raypipe.report.read import RunReport, read_report
 from raypipe.report.trials import trial_charts, trial_table
 from raypipe.storage import Store, layout
@@ -23,20 +26,8 @@ from raypipe.storage import Store, layout
 MAX_COLUMNS = 200
 """Rows of the table of columns; a wider dataset names how many are left out."""
 
-MAX_TABLE_CLASSES = 20
-"""A confusion matrix of more classes is a picture and the most frequent confusions."""
-
-MAX_CONFUSIONS = 20
 MAX_EPOCHS = 200
 """Rows of the table of epochs: evenly thinned where there are more."""
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """One true class: how many of its rows were taken for each class, and the shade of each (0 to 5)."""
-
-    label: str
-    cells: Sequence[tuple[int, int]]
 
 
 def write_report(store: Store, run_id: str) -> tuple[str, bytes]:
@@ -57,7 +48,7 @@ def write_report(store: Store, run_id: str) -> tuple[str, bytes]:
 def render(report: RunReport) -> bytes:
     """The page, in UTF-8."""
     charts = Charts()
-    trained, tuned, evaluation = report.trained, report.tuned, report.evaluation
+    trained, tuned = report.trained, report.tuned
     text = _template().render(
         report=report,
         summary=report.history.summary,
@@ -70,10 +61,7 @@ def render(report: RunReport) -> bytes:
         epochs=None if trained is None else _epochs(trained),
         trials=None if tuned is None else trial_table(tuned),
         trial_charts=[] if tuned is None else trial_charts(tuned, charts),
-        metrics=None if evaluation is None else Table("Metrics", ("metric", "value"), list(evaluation.metrics.items())),
-        per_class=None if evaluation is None else _per_class(evaluation),
-        **_confusion(evaluation, charts),
-        gates=None if evaluation is None else _gates(evaluation),
+        **evaluation_parts(report.evaluation, report.details, charts),
         lineage=_lineage(report),
         stages=_stages(report),
         time_chart=charts.bars("Where the time went", report.time_shares, "s") if report.time_shares else "",
@@ -157,43 +145,6 @@ def _epochs(trained: TrainResult) -> Table:
     every = -(-len(trained.history) // MAX_EPOCHS) or 1
     rows = [(each.epoch, each.step, *(each.metrics.get(name) for name in names)) for each in trained.history[::every]]
     return Table("Epochs" if every == 1 else f"Every {every}th epoch", ("epoch", "step", *names), rows)
-
-
-def _per_class(evaluation: EvaluationReport) -> Table | None:
-    if not evaluation.per_class:
-        return None
-    names = list(next(iter(evaluation.per_class.values())))
-    rows = [(label, *(values.get(name) for name in names)) for label, values in evaluation.per_class.items()]
-    return Table("Metrics of each class", ("class", *names), rows)
-
-
-def _confusion(evaluation: EvaluationReport | None, charts: Charts) -> dict[str, Any]:
-    """The matrix as a table with shades, or where it is large as a picture with its most frequent confusions."""
-    told: dict[str, Any] = {"confusion": None, "confusion_picture": None, "confusions": None}
-    if evaluation is None or not evaluation.confusion:
-        return told
-    counts = evaluation.confusion
-    labels = list(evaluation.per_class or map(str, range(len(counts))))
-    wrong = sorted(((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j), reverse=True)
-    rows = [(labels[i], labels[j], n) for n, i, j in wrong[:MAX_CONFUSIONS]]
-    if rows:
-        told["confusions"] = Table("Most frequent confusions", ("true class", "predicted class", "rows"), rows)
-    if len(counts) > MAX_TABLE_CLASSES:
-        desc = f"{len(counts)} classes; {len(wrong)} pairs of classes are confused"
-        told["confusion_picture"] = charts.heat_map("Confusion matrix: true down, predicted across", desc, counts)
-    else:
-        told["confusion"] = [
-            Confusion(label, [(n, math.ceil(5 * n / (sum(row) or 1))) for n in row])
-            for label, row in zip(labels, counts, strict=True)
-        ]
-    return told
-
-
-def _gates(evaluation: EvaluationReport) -> Table | None:
-    rows = [
-        (gate.rule, "holds" if gate.passed else "does NOT hold", gate.found, gate.reason) for gate in evaluation.gates
-    ]
-    return Table("Gates", ("gate", "outcome", "found", "reason"), rows) if rows else None
 
 
 def _lineage(report: RunReport) -> Table:

@@ -17,9 +17,11 @@ from raypipe.records import (
     DataProfile,
     DatasetVersion,
     Endpoint,
+    EvaluationDetails,
     EvaluationReport,
     ModelVersion,
     Record,
+    StageRecord,
     TrainResult,
     TuneResult,
 )
@@ -38,6 +40,7 @@ class RunReport:
     """One run, as a page tells it.
 
     Attributes:
+        details: what the metrics hide; None where it cannot be read, or an older raypipe evaluated.
         set_aside: reason -> rows that were set aside for it, the most frequent first.
         failure: stage and message of what stopped the run; None where nothing did.
         time_shares: what its wall time went into -> seconds.
@@ -46,6 +49,7 @@ class RunReport:
     history: RunHistory
     records: Records
     profile: DataProfile | None
+    details: EvaluationDetails | None
     set_aside: tuple[tuple[str, int], ...]
     failure: tuple[str, str] | None
     time_shares: Mapping[str, float]
@@ -102,6 +106,7 @@ def read_report(store: Store, run_id: str) -> RunReport:
         history=history,
         records=records,
         profile=_profile(store, dataset),
+        details=_details(store, records.get("evaluate")),
         set_aside=_set_aside(store, dataset),
         failure=_failure(events, records),
         time_shares=time_shares(events),
@@ -113,6 +118,14 @@ def _profile(store: Store, dataset: DatasetVersion | None) -> DataProfile | None
         return None
     with suppress(ObjectMissing, DocumentError):
         return read_document(store, dataset.profile_key, DataProfile)
+    return None
+
+
+def _details(store: Store, record: StageRecord | None) -> EvaluationDetails | None:
+    if not isinstance(record, EvaluationReport) or record.details_key is None:
+        return None
+    with suppress(ObjectMissing, DocumentError):
+        return read_document(store, record.details_key, EvaluationDetails)
     return None
 
 

@@ -115,6 +115,11 @@ def evaluation_confusions(run_id: str) -> str:
     return f"{run(run_id)}/evaluate/confusions.csv"
 
 
+def evaluation_details(run_id: str) -> str:
+    """Calibration, residuals and the worst rows, for the run's report."""
+    return f"{run(run_id)}/evaluate/details.json"
+
+
 def checkpoints(run_id: str) -> str:
     return f"{run(run_id)}/train/checkpoints"
 

@@ -16,14 +16,17 @@ from raypipe.errors import DataError
 from raypipe.pipeline.state import RunState
 from raypipe.records import (
     ArtifactRef,
+    CalibrationBin,
     Column,
     ColumnProfile,
     DataProfile,
     DatasetVersion,
     EpochMetrics,
+    EvaluationDetails,
     EvaluationReport,
     GateResult,
     Histogram,
+    Residuals,
     Signature,
     Split,
     StageRecord,
@@ -31,12 +34,15 @@ from raypipe.records import (
     TrainResult,
     Trial,
     TuneResult,
+    WorstRow,
 )
 from raypipe.report.page import MAX_COLUMNS, render, write_report
 from raypipe.report.read import read_report, time_shares
 from raypipe.runtime.progress import Progress
 from raypipe.storage import Store, layout, open_store
 from raypipe.storage.documents import write_document
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e\x00"
 
@@ -132,6 +138,11 @@ def evaluated(labels: list[str], confusion: list[list[int]]) -> EvaluationReport
             GateResult(metric="accuracy", rule="accuracy >= 0.9", found=0.875, passed=False, reason="0.875 is less"),
         ),
     )
+
+
+def detailed(store: Store, report: EvaluationReport, details: EvaluationDetails) -> EvaluationReport:
+    write_document(store, layout.evaluation_details("r1"), details)
+    return report.model_copy(update={"details_key": layout.evaluation_details("r1")})
 
 
 def searched(store: Store, values: list[Any], metrics: list[float | None]) -> TuneResult:
@@ -251,6 +262,35 @@ def test_a_regression_has_metrics_and_no_confusion(store: Store):
     ran(store, {"data": prepared(store), "train": trained(train_loss=2.0, val_rmse=3.0), "evaluate": report})
     page = page_of(store)
     assert "rmse" in page.text and "12.5" in page.text and "onfusion" not in page.text
+
+
+def test_how_sure_the_model_was_and_its_worst_rows_are_shown_and_no_strange_picture_comes_in(store: Store):
+    worst = [
+        WorstRow(row=3, row_id="0" * 16, true=HOSTILE, predicted="red", confidence=0.75, loss=4.5, picture=picture)
+        for picture in (PIXEL, 'data:image/png;base64,AA=="><script>', "data:text/html;base64,AAAA", "http://a/b.png")
+    ]
+    details = EvaluationDetails(
+        calibration=(CalibrationBin(num_rows=8, confidence=0.75, accuracy=0.5),), worst=tuple(worst)
+    )
+    ran(store, {**whole(store), "evaluate": detailed(store, evaluated(["blue", "red"], [[7, 1], [2, 6]]), details)})
+    page = page_of(store)
+    assert "Calibration" in page.text and "differ by 0.25 on average" in " ".join(page.text.split())
+    assert "The rows that were answered worst" in page.text and "4.5" in page.text
+    assert page.named("img") == [{"src": PIXEL, "alt": "row 3", "width": "56"}]
+    assert page.named("script") == []
+
+    store.write(layout.evaluation_details("r1"), b"{")
+    assert "answered worst" not in page_of(store).text, "what is damaged is left out"
+
+
+def test_residuals_of_a_regression_are_shown(store: Store):
+    scale = (0.0, 1.0, 2.0)
+    residuals = Residuals(histogram=Histogram(edges=(-1.5, 0, 1.5), counts=(3, 1)), scale=scale, cells=((3, 0), (1, 0)))
+    report = evaluated([], []).model_copy(update={"metrics": {"rmse": 12.5}, "per_class": None, "confusion": None})
+    ran(store, {**whole(store), "evaluate": detailed(store, report, EvaluationDetails(residuals=residuals))})
+    page = page_of(store)
+    assert "Residuals: predicted less true" in page.text and "-1.5" in page.text
+    assert "Predicted across, true downward" in page.text and "Calibration" not in page.text
 
 
 def test_a_run_that_failed_at_its_data_says_why_and_shows_what_was_asked(store: Store):
