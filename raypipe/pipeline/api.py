@@ -21,7 +21,7 @@ from raypipe.pipeline.plan import Planner, Step, check_step, step_names
 from raypipe.pipeline.rival import champion_of
 from raypipe.pipeline.run import Walk, collect_needed, run, run_one
 from raypipe.pipeline.stages import WITHOUT_RAY, alias_of, import_rooms, train_rows
-from raypipe.pipeline.state import RunState
+from raypipe.pipeline.state import RunState, flat
 from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.records import DatasetVersion, Endpoint, StageRecord
 from raypipe.registry.aliases import Alias
@@ -37,6 +37,7 @@ from raypipe.spec.load import PipelineFile, load_pipeline
 from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
+from raypipe.track.tracking import About, check_trackers, tracked
 
 ENDPOINT_POLL_S = 1.0
 """How often a waiting run looks whether its endpoint was stopped from elsewhere."""
@@ -161,6 +162,7 @@ class Pipeline:
                 check_step(stage, self.spec, option)
         self.validate()
         self._check_port(until, only)
+        check_trackers(self.spec.track)
         store = self.open_store()
         store.check()  # before anything starts: a wrong bucket is an answer now, not after minutes
         state = self._state(store, resume or run_id or new_run_id(), must_exist=resume)
@@ -180,7 +182,8 @@ class Pipeline:
             ctx = replace(ctx, workers=ahead.workers)
             if not state.exists():
                 state.describe(self._description())
-            with ctx.progress.kept(store), self._resumable(state, ctx, walk, only, until):
+            trackers = tracked(self.spec.track, self._about(ctx), ctx.progress)
+            with ctx.progress.kept(store), trackers, self._resumable(state, ctx, walk, only, until):
                 if only is not None:
                     run_one(only, planner, ctx, walk)
                 else:
@@ -270,6 +273,10 @@ class Pipeline:
             fresh=fresh,
             code_dir=self.file.code_dir,
         )
+
+    def _about(self, ctx: RunContext) -> About:
+        asked = {name: value for name, value in flat(self.spec.model_dump(mode="json")).items() if value is not None}
+        return About(pipeline=self.spec.name, run_id=ctx.run_id, store=ctx.store, asked=asked)
 
     def _description(self) -> dict[str, Any]:
         from raypipe import __version__

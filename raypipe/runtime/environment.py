@@ -25,9 +25,12 @@ ANY_ENV = {
 }
 """Set in this process and in those of any cluster, unless the user set them."""
 
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", ALLOW_MODULES)
-"""Where a store is, never how to get in: credentials are the cluster's own. Job settings are shown in its dashboard.
-And which installed modules the caller lets a model name."""
+PASSED_ON = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION"),
+    *("MLFLOW_TRACKING_URI", ALLOW_MODULES),
+)
+"""Where a store is and where figures go, never how to get in: credentials are the cluster's own. Job settings are shown
+in its dashboard. And which installed modules the caller lets a model name."""
 
 LOCAL_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -17,6 +17,8 @@ from raypipe.spec.resources import ResourceSpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.spec.train import TrainSpec
 from raypipe.spec.tune import Choice, TuneSpec
+
+Tracker = Literal["tensorboard", "mlflow"]
 
 CLASSIFICATION_METRICS = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
 REGRESSION_METRICS = ("mae", "rmse", "r2")
@@ -48,6 +50,9 @@ class PipelineSpec(Spec):
     """Where it is kept when it is good enough."""
     serve: ServeSpec | None = None
     """Present: the pipeline ends in a live endpoint."""
+    track: list[Tracker] = []
+    """Where a run's figures are shown as well: `tensorboard` (files below the run, for `tensorboard --logdir
+    STORE/runs`), `mlflow` (where $MLFLOW_TRACKING_URI says; needs `raypipe[mlflow]`)."""
 
     @property
     def model_name(self) -> str:

@@ -120,6 +120,11 @@ def evaluation_details(run_id: str) -> str:
     return f"{run(run_id)}/evaluate/details.json"
 
 
+def tensorboard(run_id: str) -> str:
+    """Folder of TensorBoard's event files."""
+    return f"{run(run_id)}/tensorboard"
+
+
 def checkpoints(run_id: str) -> str:
     return f"{run(run_id)}/train/checkpoints"
 

@@ -52,7 +52,7 @@ class Teller(Callback):
             show=KEPT not in result,
             trial=trial.trial_id,
             epoch=result.get("epoch"),
-            metric=value,
+            metrics={metric: value},
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

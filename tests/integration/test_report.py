@@ -34,7 +34,7 @@ def raypipe(*words: object) -> Result:
 def digits(ray_cluster: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """The store and the answer of a run of the first example up to its evaluation."""
     store = tmp_path_factory.mktemp("digits")
-    few = ("--set", "train.epochs=4", "--set", "train.num_workers=1")
+    few = ("--set", "train.epochs=4", "--set", "train.num_workers=1", "--set", "track=[tensorboard]")
     return store, raypipe("run", DIGITS, *few, "--until", "evaluate", "--store", store, "--json", "--run", "rdigits")
 
 
@@ -47,6 +47,8 @@ def test_report_is_written_and_named_at_the_end_of_a_run(digits: tuple[Path, Res
     assert page.stat().st_size <= 2_000_000
     text = page.read_text()
     assert "Losses by epoch" in text and "Confusion matrix" in text and "goodput" in text
+    assert "Calibration" in text and "answered worst" in text and "data:image/png;base64," in text
+    assert [file for file in (store / layout.tensorboard("rdigits")).iterdir() if file.stat().st_size > 1000]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

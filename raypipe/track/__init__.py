@@ -1,0 +1,1 @@
+"""A run's figures, sent to where people watch many runs at once: TensorBoard, MLflow."""
