@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from raypipe.records import DatasetVersion
+from raypipe.records import DatasetVersion, TrainResult
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress, read_events
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.storage import Store
+from raypipe.storage import Store, open_store
+from raypipe.testing import faults
 from raypipe.testing.fakes import tiny_dataset
+from raypipe.train.stage import train
 
 
 def dataset(store: Store) -> DatasetVersion:
@@ -43,3 +48,50 @@ def pipeline(folder: Path, *, raises: int = 0, **train: Any) -> PipelineSpec:
             },
         }
     )
+
+
+def run(spec: PipelineSpec, store: Store, code_dir: Path, run_id: str) -> tuple[TrainResult, list[dict[str, Any]]]:
+    """The result, and what was told on the way."""
+    progress = Progress(run_id, stream=io.StringIO())
+    ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
+    try:
+        result = train(spec, dataset(store), ctx)
+    finally:
+        progress.save(store)
+    return result, events(store, run_id)
+
+
+def events(store: Store, run_id: str) -> list[dict[str, Any]]:
+    return read_events(store, run_id)
+
+
+def starts(told: list[dict[str, Any]]) -> list[int]:
+    """At which step each attempt began."""
+    return [event["step"] for event in told if event.get("event") == "start"]
+
+
+def digests_either_way(folder: Path, num_workers: int) -> dict[tuple[str, str], str]:
+    """Digest of the artifact, by who starts the workers and whether the last of them is killed on the way."""
+    store = open_store(str(folder / "store"))
+    code_dir = faults.write_network(folder / "code", plan=[])
+    digests: dict[tuple[str, str], str] = {}
+    for trainer in ("auto", "ray_train"):
+        for situation, plan in (("whole", []), ("killed", [f"{num_workers - 1} 6"])):
+            for mark in code_dir.glob("killed-*"):
+                mark.unlink()
+            faults.write_network(code_dir, plan)
+            spec = pipeline(
+                code_dir,
+                trainer=trainer,
+                num_workers=num_workers,
+                global_batch_size=12,
+                epochs=2,
+                resources={"num_cpus": 0.5},
+                max_failures=1,
+            )
+            result, told = run(spec, store, code_dir, f"{trainer.replace('_', '')}{situation}")
+            assert result.attempts == 1 + len(plan)
+            assert starts(told) == [0, 3][: 1 + len(plan)]
+            assert all(faults.is_gone(pid) for pid, _ in faults.kills(code_dir))
+            digests[trainer, situation] = result.artifact.digest
+    return digests

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -15,13 +13,8 @@ from ray.util.placement_group import placement_group_table
 from raypipe.data.shards import load_rows
 from raypipe.errors import ClusterError, TrainingError, UserCodeError
 from raypipe.model.predictor import Predictor
-from raypipe.records import TrainResult
-from raypipe.runtime.context import RunContext
-from raypipe.runtime.progress import Progress, read_events
-from raypipe.spec.pipeline import PipelineSpec
-from raypipe.storage import Store, layout, open_store
+from raypipe.storage import layout, open_store
 from raypipe.testing import faults
-from raypipe.train.stage import train
 from tests.integration import faulty
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -29,31 +22,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 both_ways = pytest.mark.parametrize("trainer", ["auto", "ray_train"])
 
 
-def _train(spec: PipelineSpec, store: Store, code_dir: Path, run_id: str) -> tuple[TrainResult, list[dict[str, Any]]]:
-    """The result, and what was told on the way."""
-    progress = Progress(run_id, stream=io.StringIO())
-    ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
-    try:
-        result = train(spec, faulty.dataset(store), ctx)
-    finally:
-        progress.save(store)
-    return result, _events(store, run_id)
-
-
-def _events(store: Store, run_id: str) -> list[dict[str, Any]]:
-    return read_events(store, run_id)
-
-
-def _starts(events: list[dict[str, Any]]) -> list[int]:
-    return [event["step"] for event in events if event.get("event") == "start"]
-
-
 @both_ways
 def test_train_two_workers_leave_a_model_that_answers(tmp_path: Path, trainer: str) -> None:
     code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
 
-    result, events = _train(faulty.pipeline(code_dir, trainer=trainer), store, code_dir, "whole")
+    result, events = faulty.run(faulty.pipeline(code_dir, trainer=trainer), store, code_dir, "whole")
 
     assert (result.num_workers, result.num_steps, result.attempts) == (2, 24, 1)
     assert [entry.step for entry in result.history] == [8, 16, 24]
@@ -62,7 +36,7 @@ def test_train_two_workers_leave_a_model_that_answers(tmp_path: Path, trainer: s
     columns = load_rows(store, rows, "val")
     labels = predictor.predict(columns.columns).labels()
     assert result.metrics["val_accuracy"] == (labels == columns.target).mean()
-    assert _starts(events) == [0]
+    assert faulty.starts(events) == [0]
     (told,) = [event for event in events if "trainer" in event]
     assert (told["trainer"], told["text"]) == {
         "auto": ("actors", "workers started directly: all are on this machine"),
@@ -84,14 +58,14 @@ def test_train_network_that_raises_on_one_worker_is_told_with_its_line_and_not_t
     spec = faulty.pipeline(code_dir, raises=3, max_failures=3, trainer=trainer)
 
     with pytest.raises(UserCodeError) as caught:
-        _train(spec, store, code_dir, "raises")
+        faulty.run(spec, store, code_dir, "raises")
     assert re.fullmatch(
         r"the model failed in training step 2, worker 1 of 2: faulty_model\.py line \d+, in forward: "
         r"RuntimeError: the network does not feel like it",
         caught.value.message,
     )
     assert "--resume" not in caught.value.hint
-    assert _starts(_events(store, "raises")) == [0], "one attempt"
+    assert faulty.starts(faulty.events(store, "raises")) == [0], "one attempt"
 
 
 @both_ways
@@ -101,35 +75,13 @@ def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path, 
     spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=3, trainer=trainer)
 
     with pytest.raises(ClusterError, match=r"2 workers of \{'CPU': 64.0\} were not placed within 3s"):
-        _train(spec, store, code_dir, "toobig")
+        faulty.run(spec, store, code_dir, "toobig")
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_train_either_way_and_with_a_worker_killed_gives_the_same_bits(tmp_path: Path, num_workers: int) -> None:
-    store = open_store(str(tmp_path / "store"))
-    code_dir = faults.write_network(tmp_path / "code", plan=[])
-    digests: dict[tuple[str, str], str] = {}
-    for trainer in ("auto", "ray_train"):
-        for situation, plan in (("whole", []), ("killed", [f"{num_workers - 1} 6"])):
-            for mark in code_dir.glob("killed-*"):
-                mark.unlink()
-            faults.write_network(code_dir, plan)
-            spec = faulty.pipeline(
-                code_dir,
-                trainer=trainer,
-                num_workers=num_workers,
-                global_batch_size=12,
-                epochs=2,
-                resources={"num_cpus": 0.5},
-                max_failures=1,
-            )
-            result, events = _train(spec, store, code_dir, f"{trainer.replace('_', '')}{situation}")
-            assert result.attempts == 1 + len(plan)
-            assert _starts(events) == [0, 3][: 1 + len(plan)]
-            assert all(faults.is_gone(pid) for pid, _ in faults.kills(code_dir))
-            digests[trainer, situation] = result.artifact.digest
-    assert len(set(digests.values())) == 1, digests
+@pytest.mark.timeout(300)
+def test_train_either_way_and_with_a_worker_killed_gives_the_same_bits(tmp_path: Path) -> None:
+    digests = faulty.digests_either_way(tmp_path, num_workers=2)
+    assert len(digests) == 4 and len(set(digests.values())) == 1, digests
 
 
 def test_train_workers_lost_more_often_than_allowed_is_told_and_frees_what_they_held(tmp_path: Path) -> None:
@@ -138,10 +90,10 @@ def test_train_workers_lost_more_often_than_allowed_is_told_and_frees_what_they_
     before = ray.available_resources().get("CPU", 0.0)
 
     with pytest.raises(TrainingError, match=r"train: worker [01] of 2 failed: ") as caught:
-        _train(faulty.pipeline(code_dir, max_failures=1), store, code_dir, "lost")
+        faulty.run(faulty.pipeline(code_dir, max_failures=1), store, code_dir, "lost")
 
     assert "--resume lost" in caught.value.hint
-    assert _starts(_events(store, "lost")) == [0, 0]
+    assert faulty.starts(faulty.events(store, "lost")) == [0, 0]
     assert [group for group in placement_group_table().values() if group["state"] != "REMOVED"] == []
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU", 0.0) < before and time.monotonic() < deadline:
