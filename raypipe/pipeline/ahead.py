@@ -104,7 +104,7 @@ def _workers(spec: PipelineSpec) -> Group | None:
 
 
 def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Callable[[], object]:
-    """What begins Ray Serve; replicas, too, where what they hold while they wait is more than others need."""
+    """What begins Ray Serve; few replicas, too, where the CPUs they hold while they wait are more than others need."""
     import ray
 
     from raypipe.serve import awaited
@@ -113,7 +113,8 @@ def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Cal
     serves = spec.serve
     assert serves is not None
     needs = serves.resources
-    fits = beside_others(spec, serves, steps) <= ray.cluster_resources()["CPU"]
+    few = serves.min_replicas * needs.num_cpus <= (os.cpu_count() or 1)  # each holds its memory while it waits
+    fits = few and beside_others(spec, serves, steps) <= ray.cluster_resources()["CPU"]
     if fits and not needs.num_gpus and needs.memory_bytes is None:
         return partial(awaited.begin, serves, spec.model_name, ctx.store.uri, ctx.code_dir)
     return partial(start, serves)
