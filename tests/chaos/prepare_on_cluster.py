@@ -18,7 +18,7 @@ import ray
 from ray.util.state import list_tasks
 
 from raypipe.data import stage
-from raypipe.data.shuffle import row_ranges, scatter_all
+from raypipe.data.shuffle import row_ranges, scatter_all, task_size
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Progress
 from raypipe.spec.data import DataSpec
@@ -40,13 +40,8 @@ SPEC: dict[str, Any] = {
 RANGE_BYTES = 8 * 2**20
 """So that the rows are cut into several ranges, though they are few."""
 
-
-class Told(Progress):
-    """Every event as a line of JSON, as it happens."""
-
-    def say(self, stage: str, text: str, *, show: bool = True, **fields: Any) -> None:
-        """See Progress."""
-        print(json.dumps({"text": text, **fields}), flush=True)
+PIECE_BYTES = 128 * 2**10
+"""So that a task takes a file, and there are many moments at which a node can be lost."""
 
 
 def main() -> None:
@@ -54,8 +49,10 @@ def main() -> None:
     address, folder, store, fanout = sys.argv[1:]
     scatter_all.SAY_EVERY_S = 0.0
     row_ranges.RANGE_BYTES, row_ranges.FANOUT = RANGE_BYTES, int(fanout)
+    task_size.PIECE_BYTES = PIECE_BYTES
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    told = Told("r1", stream=None)
+    told = Progress("r1", stream=None)
+    told.listeners.append(lambda event: print(json.dumps(event), flush=True))
     spec = DataSpec.model_validate({**SPEC, "root": folder, "read_parallelism": len(list(Path(folder).iterdir()))})
     record = stage.prepare(spec, RunContext(run_id="r1", store=open_store(store), progress=told))
     tasks: list[Any] = list_tasks(address, detail=True, limit=10_000)
