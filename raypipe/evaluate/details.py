@@ -149,9 +149,13 @@ def merged(worst: Sequence[WorstRow]) -> tuple[WorstRow, ...]:
 
 
 def _shown(columns: Mapping[str, NDArray[Any]], row: int) -> dict[str, str]:
-    """What a table has room for."""
+    """What a table has room for; missing values are left out."""
     values = [(name, column[row]) for name, column in columns.items() if np.ndim(column[row]) == 0]
-    return {name: str(value)[:MAX_TEXT_CHARS] for name, value in values[:MAX_VALUES]}
+    return {
+        name: str(value)[:MAX_TEXT_CHARS]
+        for name, value in values[:MAX_VALUES]
+        if value is not None and value == value  # NaN differs from itself
+    }
 
 
 def _picture(columns: Mapping[str, NDArray[Any]], row: int) -> str | None:

@@ -74,7 +74,8 @@ def _confusion(evaluation: EvaluationReport | None, charts: Charts) -> dict[str,
 
 
 def _details(details: EvaluationDetails | None, charts: Charts) -> dict[str, Any]:
-    told: dict[str, Any] = {"calibration": None, "residuals": [], "worst": None, "calibration_error": None}
+    told: dict[str, Any] = {"calibration": None, "residuals": [], "worst": None}
+    told.update({"calibration_error": None, "calibration_bins": None})
     if details is None:
         return told
     if details.calibration:
@@ -85,6 +86,9 @@ def _details(details: EvaluationDetails | None, charts: Charts) -> dict[str, Any
             "mean probability of the answered class",
         )
         told["calibration_error"] = details.calibration_error
+        bins = [(each.confidence, each.accuracy, each.num_rows) for each in details.calibration]
+        headers = ("mean probability of the answered class", "share of right answers", "rows")
+        told["calibration_bins"] = Table("Calibration", headers, bins)
     if details.residuals is not None:
         histogram, scale, cells = details.residuals.histogram, details.residuals.scale, details.residuals.cells
         desc = f"true value downward, predicted across, both from {figure(scale[0])} to {figure(scale[-1])}"
@@ -99,24 +103,19 @@ def _details(details: EvaluationDetails | None, charts: Charts) -> dict[str, Any
 
 def _worst(rows: Sequence[WorstRow]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
-    pictured = any(row.picture for row in rows)
-    headers = ("row", *(("picture",) if pictured else ()), "true", "predicted", "probability", "loss", *columns)
-    return Table(
-        "The rows that were answered worst",
-        headers,
-        [
-            (
-                row.row,
-                *((_image(row),) if pictured else ()),
-                row.true,
-                row.predicted,
-                row.confidence,
-                row.loss,
-                *(row.values.get(name) for name in columns),
-            )
-            for row in rows
-        ],
-    )
+    pictured, sure = any(row.picture for row in rows), any(row.confidence is not None for row in rows)
+    told: dict[str, list[Any]] = {
+        "row": [row.row for row in rows],
+        **({"picture": [_image(row) for row in rows]} if pictured else {}),
+        "true": [row.true for row in rows],
+        "predicted": [row.predicted for row in rows],
+        **({"probability": [row.confidence for row in rows]} if sure else {}),
+        ("loss" if sure else "off by"): [row.loss for row in rows],
+    }
+    headers = (*told, *columns)
+    values = [[row.values.get(name) for name in columns] for row in rows]
+    shown = [(*front, *rest) for front, rest in zip(zip(*told.values(), strict=True), values, strict=True)]
+    return Table("The rows that were answered worst", headers, shown)
 
 
 def _image(row: WorstRow) -> Markup:
