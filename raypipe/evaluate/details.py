@@ -89,7 +89,7 @@ def _edges(values: NDArray[np.float64], num_bins: int) -> NDArray[np.float64]:
     """Equal bins from the smallest to the largest value; where there is one value, it lies in the middle of its bin."""
     low, high = float(values.min()), float(values.max())
     if not low < high:
-        return np.array([low - 0.5, low + 0.5]) if abs(low) < 2**52 else np.array([low, np.nextafter(low, np.inf)])
+        return np.array([low - 0.5, low + 0.5]) if abs(low) < 2**52 else np.sort([low, np.nextafter(low, 0.0)])
     share = np.linspace(0.0, 1.0, num_bins + 1)
     edges = low * (1 - share) + high * share  # not by their difference, which may be infinite
     edges[[0, -1]] = low, high

@@ -54,6 +54,12 @@ def test_residuals_count_each_row_once_whatever_the_numbers_are(target: Any, val
     assert list(found.scale) == sorted(set(found.scale))
 
 
+@pytest.mark.parametrize("value", [0.0, -1.5, 1e20, 1.7976931348623157e308, -1.7976931348623157e308, 5e-324])
+def test_residuals_of_one_value_lie_in_one_bin(value: float):
+    found = residuals_of(np.full(4, value), np.full(4, value))
+    assert found.histogram.counts == (4,) and found.cells == ((4,),)
+
+
 def test_residuals_tell_too_high_from_too_low_and_true_from_predicted():
     found = residuals_of(np.array([0.0, 0.0, 10.0]), np.array([5.0, 0.0, 10.0]))
     assert found.histogram.edges[0] == 0.0 and found.histogram.edges[-1] == 5.0
