@@ -10,7 +10,7 @@ from raypipe.pipeline.api import RunResult
 from raypipe.pipeline.plan import Step
 from raypipe.pipeline.stages import STAGES, alias_of
 from raypipe.pipeline.state import Records
-from raypipe.records import ModelVersion
+from raypipe.records import EvaluationReport, ModelVersion
 from raypipe.registry.aliases import Alias, Aliases
 from raypipe.registry.versions import promote, version_numbers
 from raypipe.runtime.progress import read_events
@@ -68,6 +68,23 @@ def test_older_model_run_again_finds_its_version_leaves_the_alias_and_says_both(
     assert "by run r1: no new version" in said and "registered" in said
     assert "champion stays at version 2: it pointed at version 1 before and was moved on" in said
     assert "raypipe promote tiny@1 --alias champion" in said
+
+
+def test_model_judged_the_same_in_another_run_keeps_its_version_wherever_the_details_lie(
+    spec: PipelineSpec, store: MemoryStore
+):
+    for run_id in ("r1", "r2"):
+        records = made(store, 1)
+        report = records["evaluate"]
+        assert isinstance(report, EvaluationReport)
+        keys = {
+            "details_key": layout.evaluation_details(run_id),
+            "confusion_key": layout.evaluation_confusions(run_id),
+        }
+        records["evaluate"] = report.model_copy(update=keys)
+        assert register(spec, store, records, run_id)[0].version == 1
+    worse = report.model_copy(update={"metrics": {"accuracy": 0.1}})
+    assert register(spec, store, {**records, "evaluate": worse}, "r3")[0].version == 2
 
 
 def test_older_model_found_behind_many_later_versions_makes_no_new_one(spec: PipelineSpec, store: MemoryStore):
