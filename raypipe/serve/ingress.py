@@ -35,13 +35,15 @@ USUAL_PORTS = {
 }
 """Where HAProxy's metrics, its statistics, and the proxy behind it listen unless somebody else does already."""
 
-METRICS_ENV = {
+CONTROLLER_ENV = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",  # 10 by default: scaling would lag by as much
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # 5 by default, after which a proxy is killed and Serve does not start: on a busy machine it imports longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 HAPROXY_ENV = {
-    **METRICS_ENV,
+    **CONTROLLER_ENV,
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A prediction may be asked twice: so a request whose replica died is sent to another one.
@@ -52,6 +54,7 @@ HAPROXY_ENV = {
     # Off: a Python process would read a log line a request (0.1 ms each, measured). HAProxy's own metrics port and the
     # replicas count the same requests.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
     # A client that sends nothing more; an hour by default, in which a few thousand of them take every connection.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
@@ -97,7 +100,7 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         ServeError: see choose_ingress.
     """
     if choose_ingress(spec) == "python":
-        return {name: os.environ.get(name, value) for name, value in METRICS_ENV.items()}
+        return {name: os.environ.get(name, value) for name, value in CONTROLLER_ENV.items()}
     if folder is None or len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
         folder = _private_folder(spec.port)
     files = {
