@@ -5,7 +5,7 @@ DatasetVersion -> TrainResult (or TuneResult) -> EvaluationReport -> ModelVersio
 One file although it is long: each document holds the ones before it, stages of different rooms meet here and nowhere
 else, and whoever reads it once knows what the whole store holds.  A record is read by every later stage and travels
 with every version, so no list in it may grow with the rows: those that follow the data are cut (`top`, `first`), kept
-under a key of their own (`profile_key`, `confusion_key`, `bad_rows_key`), or bounded
+under a key of their own (`profile_key`, `confusion_key`, `details_key`, `bad_rows_key`), or bounded
 (classes, categories).
 """
 

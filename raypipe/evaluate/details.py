@@ -115,17 +115,20 @@ def worst_rows(
     values: NDArray[np.floating],
     columns: Mapping[str, NDArray[Any]],
     signature: Signature,
+    above: float = -1.0,
 ) -> list[WorstRow]:
     """The NUM_WORST rows with the largest loss, the worst first; of a classification only those answered wrongly.
 
     Args:
         start: index of the first of these rows in the split.
         columns: their inputs, as the model was given them.
+        above: rows of this loss or less are left out, before anything is drawn of them.
     """
     loss_B = loss_of(target_B, values, signature)
     classes = signature.classes
     answer_B = values if classes is None else values.argmax(axis=1)
     order = np.argsort(-loss_B, kind="stable")
+    order = order[loss_B[order] > above]
     if classes is not None:
         order = order[answer_B[order] != target_B[order]]
     return [

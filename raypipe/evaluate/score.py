@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
-from raypipe.evaluate.details import merged, worst_rows
+from raypipe.evaluate.details import NUM_WORST, merged, worst_rows
 from raypipe.records import ArtifactRef, DatasetVersion, WorstRow
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_options
@@ -160,8 +160,9 @@ def score_piece(piece: Piece) -> Scored:
         answers.append(predictions.values if predictions.classes is None else predictions.labels())
         if predictions.classes is not None:
             sure.append(predictions.values.max(axis=1).astype(np.float64))
+        above = worst[-1].loss if len(worst) == NUM_WORST else -1.0
         worst += worst_rows(
-            piece.start + at, rows.row_id[here], target[here], predictions.values, columns, predictor.signature
+            piece.start + at, rows.row_id[here], target[here], predictions.values, columns, predictor.signature, above
         )
         worst = list(merged(worst))
     return Scored(
@@ -207,7 +208,7 @@ def _task(piece: Piece) -> Scored | RaypipeError:
         return error
 
 
-def _takes_no_place(spec: EvaluateSpec, pieces: list[Piece]) -> bool:
+def _needs_no_place(spec: EvaluateSpec, pieces: list[Piece]) -> bool:
     needs = spec.resources
     return len(pieces) == 1 and not needs.num_gpus and needs.memory_bytes is None
 
@@ -217,7 +218,7 @@ def _run(pieces: list[Piece], spec: EvaluateSpec, ctx: RunContext) -> list[Score
     from ray.exceptions import RayError
 
     # A process that has trained has imported what scoring takes seconds to; what fails there is tried again apart.
-    in_trained = ctx.workers.call(_task, pieces[0]) if ctx.workers and _takes_no_place(spec, pieces) else None
+    in_trained = ctx.workers.call(_task, pieces[0]) if ctx.workers and _needs_no_place(spec, pieces) else None
     if in_trained is not None:
         with suppress(RayError, RaypipeError):
             return [_answer(ray.get(in_trained))]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from raypipe.pipeline.demand import beside_others
+from raypipe.pipeline.demand import cpus_with_waiting_replicas
 from raypipe.runtime.connect import Cluster, is_on_this_machine_alone
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.environment import hush
@@ -114,7 +114,7 @@ def _serving(spec: PipelineSpec, steps: Collection[str], ctx: RunContext) -> Cal
     assert serves is not None
     needs = serves.resources
     few = serves.min_replicas * needs.num_cpus <= (os.cpu_count() or 1)  # each holds its memory while it waits
-    fits = few and beside_others(spec, serves, steps) <= ray.cluster_resources()["CPU"]
+    fits = few and cpus_with_waiting_replicas(spec, serves, steps) <= ray.cluster_resources()["CPU"]
     if fits and not needs.num_gpus and needs.memory_bytes is None:
         return partial(awaited.begin, serves, spec.model_name, ctx.store.uri, ctx.code_dir)
     return partial(start, serves)

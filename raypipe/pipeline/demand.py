@@ -33,11 +33,11 @@ def demand_of(spec: PipelineSpec, steps: Collection[str]) -> Demand:
             serving = serve_demand(spec.serve)
             groups.extend(serving.groups)
             wanted = max(wanted, serving.wanted_cpus)
-            wanted = max(wanted, beside_others(spec, spec.serve, steps))
+            wanted = max(wanted, cpus_with_waiting_replicas(spec, spec.serve, steps))
     return Demand(groups=tuple(groups), wanted_cpus=wanted, ray_train=ray_train)
 
 
-def beside_others(spec: PipelineSpec, serve: ServeSpec, steps: Collection[str]) -> float:
+def cpus_with_waiting_replicas(spec: PipelineSpec, serve: ServeSpec, steps: Collection[str]) -> float:
     """CPUs with which replicas that wait for their model take nothing from the stages before them."""
     others = demand_of(spec, [step for step in steps if step != "serve"])
     return max(others.num_cpus, others.wanted_cpus) + serve.min_replicas * serve.resources.num_cpus

@@ -74,37 +74,38 @@ def _confusion(evaluation: EvaluationReport | None, charts: Charts) -> dict[str,
 
 
 def _details(details: EvaluationDetails | None, charts: Charts) -> dict[str, Any]:
-    told: dict[str, Any] = {"calibration": None, "residuals": [], "worst": None}
-    told.update({"calibration_error": None, "calibration_bins": None})
+    parts: dict[str, Any] = dict.fromkeys(
+        ("calibration", "calibration_error", "calibration_bins", "residuals", "worst")
+    )
     if details is None:
-        return told
+        return parts
     if details.calibration:
         points = [(each.confidence, each.accuracy) for each in details.calibration]
-        told["calibration"] = charts.lines(
+        parts["calibration"] = charts.lines(
             "Calibration: share of right answers by how sure the model was",
             {"this model": points, "as sure as right": [(0.0, 0.0), (1.0, 1.0)]},
             "mean probability of the answered class",
         )
-        told["calibration_error"] = details.calibration_error
+        parts["calibration_error"] = details.calibration_error
         bins = [(each.confidence, each.accuracy, each.num_rows) for each in details.calibration]
         headers = ("mean probability of the answered class", "share of right answers", "rows")
-        told["calibration_bins"] = Table("Calibration", headers, bins)
+        parts["calibration_bins"] = Table("Calibration", headers, bins)
     if details.residuals is not None:
         histogram, scale, cells = details.residuals.histogram, details.residuals.scale, details.residuals.cells
         desc = f"true value downward, predicted across, both from {figure(scale[0])} to {figure(scale[-1])}"
-        told["residuals"] = [
+        parts["residuals"] = [
             charts.histogram("Residuals: predicted less true", histogram.edges, histogram.counts, large=True),
             charts.heat_map(f"Predicted against true: {desc}", desc, cells),
         ]
     if details.worst:
-        told["worst"] = _worst(details.worst)
-    return told
+        parts["worst"] = _worst(details.worst)
+    return parts
 
 
 def _worst(rows: Sequence[WorstRow]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row.values))
     pictured, sure = any(row.picture for row in rows), any(row.confidence is not None for row in rows)
-    told: dict[str, list[Any]] = {
+    columns_before: dict[str, list[Any]] = {
         "row": [row.row for row in rows],
         **({"picture": [_image(row) for row in rows]} if pictured else {}),
         "true": [row.true for row in rows],
@@ -112,9 +113,9 @@ def _worst(rows: Sequence[WorstRow]) -> Table:
         **({"probability": [row.confidence for row in rows]} if sure else {}),
         ("loss" if sure else "off by"): [row.loss for row in rows],
     }
-    headers = (*told, *columns)
+    headers = (*columns_before, *columns)
     values = [[row.values.get(name) for name in columns] for row in rows]
-    shown = [(*front, *rest) for front, rest in zip(zip(*told.values(), strict=True), values, strict=True)]
+    shown = [(*front, *rest) for front, rest in zip(zip(*columns_before.values(), strict=True), values, strict=True)]
     return Table("The rows that were answered worst", headers, shown)
 
 

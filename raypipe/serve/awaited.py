@@ -74,8 +74,8 @@ def give_up(name: str) -> None:
 
 def _wait_for_model(name: str) -> str:
     """The ModelVersion as JSON, when it is told."""
-    while not (told := running.noted_awaited(name)):
+    while not (model := running.noted_awaited(name)):
         time.sleep(POLL_S)  # Ray's key-value store tells nobody when a value changes
-    if told == NOTHING_COMES:
+    if model == NOTHING_COMES:
         raise ServeError(f"the run that would have made a version of {name} ended without one")
-    return told
+    return model

@@ -57,7 +57,11 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
         while beside is not None and not started.done() and not running.has_controller():
             time.sleep(POLL_S)  # Ray tells nobody when an actor has come
         if beside is not None and (not started.done() or started.exception() is None):
-            beside()
+            try:
+                beside()
+            except Exception:
+                started.result()  # where Serve itself did not start, its reason is the one that counts
+                raise
         return started.result()
 
 

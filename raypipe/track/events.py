@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TOLD = ("loss", "rows_per_s")
+STEP_FIGURES = ("loss", "rows_per_s")
 """Figures of a training step that stand in its event by themselves."""
 
 
@@ -43,7 +43,7 @@ def parse(event: Mapping[str, Any]) -> Scalars | Registered | None:
     stage = event.get("stage")
     if stage == "register" and "version" in event:
         return Registered(str(event["model"]), int(event["version"]))
-    values = {**{name: event[name] for name in TOLD if name in event}, **event.get("metrics", {})}
+    values = {**{name: event[name] for name in STEP_FIGURES if name in event}, **event.get("metrics", {})}
     kept = {name: float(value) for name, value in values.items() if _is_finite(value)}
     if stage not in ("train", "tune", "evaluate") or not kept:
         return None

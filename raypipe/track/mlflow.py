@@ -6,20 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Before mlflow is imported: it reports its use to its makers, and asks an absent server for minutes.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}.items():
-    os.environ.setdefault(_name, _value)
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
-from mlflow.entities import Metric, Param  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-
-from raypipe.track.events import Registered, Scalars  # noqa: E402
-from raypipe.track.tracking import MLFLOW_URI, About  # noqa: E402
+from raypipe.track.events import Registered, Scalars
+from raypipe.track.tracking import MLFLOW_URI, About
 
 MAX_BATCH = 100
 """Parameters that MLflow takes in one call."""
@@ -40,14 +32,14 @@ class MLflow:
             self._client.log_batch(self._run, params=batch)
         self._step = 0
 
-    def take(self, told: Scalars | Registered) -> None:
-        if isinstance(told, Registered):
-            self._client.set_tag(self._run, "raypipe.model", f"{told.model}@{told.version}")
+    def take(self, message: Scalars | Registered) -> None:
+        if isinstance(message, Registered):
+            self._client.set_tag(self._run, "raypipe.model", f"{message.model}@{message.version}")
             return
-        self._step = self._step if told.step is None else told.step
-        group = told.stage if told.trial is None else f"{told.stage}/{told.trial}"
-        when = int(told.time * 1000)
-        metrics = [Metric(f"{group}/{name}", value, when, self._step) for name, value in told.values.items()]
+        self._step = self._step if message.step is None else message.step
+        group = message.stage if message.trial is None else f"{message.stage}/{message.trial}"
+        when = int(message.time * 1000)
+        metrics = [Metric(f"{group}/{name}", value, when, self._step) for name, value in message.values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self, *, failed: bool) -> None:

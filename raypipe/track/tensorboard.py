@@ -30,14 +30,14 @@ class TensorBoard:
         self._writer.add_text("asked", f"```\n{json.dumps(dict(about.asked), indent=1, default=str)}\n```")
         self._step = 0
 
-    def take(self, told: Scalars | Registered) -> None:
-        if isinstance(told, Registered):
-            self._writer.add_text("registered", f"{told.model}@{told.version}")
+    def take(self, message: Scalars | Registered) -> None:
+        if isinstance(message, Registered):
+            self._writer.add_text("registered", f"{message.model}@{message.version}")
             return
-        self._step = self._step if told.step is None else told.step
-        group = told.stage if told.trial is None else f"{told.stage}/{told.trial}"
-        for name, value in told.values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, self._step, walltime=told.time)
+        self._step = self._step if message.step is None else message.step
+        group = message.stage if message.trial is None else f"{message.stage}/{message.trial}"
+        for name, value in message.values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, self._step, walltime=message.time)
 
     def close(self, *, failed: bool) -> None:
         self._writer.close()

@@ -25,6 +25,13 @@ MAX_REASON_CHARS = 300
 
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
 
+MLFLOW_ENV = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it reports its use to its makers
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # it asks an absent server for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""Set before mlflow is imported, unless the user set them."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -43,7 +50,7 @@ class About:
 class Tracker(Protocol):
     """Where figures go. Whatever it raises ends it, and no run."""
 
-    def take(self, told: Scalars | Registered) -> None: ...
+    def take(self, message: Scalars | Registered) -> None: ...
 
     def close(self, *, failed: bool) -> None: ...
 
@@ -86,6 +93,8 @@ def _tensorboard(about: About) -> Tracker:
 
 
 def _mlflow(about: About) -> Tracker:
+    for name, value in MLFLOW_ENV.items():
+        os.environ.setdefault(name, value)
     from raypipe.track.mlflow import MLflow
 
     return MLflow(about)
@@ -111,16 +120,16 @@ class _Sink(threading.Thread):
     def run(self) -> None:
         try:
             tracker = self._make()
-            while not isinstance(told := self._queue.get(), bool):
-                tracker.take(told)
-            tracker.close(failed=told)
+            while not isinstance(message := self._queue.get(), bool):
+                tracker.take(message)
+            tracker.close(failed=message)
         except Exception as error:  # of a library, or a server
             self._end(f"takes no figures of this run any more: {type(error).__name__}: {error}")
 
     def _offer(self, event: Mapping[str, Any]) -> None:
-        told = parse(event)
-        if told is not None:
-            self._queue.put(told)
+        message = parse(event)
+        if message is not None:
+            self._queue.put(message)
 
     def _end(self, why: str) -> None:
         if self._offer in self._progress.listeners:

@@ -1,7 +1,8 @@
 """The examples on real Ray: 01 as a user runs it, the others through `Pipeline` on one shared cluster.
 
 Every endpoint is asked over HTTP and must give what the Predictor gives here for the same rows; 02 stops before its
-endpoint, which is that of 01 with larger images.
+endpoint, which is that of 01 with larger images. One file, since all but 01 share one Serve, one store and the helpers
+that compare an endpoint with the Predictor.
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ def test_worst_rows_of_all_pieces_are_those_of_the_whole():
         return worst_rows(start, ids[here], target[here], value[here], {"weight": weights[here]}, PRICES)
 
     whole = worst(0, 200)
+    assert worst_rows(0, ids, target, value, {"weight": weights}, PRICES, whole[4].loss) == whole[:4]
     assert merged([*worst(0, 64), *worst(64, 128), *worst(128, 200)]) == tuple(whole)
     assert [row.row for row in whole] == np.argsort(-np.abs(value - target), kind="stable")[:NUM_WORST].tolist()
 

@@ -1,4 +1,7 @@
-"""The page of a run: what it shows of each kind of run, and that nothing in it can act or leave it."""
+"""The page of a run: what it shows of each kind of run, and that nothing in it can act or leave it.
+
+One file, since every test renders a page out of the same few records and reads it with the same parser.
+"""
 
 from __future__ import annotations
 
