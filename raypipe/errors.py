@@ -37,7 +37,7 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 _USERINFO = re.compile(
@@ -183,15 +183,21 @@ class RequestError(RaypipeError):
     """A client's request that cannot be answered.
 
     Args:
-        status: the HTTP status to answer with, 400 to 499.
+        status: the HTTP status to answer with.
+        code: a word for programs; empty: the one that goes with the status.
+        headers: that the answer carries, e.g. Allow or Retry-After.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "", status: int = 400) -> None:
+    def __init__(
+        self, message: str, hint: str = "", status: int = 400, code: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, hint)
-        self.args = (self.message, self.hint, status)
+        self.args = (self.message, self.hint, status, code, dict(headers or {}))
         self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

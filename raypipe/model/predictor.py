@@ -64,7 +64,14 @@ class Predictor:
             DataError: a value the model cannot take.
             UserCodeError: the user's network raised.
         """
-        features = self._transforms.apply(columns, self.signature.inputs)
+        return self.answer(self.features(columns))
+
+    def features(self, columns: Mapping[str, Any]) -> NDArray[np.float32]:
+        """What the network reads for raw rows, float32 [B, *feature_shape]; see `predict`."""
+        return self._transforms.apply(columns, self.signature.inputs)
+
+    def answer(self, features: NDArray[np.float32]) -> Predictions:
+        """Answer rows whose features are computed; see `predict`."""
         outputs = [self._call(features[i : i + MAX_CALL_ROWS]) for i in range(0, len(features), MAX_CALL_ROWS)]
         if not outputs:
             outputs = [self._call(features)]

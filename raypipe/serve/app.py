@@ -1,6 +1,6 @@
 """One replica, HTTP and model together: request -> columns -> shared model call -> answer; no 500 for a client's fault.
 
-    path -> protocol -> body (capped) -> parse -> check against the signature -> predict -> render
+    path -> route -> key -> body (capped) -> handler: parse, check against the signature -> batcher -> render
 
 Nothing here imports Ray: serve/stage.py makes a deployment of this class, tests call it as it is.
 """
@@ -9,44 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
-from raypipe.serve.protocols import PROTOCOLS, Protocol
+from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.encodings import decoded
+from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
-from raypipe.serve.schema import Columns
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
 if TYPE_CHECKING:
     from raypipe.model.predictor import Predictor
 
-JSON = "application/json"
-
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d '{...}'` declares unless told otherwise; read as JSON, as every other server of this kind does."""
 
-CODES = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "timeout",
-    413: "too_large",
-    415: "unsupported_media_type",
-    500: "internal",
-}
+JSON = "application/json"
+
+INLINE_MAX_BYTES = 64 * 2**10
+"""A larger body is parsed and checked in a thread: the event loop is for everybody."""
 
 logger = logging.getLogger("ray.serve")
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
 
 class ModelApp:
@@ -75,60 +72,98 @@ class ModelApp:
             open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
         )
         self.signature = self.predictor.signature
-        self._batcher = Batcher(self.predictor.predict, self.spec.batching, self.spec.request_timeout_s)
+        checker = Checker(self.signature, self.spec.max_request_rows)
+        served = Served(self.model, self.signature, self.spec, checker)
+        self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
+        self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
+        for protocol in self._protocols.values():
+            for route in protocol.routes():  # where two protocols have one path, the first in the table answers
+                self._routes.setdefault((route.method, route.path), (protocol, route))
+        self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
         self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
-        self._posts: dict[str, Protocol] = {}
-        self._gets: dict[str, bytes] = {"/healthz": self._health()}
-        for kind in PROTOCOLS.values():
-            protocol = kind(self.model, self.spec.max_request_rows)
-            self._posts.update(dict.fromkeys(protocol.predict_paths(), protocol))
-            self._gets.update({path: orjson.dumps(document) for path, document in protocol.documents().items()})
+        self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request; every refusal is JSON with a code, a message and a hint."""
+        """One request that comes through Ray's own path."""
+        scope = request.scope
+        reply = await self.answer(scope["method"], below_prefix(scope), scope, request.receive)
+        return Response(reply.body, reply.status, {**self._headers, **reply.headers}, reply.media_type)
+
+    async def asgi(self, scope: Any, receive: Receive, send: Send) -> None:
+        """The same, as an ASGI application."""
+        reply = await self.answer(scope["method"], below_prefix(scope), scope, receive)
+        fields = {"content-type": reply.media_type, "content-length": str(len(reply.body)), **self._headers}
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in {**fields, **reply.headers}.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+
+    async def answer(self, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+        """Answer one request; every refusal is in the words of its protocol, with what was found and what to do.
+
+        Args:
+            path: below the route prefix.
+            scope: its `headers` and `query_string`, as ASGI has them.
+        """
+        protocol = None
         try:
-            return await self._respond(request)
+            found = self._routes.get(("GET" if method == "HEAD" else method, path))
+            if found is None:
+                raise self._no_route(method, path)
+            protocol, route = found
+            return await self._routed(route, method, path, scope, receive)
         except RequestError as error:
-            return self._refuse(error.status, error.message, error.hint)
+            refused = error
         except DataError as error:  # e.g. a category the model has never seen
-            return self._refuse(400, error.message, error.hint)
+            refused = RequestError(error.message, error.hint)
         except ClientDisconnect:
-            return self._refuse(400, "the request body ended early", "")
+            refused = RequestError("the request body ended early")
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._headers["x-raypipe-model"])
-            return self._refuse(500, "the model failed on this request", "the replica's log has the reason")
+            refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
+        reply = (protocol or self._protocol_of(path)).refuse(refused)
+        reply.headers.update(refused.headers)
+        return reply
 
-    async def _respond(self, request: Request) -> Response:
-        path = _below(request.scope)
-        method = request.scope["method"]
-        protocol = self._posts.get(path)
-        if protocol is not None and method == "POST":
-            return await self._predict(request, protocol)
-        if path in self._gets and method in ("GET", "HEAD"):
-            return Response(self._gets[path], media_type=JSON, headers=self._headers)
-        if protocol is None and path not in self._gets:
-            raise RequestError(f"no such path: {path[:80]}", self._suggest(path), status=404)
-        allowed = "POST" if protocol is not None else "GET"
-        raise RequestError(f"{method[:16]} is not answered at {path}", f"use {allowed}", status=405)
-
-    async def _predict(self, request: Request, protocol: Protocol) -> Response:
+    async def _routed(self, route: Route, method: str, path: str, scope: Any, receive: Receive) -> Reply:
         arrived = asyncio.get_running_loop().time()
-        headers = dict(request.scope["headers"])
-        _check_type(headers, protocol)
-        body = await self._body(request, headers)
-        columns = protocol.parse(body, self.signature)
-        num_rows = len(columns[self.signature.inputs[0].name])
-        predictions = await self._batcher.predict(columns, num_rows, since=arrived)
-        return Response(protocol.render(predictions), media_type=protocol.content_types[0], headers=self._headers)
+        headers = dict(scope["headers"])
+        body = b""
+        if route.accepts:
+            _check_type(headers, route)
+            body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
+        call = Call(method, path, headers, body, scope["query_string"])
+        if len(body) <= INLINE_MAX_BYTES:
+            asked, features = self._features(route, call)
+        else:
+            loop = asyncio.get_running_loop()
+            asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
+        if isinstance(asked, Reply):
+            return asked
+        predictions = await self._batcher.predict(features, since=arrived)
+        if not np.isfinite(predictions.values).all():
+            raise RequestError(
+                "the model's answer is not a finite number",
+                "the model or this input is at fault; the same input fails in evaluation",
+                status=500,
+                code="not_finite",
+            )
+        return asked.render(predictions)
 
-    async def _body(self, request: Request, headers: dict[bytes, bytes]) -> bytes:
+    def _features(self, route: Route, call: Call) -> tuple[Ask | Reply, Any]:
+        """Parse, check and transform; refusals come before the rows of several clients are put together."""
+        asked = route.handler(call)
+        if isinstance(asked, Reply):
+            return asked, None
+        return asked, self.predictor.features(asked.columns)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body, refused unread where it declares too much, else as soon as it is too much."""
         limit = self.spec.max_body_bytes
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(f"{int(declared)} bytes", limit)
-        message = await request.receive()
+        message = await receive()
         body = message.get("body", b"")
         if not message.get("more_body"):
             if message["type"] == "http.disconnect":
@@ -137,25 +172,38 @@ class ModelApp:
                 raise _too_large(f"{len(body)} bytes", limit)
             return body
         try:
-            return await asyncio.wait_for(_rest(request, body, limit), self.spec.request_timeout_s)
+            return await asyncio.wait_for(_rest(receive, body, limit), self.spec.request_timeout_s)
         except asyncio.TimeoutError:
             raise RequestError(
                 f"the request body did not arrive within {self.spec.request_timeout_s:g} s", "send it faster", 408
             ) from None
 
-    def _health(self) -> bytes:
-        document = {"status": "ok", "model": self.model.model, "version": self.model.version}
-        return orjson.dumps(document)
-
-    def _suggest(self, path: str) -> str:
-        known = [*self._posts, *self._gets]
+    def _no_route(self, method: str, path: str) -> RequestError:
+        allowed = sorted({known for known, where in self._routes if where == path})
+        if allowed:
+            methods = ", ".join([*allowed, "HEAD"] if "GET" in allowed else allowed)
+            return RequestError(
+                f"{method[:16]} is not answered at {path}", f"use {methods}", status=405, headers={"allow": methods}
+            )
+        known = list(dict.fromkeys(where for _, where in self._routes))
         close = difflib.get_close_matches(path[:80], known, n=1)
-        return f"did you mean {close[0]}?" if close else f"this endpoint answers {', '.join(known)}"
+        hint = f"did you mean {close[0]}?" if close else f"this endpoint answers {', '.join(known)}"
+        return RequestError(f"no such path: {path[:80]}", hint, status=404)
 
-    def _refuse(self, status: int, message: str, hint: str) -> Response:
-        body = {"error": {"code": CODES.get(status, "bad_request"), "message": message, "hint": hint}}
-        # json, not orjson: a message may quote what no UTF-8 encoder takes
-        return Response(json.dumps(body).encode(), status, media_type=JSON, headers=self._headers)
+    def _protocol_of(self, path: str) -> Protocol:
+        """Whose clients ask at a path that is not answered."""
+        protocols = list(self._protocols.values())
+        named = (each for each in protocols if each.prefixes and path.startswith(each.prefixes))
+        return next(named, protocols[0])
+
+    def routes(self) -> list[Route]:
+        """All that is answered."""
+        return [route for _, route in self._routes.values()]
+
+    def predict_paths(self, protocol: str) -> list[str]:
+        """Where a protocol answers with predictions."""
+        mine = self._protocols[protocol]
+        return [route.path for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -178,13 +226,19 @@ def blank_row(signature: Signature) -> Columns:
     return row
 
 
-async def _rest(request: Request, start: bytes, limit: int) -> bytes:
+def below_prefix(scope: Any) -> str:
+    """The path below the application's route prefix."""
+    path, prefix = scope["path"], scope.get("root_path", "")
+    return path[len(prefix) :] or "/" if prefix and path.startswith(prefix) else path
+
+
+async def _rest(receive: Receive, start: bytes, limit: int) -> bytes:
     body = bytearray(start)
     more = True
     while more:
         if len(body) > limit:
             raise _too_large(f"more than {limit} bytes", limit)
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
@@ -202,29 +256,15 @@ def _too_large(found: str, limit: int) -> RequestError:
     )
 
 
-def _check_type(headers: dict[bytes, bytes], protocol: Protocol) -> None:
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
-        raise RequestError(
-            f"content-encoding {_text(encoding)} is not read here", "send the body uncompressed", status=415
-        )
+def _check_type(headers: dict[bytes, bytes], route: Route) -> None:
     declared = headers.get(b"content-type")
-    if declared is None:
+    if declared is None or declared == b"application/json":
         return
-    kind = _text(declared).split(";", 1)[0].strip().lower()
-    if kind not in protocol.content_types and kind != CURL_DEFAULT and not kind.endswith("+json"):
-        raise RequestError(
-            f"content-type {kind or 'is empty'} is not read here; expected {protocol.content_types[0]}",
-            f"send the header content-type: {protocol.content_types[0]}",
-            status=415,
-        )
-
-
-def _text(header: bytes) -> str:
-    return header[:80].decode("latin-1")
-
-
-def _below(scope: Any) -> str:
-    """The path below the application's route prefix."""
-    path, prefix = scope["path"], scope.get("root_path", "")
-    return path[len(prefix) :] or "/" if prefix and path.startswith(prefix) else path
+    kind = declared[:80].decode("latin-1").split(";", 1)[0].strip().lower()
+    if kind in route.accepts or (JSON in route.accepts and (kind == CURL_DEFAULT or kind.endswith("+json"))):
+        return
+    raise RequestError(
+        f"content-type {kind or 'is empty'} is not read here; expected {' or '.join(route.accepts)}",
+        f"send the header content-type: {route.accepts[0]}",
+        status=415,
+    )

@@ -1,4 +1,8 @@
-"""Requests that arrive together share one model call."""
+"""Requests that arrive together share one model call; how many, and whether to wait for more, is measured.
+
+Only one call runs at a time: on a CPU two would take twice as long, and while one runs the next group gathers.
+Shape letters: B rows.
+"""
 
 from __future__ import annotations
 
@@ -11,79 +15,170 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
-from raypipe.serve.schema import Columns
 from raypipe.spec.serve import BatchingSpec
 
+Features = NDArray[np.float32]
+"""What the network reads, [B, *feature_shape]."""
+
 INLINE_MAX_S = 0.002
-"""A call shorter than this runs in the event loop: handing it to a thread costs more than it frees. A longer one runs
-in a thread, so that health checks and other requests are not held up."""
+"""A call predicted to be shorter than this runs in the event loop: handing it to a thread costs more than it frees. A
+longer one runs in a thread, so that health checks and other requests are not held up."""
+
+WAIT_SHARE = 0.5
+"""Of a call's fixed cost: a call saved is worth at most that, so no longer is waited for company."""
+
+MIN_WAIT_S = 0.0002
+"""A shorter wait is no longer than a turn of the event loop, which is taken anyway."""
+
+FORGET = 0.98
+"""Weight of what was measured before, at each call: the last fifty calls count most."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Ask:
-    columns: Columns
-    num_rows: int
+    features: Features
     answer: asyncio.Future[Predictions]
+    deadline: float
+
+
+class CallCost:
+    """Predicts seconds of a model call from its rows: a fixed part and a part a row, fitted to the calls so far."""
+
+    def __init__(self) -> None:
+        self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
+
+    def note(self, num_rows: int, seconds: float) -> None:
+        """Learn from one call."""
+        self._weight = self._weight * FORGET + 1
+        self._rows = self._rows * FORGET + num_rows
+        self._seconds = self._seconds * FORGET + seconds
+        self._rows_rows = self._rows_rows * FORGET + num_rows * num_rows
+        self._rows_seconds = self._rows_seconds * FORGET + num_rows * seconds
+
+    def parts(self) -> tuple[float, float]:
+        """Fixed seconds, seconds a row; neither is negative. Infinite while nothing is known."""
+        if not self._weight:
+            return math.inf, 0.0
+        spread = self._weight * self._rows_rows - self._rows**2
+        mean_s, mean_rows = self._seconds / self._weight, self._rows / self._weight
+        if spread <= 1e-9 * self._weight * self._rows_rows:  # all calls had as many rows
+            return mean_s, 0.0
+        per_row = max(0.0, (self._weight * self._rows_seconds - self._rows * self._seconds) / spread)
+        fixed = mean_s - per_row * mean_rows
+        return (fixed, per_row) if fixed >= 0 else (0.0, mean_s / mean_rows)
+
+    def of(self, num_rows: int) -> float:
+        """Seconds that a call of so many rows is expected to take."""
+        fixed, per_row = self.parts()
+        return fixed + per_row * num_rows
 
 
 class Batcher:
     """Gathers rows of several requests into one model call; each request gets its own rows back.
 
     Args:
-        predict: columns -> predictions, row for row.
-        spec: most rows a call, longest wait for company.
+        answer: features -> predictions, row for row.
+        spec: most rows a call, most rows that may wait, longest wait for company.
         timeout_s: longest time from a request's arrival to its answer.
     """
 
-    def __init__(self, predict: Callable[[Columns], Predictions], spec: BatchingSpec, timeout_s: float) -> None:
-        self._predict = predict
+    def __init__(self, answer: Callable[[Features], Predictions], spec: BatchingSpec, timeout_s: float) -> None:
+        self._model = answer
         self._spec = spec
         self._timeout_s = timeout_s
         self._waiting: deque[_Ask] = deque()
+        self._rows_waiting = 0
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raypipe-predict")
-        self._last_call_s = math.inf  # not known to be short
+        self._cost = CallCost()
+        self._arrived = asyncio.Event()
+        self._company = 1.0
 
-    async def predict(self, columns: Columns, num_rows: int, *, since: float | None = None) -> Predictions:
+    async def predict(self, features: Features, *, since: float | None = None) -> Predictions:
         """Answer these rows.
 
         Args:
             since: when their request arrived, by the event loop's clock; unset: now.
         Raises:
-            RequestError: 408, the answer did not come in time; a call the model has begun is not cut short by that.
+            RequestError: 503 at once, where what waits already will not leave time for these; 504, the answer did not
+                come in time. A call the model has begun is not cut short by that.
             Exception: what the model raises for these rows, and only for these.
         """
         loop = asyncio.get_running_loop()
-        ask = _Ask(columns, num_rows, loop.create_future())
+        now = loop.time()
+        deadline = (now if since is None else since) + self._timeout_s
+        self._admit(len(features), deadline - now)
+        ask = _Ask(features, loop.create_future(), deadline)
         self._waiting.append(ask)
+        self._rows_waiting += len(features)
+        self._arrived.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         # A bare timer: asyncio.wait_for makes a task of each request, 20 us more (measured).
-        timer = loop.call_at((loop.time() if since is None else since) + self._timeout_s, self._give_up, ask)
+        timer = loop.call_at(deadline, self._give_up, ask)
         try:
             return await ask.answer
         finally:
             timer.cancel()
 
+    def _admit(self, num_rows: int, left_s: float) -> None:
+        """Refuse rows that cannot be answered in time, before they take anybody's turn."""
+        if not self._waiting:
+            return
+        fixed, per_row = self._cost.parts()
+        calls = math.ceil((self._rows_waiting + num_rows) / self._spec.max_rows)
+        wait_s = calls * fixed + per_row * (self._rows_waiting + num_rows) if fixed < math.inf else 0.0
+        if self._rows_waiting + num_rows > self._spec.max_waiting_rows or wait_s > left_s:
+            raise RequestError(
+                f"{self._rows_waiting} rows wait for the model already",
+                "ask again after the seconds that Retry-After says, or raise serve.max_replicas",
+                status=503,
+                headers={"retry-after": str(max(1, math.ceil(wait_s / 2)))},
+            )
+
     def _give_up(self, ask: _Ask) -> None:
-        message = f"the model did not answer {ask.num_rows} rows within {self._timeout_s:g} s"
+        message = f"the model did not answer {len(ask.features)} rows within {self._timeout_s:g} s"
         hint = "ask again later, send fewer rows per request, or raise serve.request_timeout_s"
-        _fail(ask, RequestError(message, hint, status=408))
+        _fail(ask, RequestError(message, hint, status=504))
 
     async def _work(self) -> None:
         """Answer until nobody waits. While a call runs in the thread, the next group gathers by itself."""
         try:
-            if self._spec.wait_ms:
-                await asyncio.sleep(self._spec.wait_ms / 1000)
             while self._waiting:
+                await self._gather()
                 group = self._take()
                 if group:
+                    self._company += 0.2 * (len(group) + len(self._waiting) - self._company)
                     await self._answer(group)
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        """Wait for as much company as there was lately, while that is worth more than the wait."""
+        # One turn of the event loop lets every request that has arrived by now be read.
+        await asyncio.sleep(0)
+        if self._spec.wait_ms is not None:
+            wait_s, expected = self._spec.wait_ms / 1000, math.inf
+        else:
+            fixed, _ = self._cost.parts()
+            wait_s, expected = WAIT_SHARE * fixed if fixed < math.inf else 0.0, round(self._company)
+        if wait_s < MIN_WAIT_S:
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        while len(self._waiting) < expected and self._rows_waiting < self._spec.max_rows:
+            left_s = until - loop.time()
+            if left_s <= 0:
+                return
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left_s)
+            except asyncio.TimeoutError:
+                return
 
     def _take(self) -> list[_Ask]:
         """The next asks, in order of arrival; a single ask may be larger than a group."""
@@ -91,47 +186,47 @@ class Batcher:
         num_rows = 0
         while self._waiting:
             ask = self._waiting[0]
-            if group and num_rows + ask.num_rows > self._spec.max_rows:
+            if group and num_rows + len(ask.features) > self._spec.max_rows:
                 break
             self._waiting.popleft()
+            self._rows_waiting -= len(ask.features)
             if not ask.answer.done():  # done: its client is gone, or its time is over
                 group.append(ask)
-                num_rows += ask.num_rows
+                num_rows += len(ask.features)
         return group
 
     async def _answer(self, group: list[_Ask]) -> None:
         try:
-            predictions = await self._call(_join(group), sum(ask.num_rows for ask in group))
+            predictions = await self._call(_join(group))
         except Exception as error:  # the model is the user's code: anything may come
             if len(group) == 1:
                 _fail(group[0], error)
                 return
-            for ask in group:  # one bad row must not fail its neighbours
-                await self._answer([ask])
+            half = len(group) // 2  # one bad row must not fail its neighbours, nor cost a call for each
+            await self._answer(group[:half])
+            await self._answer(group[half:])
             return
         start = 0
         for ask in group:
             if not ask.answer.done():
-                ask.answer.set_result(_part(predictions, start, start + ask.num_rows))
-            start += ask.num_rows
+                ask.answer.set_result(_part(predictions, start, start + len(ask.features)))
+            start += len(ask.features)
 
-    async def _call(self, columns: Columns, num_rows: int) -> Predictions:
-        if self._last_call_s <= INLINE_MAX_S and num_rows <= self._spec.max_rows:
-            return self._timed(columns)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, columns)
+    async def _call(self, features: Features) -> Predictions:
+        if self._cost.of(len(features)) <= INLINE_MAX_S:
+            return self._timed(features)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, features)
 
-    def _timed(self, columns: Columns) -> Predictions:
+    def _timed(self, features: Features) -> Predictions:
         start = time.perf_counter()
         try:
-            return self._predict(columns)
+            return self._model(features)
         finally:
-            self._last_call_s = time.perf_counter() - start
+            self._cost.note(len(features), time.perf_counter() - start)
 
 
-def _join(group: list[_Ask]) -> Columns:
-    if len(group) == 1:
-        return group[0].columns
-    return {name: np.concatenate([ask.columns[name] for ask in group]) for name in group[0].columns}
+def _join(group: list[_Ask]) -> Features:
+    return group[0].features if len(group) == 1 else np.concatenate([ask.features for ask in group])
 
 
 def _part(predictions: Predictions, start: int, stop: int) -> Predictions:

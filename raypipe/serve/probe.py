@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from raypipe.errors import RaypipeError, ServeError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ArtifactRef, Endpoint
-from raypipe.serve.schema import columns_of
+from raypipe.serve.checker import columns_of
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 

@@ -1,72 +1,65 @@
-"""Request and response checks from the artifact's signature: parsed JSON in, columns out, or one clear 4xx.
+"""What a request must hold, in words: names, counts and single values against the artifact's signature.
 
-The fast path is one numpy call a column. Only where that does not fit are values walked one by one; that walk either
-finds the first wrong value and names its row and field, or builds the column exactly (nulls, integers written `3.0`).
-
-Shape letters: B rows.
+checker.py reads whole columns at once and comes here for what does not fit, which raises, and for values that fit in
+an unusual form (`3.0` for an integer, a text that means 'no value').
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from raypipe.data.table import fits
 from raypipe.errors import RequestError
 from raypipe.records import Column, Signature
 
-Columns = dict[str, NDArray[Any]]
-"""Column name -> array [B, *shape], as Predictor.predict reads it."""
-
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_SHOWN_CHARS = 40
 MAX_SHOWN_NAMES = 5
 MAX_COMPARED_NAMES = 50
 
 
-def columns_of(instances: Any, signature: Signature, *, max_rows: int) -> Columns:
-    """Rows of a request -> columns of the model.
+def check_row_list(instances: Any, signature: Signature, max_rows: int) -> None:
+    """Refuse what is no list of rows.
 
-    Args:
-        instances: parsed JSON: a list of rows. A row is an object {column: value}, or a list of values in the
-            signature's order; with a single input column also the bare value.
-        max_rows: most rows one request may hold.
-    Returns:
-        Each input as an array [B, *shape]: numbers in the column's dtype (float64 with NaN where null is allowed),
-        strings as objects (str or None).
     Raises:
-        RequestError: 400 naming row and field, or 413.
+        RequestError: 400, or 413 where there are too many.
     """
     if not isinstance(instances, list):
-        raise RequestError(f"'instances' must be a list of rows; found {_kind(instances)}", example_of(signature))
-    if not instances:
-        raise RequestError("'instances' is empty; it must hold at least one row", example_of(signature))
-    if len(instances) > max_rows:
+        raise RequestError(f"'instances' must be a list of rows; found {kind_of(instances)}", example_of(signature))
+    check_row_count(len(instances), signature, max_rows)
+
+
+def check_row_count(num_rows: int, signature: Signature, max_rows: int) -> None:
+    """Refuse a request without rows, or with too many.
+
+    Raises:
+        RequestError: 400, or 413.
+    """
+    if not num_rows:
+        raise RequestError("the request holds no row; it must hold at least one", example_of(signature))
+    if num_rows > max_rows:
         raise RequestError(
-            f"the request holds {len(instances)} rows; at most {max_rows} are answered at once",
+            f"the request holds {num_rows} rows; at most {max_rows} are answered at once",
             "send fewer rows per request, or use batch inference: raypipe predict",
             status=413,
         )
-    values = _by_column(instances, signature)
-    null_words = signature.null_words
-    return {column.name: _column(column, values[i], null_words) for i, column in enumerate(signature.inputs)}
 
 
 def example_of(signature: Signature) -> str:
     """One line that shows the expected body."""
-    fields = ", ".join(f'"{c.name}": {_expected(c)}' for c in signature.inputs[:MAX_SHOWN_NAMES])
+    fields = ", ".join(f'"{c.name}": {expected(c)}' for c in signature.inputs[:MAX_SHOWN_NAMES])
     more = ", ..." if len(signature.inputs) > MAX_SHOWN_NAMES else ""
     return f'{{"instances": [{{{fields}{more}}}]}}'
 
 
-def _by_column(instances: list[Any], signature: Signature) -> Sequence[Sequence[Any]]:
-    """Turn rows into one list of values a column."""
+def values_by_column(instances: list[Any], signature: Signature) -> Sequence[Sequence[Any]]:
+    """Turn rows into one list of values a column.
+
+    Raises:
+        RequestError: a row lacks a field, or has one too many.
+    """
     inputs = signature.inputs
     kinds = set(map(type, instances))
     if kinds == {dict}:
@@ -85,168 +78,96 @@ def _by_column(instances: list[Any], signature: Signature) -> Sequence[Sequence[
     return list(zip(*rows, strict=True))
 
 
-def _row(row: Any, index: int, signature: Signature) -> list[Any]:
-    """Values of one row in the signature's order; the exact word on what is wrong with it."""
-    inputs = signature.inputs
-    if isinstance(row, dict):
-        known = {c.name for c in inputs}
-        extra = [str(name) for name in row if name not in known]
-        if extra and signature.extra_columns == "error":
-            raise RequestError(f"row {index}: unknown field {_shown(extra[0])}", _did_you_mean(extra[0], signature))
-        for column in inputs:
-            if column.name not in row:
-                near = [name[:MAX_SHOWN_CHARS] for name in extra[:MAX_COMPARED_NAMES]]
-                close = difflib.get_close_matches(column.name, near, n=1)
-                raise RequestError(
-                    f"row {index}: field '{column.name}' is missing; expected {_expected(column)}",
-                    f"is {_shown(close[0])} meant? name it '{column.name}'" if close else example_of(signature),
-                )
-        return [row[c.name] for c in inputs]
-    if len(inputs) == 1:
-        return [row]
-    if not isinstance(row, list):
+def values_of_columns(inputs: Any, signature: Signature, max_rows: int) -> list[list[Any]]:
+    """{column: [value, ...]} -> one list of values a column; a bare list where the model has a single input.
+
+    Raises:
+        RequestError: 400 for names and lengths that do not fit, or 413.
+    """
+    names = [column.name for column in signature.inputs]
+    if len(names) == 1 and isinstance(inputs, list):
+        inputs = {names[0]: inputs}
+    if not isinstance(inputs, dict):
         raise RequestError(
-            f"row {index}: found {_kind(row)}; expected an object with the fields of the model", example_of(signature)
+            f"found {kind_of(inputs)}; expected an object with a list of values for each field", example_of(signature)
         )
-    if len(row) != len(inputs):
-        names = ", ".join(c.name for c in inputs[:MAX_SHOWN_NAMES]) + (", ..." if len(inputs) > MAX_SHOWN_NAMES else "")
-        raise RequestError(
-            f"row {index}: found {len(row)} values; expected {len(inputs)} ({names})",
-            "send an object {field: value} to name them",
-        )
-    return row
-
-
-def _column(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any]:
-    array = _fast_strings(column, values, null_words) if column.dtype == "string" else _fast_numbers(column, values)
-    if array is not None:
-        return array
-    return _exact(column, values, null_words)
-
-
-def _fast_strings(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any] | None:
-    if column.shape or not set(map(type, values)) <= ({str, type(None)} if column.nullable else {str}):
-        return None
-    if not null_words.isdisjoint(values):
-        return None
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def _fast_numbers(column: Column, values: Sequence[Any]) -> NDArray[Any] | None:
-    """The whole column in a few numpy calls, or None where a value needs a closer look."""
-    is_bool, is_float = column.dtype == "bool", column.dtype.startswith("float")
-    try:
-        # numpy reads true as 1, "2" as 2 and null as NaN without a word: only the types of the leaves tell
-        if not _leaf_types(values, len(column.shape)) <= ({bool} if is_bool else {int, float}):
-            return None
-        array = np.array(values, dtype=np.float64 if is_float else None)
-    except (ValueError, TypeError, OverflowError):  # ragged, or a number beyond 64 bits
-        return None
-    if array.shape != (len(values), *column.shape):
-        return None
-    if is_float:
-        # One pass finds NaN, infinity and what float32 cannot hold; a float64 beyond that is for the closer look.
-        flat = array.reshape(-1)
-        with np.errstate(over="ignore"):
-            is_small = float(flat @ flat) <= FLOAT32_MAX**2
-        if not is_small:
-            return None
-    elif not is_bool and not _in_range(column, array):
-        return None
-    return array.astype(fits.held_as(column), copy=False)
-
-
-def _leaf_types(values: Sequence[Any], rank: int) -> set[type]:
-    leaves: Any = values
-    for _ in range(rank):
-        leaves = chain.from_iterable(leaves)
-    return set(map(type, leaves))
-
-
-def _in_range(column: Column, array: NDArray[Any]) -> bool:
-    """Whether these integers fit the column; False also where numpy had to make floats of them."""
-    if array.dtype.kind not in "iu" or not array.size:
-        return not array.size
-    low, high = fits.limits(column.dtype)
-    return low <= int(array.min()) and int(array.max()) <= high
-
-
-def _exact(column: Column, values: Sequence[Any], null_words: frozenset[str]) -> NDArray[Any]:
-    """Check value by value; raises at the first wrong one. A text that meant 'no value' in training does so here."""
-    checked: list[Any] = []
-    for i, value in enumerate(values):
-        where = f"row {i}, field '{column.name}'"
-        if isinstance(value, str) and not column.shape and value in null_words:
-            if not column.nullable:
-                raise RequestError(
-                    f"{where}: found {_shown(value)}, which meant 'no value' in the training data; a value is required",
-                    f"expected {_expected(column)}",
-                )
-            value = None
-        checked.append(_checked(column, value, column.shape, where))
-    array = np.empty((len(values), *column.shape), fits.held_as(column))
-    array[...] = checked
-    return array
-
-
-def _checked(column: Column, value: Any, shape: tuple[int, ...], where: str) -> Any:
-    if shape:
-        if not isinstance(value, list):
-            raise _wrong(where, value, f"{_expected(column)}", column)
-        if len(value) != shape[0]:
+    check_names(inputs, signature)
+    for name in names:
+        if not isinstance(inputs[name], list):
             raise RequestError(
-                f"{where}: found a list of {len(value)}; expected {shape[0]} values", f"expected {_expected(column)}"
+                f"field '{name}': found {kind_of(inputs[name])}; expected a list with one value a row",
+                example_of(signature),
             )
-        return [_checked(column, item, shape[1:], f"{where}[{i}]") for i, item in enumerate(value)]
+    lengths = sorted({len(inputs[name]) for name in names})
+    if len(lengths) > 1:
+        raise RequestError(f"the fields hold {several(lengths)} values; all must hold one a row")
+    check_row_count(lengths[0], signature, max_rows)
+    return [inputs[name] for name in names]
+
+
+def check_names(names: Iterable[str], signature: Signature) -> None:
+    """Refuse a request of columns that lacks an input, or has one too many.
+
+    Raises:
+        RequestError: 400.
+    """
+    known = {column.name for column in signature.inputs}
+    given = [str(name) for name in names]
+    extra = [name for name in given if name not in known]
+    if extra and signature.extra_columns == "error":
+        raise RequestError(f"unknown field {shown(extra[0])}", _did_you_mean(extra[0], signature))
+    for column in signature.inputs:
+        if column.name not in given:
+            raise RequestError(
+                f"field '{column.name}' is missing; expected {expected(column)}", _meant(column, extra, signature)
+            )
+
+
+def several(numbers: Sequence[int]) -> str:
+    """`3 and 5`; the first and the last of more."""
+    return f"{numbers[0]} and {numbers[-1]}"
+
+
+def checked_value(column: Column, value: Any, where: str, null_words: frozenset[str]) -> Any:
+    """One scalar as the column holds it; NaN or None where it is missing.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if isinstance(value, str) and value in null_words:
+        if not column.nullable:
+            raise RequestError(
+                f"{where}: found {shown(value)}, which meant 'no value' in the training data; a value is required",
+                f"expected {expected(column)}",
+            )
+        value = None
     if value is None:
         if not column.nullable:
-            raise RequestError(f"{where}: found null; a value is required", f"expected {_expected(column)}")
+            raise RequestError(f"{where}: found null; a value is required", f"expected {expected(column)}")
         return None if column.dtype == "string" else math.nan
     if column.dtype == "string":
         return value if isinstance(value, str) else _refuse(where, value, "a string", column)
     if column.dtype == "bool":
         return value if isinstance(value, bool) else _refuse(where, value, "true or false", column)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(where, value, "a number", column)
+        raise wrong(where, value, "a number", column)
     return _number(column, value, where)
 
 
-def _number(column: Column, value: int | float, where: str) -> int | float:
-    is_float = column.dtype.startswith("float")
-    why = fits.misfit(value, column.dtype)
-    if is_float and why in (fits.INFINITE, fits.NAN):
-        raise RequestError(f"{where}: found {value}; expected a finite number", "leave out NaN and infinity")
-    if is_float and why is not None:
-        raise RequestError(f"{where}: {_shown(value)} does not fit {column.dtype}", "check the unit of this field")
-    if why == fits.OUT_OF_RANGE:
-        low, high = fits.limits(column.dtype)
-        raise RequestError(
-            f"{where}: {_shown(value)} is out of range; {column.dtype} holds {low} to {high}",
-            "check the unit of this field",
-        )
-    if why is not None:
-        raise _wrong(where, value, f"an integer ({column.dtype})", column)
-    return value if is_float else int(value)
+def wrong(where: str, value: Any, wanted: str, column: Column) -> RequestError:
+    """The error for a value of another kind."""
+    found = kind_of(value) if isinstance(value, list | dict) else f"{shown(value)} ({kind_of(value)})"
+    return RequestError(f"{where}: found {found}; expected {wanted}", f"expected {expected(column)}")
 
 
-def _wrong(where: str, value: Any, expected: str, column: Column) -> RequestError:
-    found = _kind(value) if isinstance(value, list | dict) else f"{_shown(value)} ({_kind(value)})"
-    return RequestError(f"{where}: found {found}; expected {expected}", f"expected {_expected(column)}")
-
-
-def _refuse(where: str, value: Any, expected: str, column: Column) -> Any:
-    raise _wrong(where, value, expected, column)
-
-
-def _expected(column: Column) -> str:
+def expected(column: Column) -> str:
+    """What a column's value must be, as it stands in an example."""
     kind = {"string": "string", "bool": "boolean"}.get(column.dtype, column.dtype)
     text = f"<{kind}>" if not column.shape else f"<{kind} list of shape {list(column.shape)}>"
     return f"{text[:-1]} or null>" if column.nullable else text
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What a JSON value is, in JSON's words."""
     if isinstance(value, bool):
         return "boolean"
@@ -258,12 +179,70 @@ def _kind(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for people; text stands in quotes, so that nothing and blanks are told apart."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
     text = "".join(character if character.isprintable() else "?" for character in text)
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def _row(row: Any, index: int, signature: Signature) -> list[Any]:
+    """Values of one row in the signature's order; the exact word on what is wrong with it."""
+    inputs = signature.inputs
+    if isinstance(row, dict):
+        known = {c.name for c in inputs}
+        extra = [str(name) for name in row if name not in known]
+        if extra and signature.extra_columns == "error":
+            raise RequestError(f"row {index}: unknown field {shown(extra[0])}", _did_you_mean(extra[0], signature))
+        for column in inputs:
+            if column.name not in row:
+                raise RequestError(
+                    f"row {index}: field '{column.name}' is missing; expected {expected(column)}",
+                    _meant(column, extra, signature),
+                )
+        return [row[c.name] for c in inputs]
+    if len(inputs) == 1:
+        return [row]
+    if not isinstance(row, list):
+        raise RequestError(
+            f"row {index}: found {kind_of(row)}; expected an object with the fields of the model", example_of(signature)
+        )
+    if len(row) != len(inputs):
+        names = ", ".join(c.name for c in inputs[:MAX_SHOWN_NAMES]) + (", ..." if len(inputs) > MAX_SHOWN_NAMES else "")
+        raise RequestError(
+            f"row {index}: found {len(row)} values; expected {len(inputs)} ({names})",
+            "send an object {field: value} to name them",
+        )
+    return row
+
+
+def _meant(column: Column, extra: Sequence[str], signature: Signature) -> str:
+    near = [name[:MAX_SHOWN_CHARS] for name in extra[:MAX_COMPARED_NAMES]]
+    close = difflib.get_close_matches(column.name, near, n=1)
+    return f"is {shown(close[0])} meant? name it '{column.name}'" if close else example_of(signature)
+
+
+def _number(column: Column, value: int | float, where: str) -> int | float:
+    is_float = column.dtype.startswith("float")
+    why = fits.misfit(value, column.dtype)
+    if is_float and why in (fits.INFINITE, fits.NAN):
+        raise RequestError(f"{where}: found {value}; expected a finite number", "leave out NaN and infinity")
+    if is_float and why is not None:
+        raise RequestError(f"{where}: {shown(value)} does not fit {column.dtype}", "check the unit of this field")
+    if why == fits.OUT_OF_RANGE:
+        low, high = fits.limits(column.dtype)
+        raise RequestError(
+            f"{where}: {shown(value)} is out of range; {column.dtype} holds {low} to {high}",
+            "check the unit of this field",
+        )
+    if why is not None:
+        raise wrong(where, value, f"an integer ({column.dtype})", column)
+    return value if is_float else int(value)
+
+
+def _refuse(where: str, value: Any, wanted: str, column: Column) -> Any:
+    raise wrong(where, value, wanted, column)
 
 
 def _did_you_mean(name: str, signature: Signature) -> str:

@@ -53,8 +53,10 @@ class BatchingSpec(Spec):
 
     max_rows: int = Field(default=256, ge=1)
     """Rows gathered into one model call at most; a larger request is one call by itself."""
-    wait_ms: float = Field(default=0.0, ge=0, le=10_000)
-    """Longest wait for company; 0 takes what is already there."""
+    max_waiting_rows: int = Field(default=20_000, ge=1)
+    """Rows that may wait for the model in one replica; requests beyond that are answered 503 with Retry-After."""
+    wait_ms: float | None = Field(default=None, ge=0, le=10_000)
+    """Wait for company; unset: as long as the measured cost of a call is worth, 0: never."""
 
 
 class ServeSpec(Spec):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from raypipe.cli.main import app
 from raypipe.model.predictor import Predictor
 from raypipe.registry.versions import get
-from raypipe.serve.schema import columns_of
+from raypipe.serve.checker import columns_of
 from raypipe.storage import open_store
 
 pytestmark = pytest.mark.ray

@@ -20,7 +20,7 @@ from raypipe.model.predictor import Predictor
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
 from raypipe.serve import awaited
-from raypipe.serve.schema import columns_of
+from raypipe.serve.checker import columns_of
 from raypipe.serve.stage import deploy, status, stop
 from raypipe.spec.model import ImportModel
 from raypipe.spec.resources import ResourceSpec

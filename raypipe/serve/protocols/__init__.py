@@ -1,13 +1,16 @@
 """Wire protocols of an endpoint.
 
-To add one: a file with a Protocol (paths, parse, render), one line in PROTOCOLS, and
+To add one: a file with a Protocol (its routes, their handlers, how it refuses), one line in PROTOCOLS, and
 `raypipe.testing.contracts.ProtocolContract` finds it: the same rows must give the same numbers and the same errors.
 """
 
 from __future__ import annotations
 
-from raypipe.serve.protocols.base import Protocol
+from raypipe.serve.protocols.base import Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.predict import Predict
 from raypipe.serve.protocols.tfserving import TensorFlowServing
 
+__all__ = ["PROTOCOLS", "Ask", "Call", "Protocol", "Reply", "Route", "Served"]
+
 PROTOCOLS: dict[str, type[Protocol]] = {"predict": Predict, "tfserving": TensorFlowServing}
+"""The first one's words are for paths that belong to none."""

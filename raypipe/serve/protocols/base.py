@@ -1,74 +1,188 @@
-"""What a protocol is: paths, bytes -> columns, predictions -> bytes."""
+"""What a protocol is: routes whose handlers answer a call at once or ask the model, and how its clients read errors.
+
+Call -> handler -> Ask(columns) -> model -> Ask.render(predictions) -> Reply
+"""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import orjson
 
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
-from raypipe.serve.schema import Columns
+from raypipe.serve.checker import Checker, Columns
+from raypipe.spec.serve import ServeSpec
+
+JSON = "application/json"
+
+Scope = Literal["open", "predict"]
+"""Who may call a route where keys are asked for: everybody, or holders of a key with that scope."""
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "unprocessable",
+    429: "too_many_requests",
+    431: "header_too_large",
+    500: "internal",
+    503: "overloaded",
+    504: "timeout",
+}
+"""HTTP status -> the word programs look at."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, read whole.
+
+    Attributes:
+        headers: names in lower case.
+        body: as it was before a content-encoding.
+    """
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    body: bytes
+    query: bytes = b""
+
+    def media_type(self) -> str:
+        """Of the body, without parameters; empty where the client did not say."""
+        return self.headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower().decode("latin-1")
+
+
+@dataclass(slots=True)
+class Reply:
+    """One answer."""
+
+    body: bytes
+    status: int = 200
+    media_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Ask:
+    """Rows for the model, and how its predictions are written for who asked.
+
+    Attributes:
+        columns: each input of the signature, [num_rows, *shape].
+    """
+
+    columns: Columns
+    num_rows: int
+    render: Callable[[Predictions], Reply]
+
+
+Handler = Callable[[Call], "Ask | Reply"]
+"""Answers a call at once, or says what to ask the model. Raises RequestError, and nothing else for a client's fault."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path that is answered.
+
+    Attributes:
+        path: below the route prefix, whole: model and version are known when a replica starts.
+        accepts: media types that a body may have; none: no body is read.
+        summary: one line for the reference page.
+        request: JSON Schema of a JSON body; None: there is none.
+        response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
+        example: a JSON body that is answered with 200.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    accepts: tuple[str, ...] = ()
+    scope: Scope = "predict"
+    summary: str = ""
+    request: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+    example: Any = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a replica serves, as every protocol needs it."""
+
+    model: ModelVersion
+    signature: Signature
+    spec: ServeSpec
+    checker: Checker
 
 
 class Protocol(ABC):
-    """One wire shape over the same model: all protocols give identical numbers.
+    """One wire shape over the same model: all protocols give identical numbers."""
 
-    Args:
-        model: the version that answers.
-        max_rows: most rows one request may hold.
-    """
+    prefixes: tuple[str, ...] = ()
+    """Paths that start with one of these are refused in this protocol's words, whether or not they exist."""
 
-    content_types: tuple[str, ...] = ("application/json",)
-    """What a request body may be; the answer has the first."""
-
-    def __init__(self, model: ModelVersion, max_rows: int) -> None:
-        self.model = model
-        self.max_rows = max_rows
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.model, self.signature, self.checker = served.model, served.signature, served.checker
 
     @abstractmethod
-    def predict_paths(self) -> list[str]:
-        """Paths, below the route prefix, that answer a POST with predictions."""
+    def routes(self) -> list[Route]:
+        """What it answers."""
 
-    @abstractmethod
-    def parse(self, body: bytes, signature: Signature) -> Columns:
-        """Request body -> columns. Raises RequestError."""
-
-    @abstractmethod
-    def render(self, predictions: Predictions) -> bytes:
-        """Predictions -> answer body."""
-
-    def documents(self) -> dict[str, dict[str, Any]]:
-        """Paths that answer a GET with a fixed JSON document."""
-        return {}
+    def refuse(self, error: RequestError) -> Reply:
+        """An error as clients of this protocol read it."""
+        document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
+        # json, not orjson: a message may quote what no UTF-8 encoder takes
+        return Reply(json.dumps(document).encode(), error.status)
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:
     """Parse a body that must be one JSON object.
 
     Raises:
         RequestError: 400 with the position of the first mistake.
     """
+    found = json_value(body, hint)
+    if not isinstance(found, dict):
+        raise RequestError(
+            f"the body is a JSON {'list' if isinstance(found, list) else type(found).__name__}; expected an object",
+            hint,
+        )
+    return found
+
+
+def json_value(body: bytes, hint: str = "") -> Any:
+    """Parse a JSON body.
+
+    Raises:
+        RequestError: 400 with the position of the first mistake.
+    """
     if not body:
-        raise RequestError("the request has no body; expected a JSON object", 'send {"instances": [...]}')
+        raise RequestError("the request has no body; expected a JSON object", hint)
     try:
-        found = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",
             "NaN, Infinity and trailing commas are not JSON" if error.msg.startswith("unexpected char") else "",
         ) from None
-    if not isinstance(found, dict):
-        raise RequestError(
-            f"the body is a JSON {'list' if isinstance(found, list) else type(found).__name__}; expected an object",
-            'send {"instances": [...]}',
-        )
-    return found
 
 
-def to_json(document: dict[str, Any]) -> bytes:
+def may_hold_booleans(body: bytes) -> bool:
+    """Whether `true` or `false` may stand in a JSON text; numpy and struct take them for 1 and 0."""
+    return b"true" in body or b"false" in body
+
+
+def to_json(document: Any) -> bytes:
     """JSON of a document that may hold numpy numbers; float32 in the fewest digits that read back the same."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -1,15 +1,27 @@
-"""POST /predict: {"instances": [row, ...]} -> {"predictions": [...], "model": name, "version": n}.
+"""POST /predict: {"instances": [row, ...]} -> {"predictions": [...], "model": name, "version": n}; GET /healthz.
 
 `instances` is the canonical word (as in TensorFlow Serving and Vertex AI); `rows` is accepted and means the same.
 """
 
 from __future__ import annotations
 
+import orjson
+
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
-from raypipe.records import Signature
-from raypipe.serve.protocols.base import Protocol, answer_rows, json_object, to_json
-from raypipe.serve.schema import Columns, columns_of, example_of
+from raypipe.serve.protocols.base import (
+    JSON,
+    Ask,
+    Call,
+    Protocol,
+    Reply,
+    Route,
+    answer_rows,
+    json_object,
+    may_hold_booleans,
+    to_json,
+)
+from raypipe.serve.schema import example_of
 
 NAMES = ("instances", "rows")
 
@@ -17,18 +29,28 @@ NAMES = ("instances", "rows")
 class Predict(Protocol):
     """raypipe's own shape."""
 
-    def predict_paths(self) -> list[str]:
-        return ["/predict"]
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/predict", self.predict, accepts=(JSON,), summary="Predict rows."),
+            Route("GET", "/healthz", self.health, scope="open", summary="Whether this replica answers."),
+        ]
 
-    def parse(self, body: bytes, signature: Signature) -> Columns:
-        request = json_object(body)
+    def predict(self, call: Call) -> Ask:
+        """Rows under `instances`."""
+        request = json_object(call.body)
         given = [name for name in NAMES if name in request]
         if len(given) != 1:
             found = "both 'instances' and 'rows'" if given else ", ".join(sorted(request))[:80] or "an empty object"
-            raise RequestError(f"the body must hold 'instances'; found {found}", example_of(signature))
-        return columns_of(request[given[0]], signature, max_rows=self.max_rows)
+            raise RequestError(f"the body must hold 'instances'; found {found}", example_of(self.signature))
+        rows = request[given[0]]
+        columns = self.checker.rows(rows, booleans=may_hold_booleans(call.body))
+        return Ask(columns, len(rows), self.render)
 
-    def render(self, predictions: Predictions) -> bytes:
-        return to_json(
-            {"predictions": answer_rows(predictions), "model": self.model.model, "version": self.model.version}
+    def health(self, call: Call) -> Reply:
+        """Model and version."""
+        return Reply(orjson.dumps({"status": "ok", "model": self.model.model, "version": self.model.version}))
+
+    def render(self, predictions: Predictions) -> Reply:
+        return Reply(
+            to_json({"predictions": answer_rows(predictions), "model": self.model.model, "version": self.model.version})
         )

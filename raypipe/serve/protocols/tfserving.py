@@ -1,17 +1,25 @@
-"""TensorFlow Serving's REST API, row format: POST /v1/models/NAME[/versions/N]:predict, GET /v1/models/NAME.
+"""TensorFlow Serving's REST API, which KServe v1 and Vertex AI share: POST /v1/models/NAME[/versions/N]:predict.
 
 Source: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
-from raypipe.records import Signature
-from raypipe.serve.protocols.base import Protocol, answer_rows, json_object, to_json
-from raypipe.serve.schema import Columns, columns_of, example_of
+from raypipe.serve.protocols.base import (
+    JSON,
+    Ask,
+    Call,
+    Protocol,
+    Reply,
+    Route,
+    answer_rows,
+    json_object,
+    may_hold_booleans,
+    to_json,
+)
+from raypipe.serve.schema import example_of
 
 SIGNATURE_NAME = "serving_default"
 """The only signature a model has here; clients may name it."""
@@ -20,22 +28,31 @@ SIGNATURE_NAME = "serving_default"
 class TensorFlowServing(Protocol):
     """What TensorFlow Serving's clients speak."""
 
-    def predict_paths(self) -> list[str]:
-        base = f"/v1/models/{self.model.model}"
-        return [f"{base}:predict", f"{base}/versions/{self.model.version}:predict"]
+    prefixes = ("/v1/",)
 
-    def documents(self) -> dict[str, dict[str, Any]]:
+    def routes(self) -> list[Route]:
         base = f"/v1/models/{self.model.model}"
+        return [
+            route
+            for path in (base, f"{base}/versions/{self.model.version}")
+            for route in (
+                Route("POST", f"{path}:predict", self.predict, accepts=(JSON,), summary="Predict rows."),
+                Route("GET", path, self.status, scope="open", summary="Which version answers."),
+            )
+        ]
+
+    def status(self, call: Call) -> Reply:
+        """The state of the only version."""
         state = {
             "version": str(self.model.version),
             "state": "AVAILABLE",
             "status": {"error_code": "OK", "error_message": ""},
         }
-        status = {"model_version_status": [state]}
-        return {base: status, f"{base}/versions/{self.model.version}": status}
+        return Reply(to_json({"model_version_status": [state]}))
 
-    def parse(self, body: bytes, signature: Signature) -> Columns:
-        request = json_object(body)
+    def predict(self, call: Call) -> Ask:
+        """Rows under `instances`."""
+        request = json_object(call.body)
         named = request.get("signature_name", SIGNATURE_NAME)
         if named != SIGNATURE_NAME:
             raise RequestError(
@@ -43,8 +60,9 @@ class TensorFlowServing(Protocol):
             )
         if "instances" not in request:
             hint = "send rows, not columns: " if "inputs" in request else ""
-            raise RequestError("the body must hold 'instances'", hint + example_of(signature))
-        return columns_of(request["instances"], signature, max_rows=self.max_rows)
+            raise RequestError("the body must hold 'instances'", hint + example_of(self.signature))
+        rows = request["instances"]
+        return Ask(self.checker.rows(rows, booleans=may_hold_booleans(call.body)), len(rows), self.render)
 
-    def render(self, predictions: Predictions) -> bytes:
-        return to_json({"predictions": answer_rows(predictions)})
+    def render(self, predictions: Predictions) -> Reply:
+        return Reply(to_json({"predictions": answer_rows(predictions)}))

@@ -20,7 +20,7 @@ from raypipe.data.table.normal_form import normalise
 from raypipe.data.transforms import KINDS, FittedTransforms
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Column, Signature
-from raypipe.serve.schema import columns_of
+from raypipe.serve.checker import columns_of
 from raypipe.spec.transforms import with_unknown
 from raypipe.testing.contracts import TRANSFORM_COLUMNS, TransformContract
 from raypipe.testing.fakes import fit_columns

@@ -19,7 +19,7 @@ from raypipe.data.table.names import ROW_ID
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError, RequestError
 from raypipe.records import Signature
-from raypipe.serve.schema import columns_of
+from raypipe.serve.checker import columns_of
 from raypipe.spec.data import DataSpec
 from raypipe.testing.fakes import fit_columns
 from tests.unit.data.helpers import check, reader, source_file

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 import time
+import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -57,8 +60,46 @@ def test_content_type_that_json_comes_with_is_read(kind: str, regressor: ModelAp
     assert ask(regressor, "POST", "/predict", GOOD, headers={"content-type": kind}).status_code == 200
 
 
-def test_compressed_body_is_415(regressor: ModelApp):
-    assert refusal(ask(regressor, "POST", "/predict", GOOD, headers={"content-encoding": "gzip"}))[0] == 415
+RAW_DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(GOOD)),
+        ("X-GZIP", gzip.compress(GOOD)),
+        ("deflate", zlib.compress(GOOD)),
+        ("deflate", RAW_DEFLATE.compress(GOOD) + RAW_DEFLATE.flush()),
+        ("identity", GOOD),
+    ],
+)
+def test_compressed_body_is_read(encoding: str, body: bytes, regressor: ModelApp):
+    assert ask(regressor, "POST", "/predict", body, headers={"content-encoding": encoding}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "words"),
+    [
+        ("br", GOOD, 415, "br is not read here"),
+        ("gzip", GOOD, 400, "no gzip data"),
+        ("gzip", gzip.compress(GOOD)[:-9], 400, "ends early"),
+        ("deflate", b"", 400, "ends early"),
+        ("gzip", gzip.compress(b" " * 5000), 413, "once it is opened"),
+    ],
+)
+def test_compressed_body_that_cannot_be_opened_is_refused(
+    encoding: str, body: bytes, status: int, words: str, regressor: ModelApp
+):
+    found, error = refusal(ask(regressor, "POST", "/predict", body, headers={"content-encoding": encoding}))
+    assert found == status and words in error["message"]
+
+
+def test_gzip_bomb_is_refused_without_its_memory(regressor: ModelApp):
+    bomb = gzip.compress(bytes(200 * 2**20))[:4096]
+    tracemalloc.start()
+    status, _ = refusal(ask(regressor, "POST", "/predict", bomb, headers={"content-encoding": "gzip"}))
+    assert status == 413 and tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_declared_body_over_the_cap_is_413_and_stays_unread(regressor: ModelApp):
@@ -144,24 +185,24 @@ def test_model_that_breaks_is_500_without_its_inner_words(regressor: ModelApp):
     def broken(columns: Any) -> Any:
         raise RuntimeError("/tmp/secret/path")
 
-    regressor._batcher._predict = broken
+    regressor._batcher._model = broken
     status, error = refusal(ask(regressor, "POST", "/predict", GOOD))
     assert status == 500 and "secret" not in json.dumps(error)
 
 
-def test_model_that_takes_too_long_is_408_within_the_time_limit(regressor: ModelApp):
+def test_model_that_takes_too_long_is_504_within_the_time_limit(regressor: ModelApp):
     stuck = threading.Event()
-    predict = regressor._batcher._predict
+    predict = regressor._batcher._model
 
     def slow(columns: Any) -> Any:
         stuck.wait(30)
         return predict(columns)
 
-    regressor._batcher._predict = slow
+    regressor._batcher._model = slow
     start = time.monotonic()
     status, error = refusal(ask(regressor, "POST", "/predict", GOOD))
     stuck.set()
-    assert status == 408 and error["code"] == "timeout"
+    assert status == 504 and error["code"] == "timeout"
     assert "1 rows within 0.2 s" in error["message"] and "serve.request_timeout_s" in error["hint"]
     assert time.monotonic() - start < 0.2 + TIMEOUT_GRACE_S
 

@@ -10,8 +10,7 @@ import pytest
 from raypipe.errors import DataError, RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve import batching
-from raypipe.serve.batching import Batcher
-from raypipe.serve.schema import Columns
+from raypipe.serve.batching import Batcher, Features
 from raypipe.spec.serve import BatchingSpec
 
 TIMEOUT_S = 30.0
@@ -24,21 +23,21 @@ class Double:
         self.calls: list[int] = []
         self.threads: list[str] = []
 
-    def __call__(self, columns: Columns) -> Predictions:
-        self.calls.append(len(columns["x"]))
+    def __call__(self, features: Features) -> Predictions:
+        self.calls.append(len(features))
         self.threads.append(threading.current_thread().name)
-        if (columns["x"] < 0).any():
+        if (features < 0).any():
             raise DataError("negative")
-        return Predictions(None, (2 * columns["x"]).astype(np.float32))
+        return Predictions(None, (2 * features).astype(np.float32))
 
 
-def rows(*values: float) -> Columns:
-    return {"x": np.array(values)}
+def rows(*values: float) -> Features:
+    return np.array(values, np.float32)
 
 
-def together(batcher: Batcher, asks: list[Columns]) -> list[Any]:
+def together(batcher: Batcher, asks: list[Features]) -> list[Any]:
     async def run() -> list[Any]:
-        answers = await asyncio.gather(*(batcher.predict(a, len(a["x"])) for a in asks), return_exceptions=True)
+        answers = await asyncio.gather(*(batcher.predict(a) for a in asks), return_exceptions=True)
         return [a.values.tolist() if isinstance(a, Predictions) else a for a in answers]
 
     return asyncio.run(run())
@@ -73,8 +72,8 @@ def test_ask_whose_client_is_gone_is_not_computed():
     batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
 
     async def run() -> list[float]:
-        gone = asyncio.create_task(batcher.predict(rows(1), 1))
-        stays = asyncio.create_task(batcher.predict(rows(2), 1))
+        gone = asyncio.create_task(batcher.predict(rows(1)))
+        stays = asyncio.create_task(batcher.predict(rows(2)))
         await asyncio.sleep(0)  # both have asked
         gone.cancel()
         return (await stays).values.tolist()
@@ -87,10 +86,10 @@ def test_wait_lets_a_later_ask_join():
     batcher = Batcher(model, BatchingSpec(wait_ms=200), TIMEOUT_S)
 
     async def run() -> None:
-        first = asyncio.create_task(batcher.predict(rows(1), 1))
+        first = asyncio.create_task(batcher.predict(rows(1)))
         for _ in range(5):
             await asyncio.sleep(0)  # the first has asked, and the batcher waits for more
-        await asyncio.gather(first, batcher.predict(rows(2), 1))
+        await asyncio.gather(first, batcher.predict(rows(2)))
 
     asyncio.run(run())
     assert model.calls == [2]
@@ -100,15 +99,15 @@ def test_slow_model_is_called_in_a_thread_and_the_loop_stays_free(monkeypatch: p
     monkeypatch.setattr(batching, "INLINE_MAX_S", 0.0)  # every model is slow
     model, entered, free = Double(), threading.Event(), threading.Event()
 
-    def slow(columns: Columns) -> Predictions:
+    def slow(features: Features) -> Predictions:
         entered.set()
         assert free.wait(10)  # only a free event loop can set it
-        return model(columns)
+        return model(features)
 
     batcher = Batcher(slow, BatchingSpec(), TIMEOUT_S)
 
     async def ask() -> None:
-        asked = asyncio.create_task(batcher.predict(rows(1), 1))
+        asked = asyncio.create_task(batcher.predict(rows(1)))
         while not entered.is_set():
             await asyncio.sleep(0)  # one turn of the loop
         free.set()
@@ -130,8 +129,8 @@ def test_quick_model_is_called_in_the_loop_once_its_time_is_known(monkeypatch: p
     batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
 
     async def run() -> None:
-        await batcher.predict(rows(1), 1)
-        await batcher.predict(rows(2), 1)
+        await batcher.predict(rows(1))
+        await batcher.predict(rows(2))
 
     asyncio.run(run())
     assert model.threads[0].startswith("raypipe-predict") and model.threads[1] == "MainThread"
@@ -147,21 +146,21 @@ def test_ask_that_takes_too_long_is_given_up_and_does_not_harm_the_next():
     model = Double()
     stuck = threading.Event()
 
-    def slow(columns: Columns) -> Predictions:
-        if columns["x"][0] == 1:
+    def slow(features: Features) -> Predictions:
+        if features[0] == 1:
             stuck.wait(TIMEOUT_S)
-        return model(columns)
+        return model(features)
 
     async def run() -> Predictions:
         batcher = Batcher(slow, BatchingSpec(), 0.05)
         with pytest.raises(RequestError, match=r"did not answer 1 rows within 0\.05 s") as raised:
-            await batcher.predict(rows(1), 1)
-        assert raised.value.status == 408
+            await batcher.predict(rows(1))
+        assert raised.value.status == 504
         # Waits behind the call that is still stuck, and is never put to the model.
         with pytest.raises(RequestError):
-            await batcher.predict(rows(2), 1)
+            await batcher.predict(rows(2))
         stuck.set()
-        return await batcher.predict(rows(3), 1, since=asyncio.get_running_loop().time() + TIMEOUT_S)
+        return await batcher.predict(rows(3), since=asyncio.get_running_loop().time() + TIMEOUT_S)
 
     assert asyncio.run(run()).values.tolist() == [6]
     assert model.calls == [1, 1]  # the rows given up while they waited were never computed
