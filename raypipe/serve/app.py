@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.checker import Checker, Columns
-from raypipe.serve.direct import answer_directly
+from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
@@ -91,6 +92,8 @@ class ModelApp:
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        gc.collect()
+        gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
         answer_directly(self.asgi)
 
     async def __call__(self, request: Request) -> Response:
@@ -154,7 +157,7 @@ class ModelApp:
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived)
+        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
