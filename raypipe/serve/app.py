@@ -12,6 +12,7 @@ import difflib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,11 @@ class ModelApp:
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
-            open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
+            open_store(store_uri),
+            self.model.artifact,
+            code_dir=Path(code_dir) if code_dir else None,
+            device=device,
+            engine=self.spec.engine,
         )
         self.signature = self.predictor.signature
         checker = Checker(self.signature, self.spec.max_request_rows)
@@ -83,6 +88,7 @@ class ModelApp:
         self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        logger.info("%s is called by %s: %s", self._headers["x-raypipe-model"], *astuple(self.predictor.engine))
 
     async def __call__(self, request: Request) -> Response:
         """One request that comes through Ray's own path."""
