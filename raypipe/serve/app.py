@@ -140,7 +140,7 @@ class ModelApp(GrpcCalls):
             body: one message.
         """
         reply = await self._told(self._grpc, self._rpc(path, headers, body))
-        reply.headers["x-raypipe-model"] = f"{self.model.model}@{self.model.version}"
+        reply.headers[MODEL_HEADER] = self._name
         return reply
 
     async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
@@ -169,7 +169,8 @@ class ModelApp(GrpcCalls):
         if route.accepts:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived)
+        alone = len(scope.get(IN_FLIGHT, ())) == 1
+        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived, alone)
 
     async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         if self.spec.grpc_port is None:
@@ -179,11 +180,12 @@ class ModelApp(GrpcCalls):
         arrived = asyncio.get_running_loop().time()
         return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
 
-    async def _handled(self, route: Route, call: Call, arrived: float) -> Reply:
+    async def _handled(self, route: Route, call: Call, arrived: float, alone: bool = False) -> Reply:
         """Ask the route's handler, and the model for what it asks for.
 
         Args:
             arrived: by the event loop's clock.
+            alone: as Batcher.predict has it.
         """
         if len(call.body) <= INLINE_MAX_BYTES:
             asked, features = self._features(route, call)
@@ -192,7 +194,7 @@ class ModelApp(GrpcCalls):
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+        predictions = await self._batcher.predict(features, since=arrived, alone=alone)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",

@@ -212,7 +212,7 @@ def test_refusals_carry_their_status_and_headers(app: ModelApp):
 
 
 def refusing(error: RequestError) -> Any:
-    async def predict(features: Any, *, since: Any = None) -> Any:
+    async def predict(features: Any, **how: Any) -> Any:
         raise error
 
     return predict
