@@ -26,6 +26,7 @@ from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.encodings import decoded
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
+from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -73,8 +74,10 @@ class ModelApp:
         )
         self.signature = self.predictor.signature
         checker = Checker(self.signature, self.spec.max_request_rows)
-        served = Served(self.model, self.signature, self.spec, checker)
-        self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
+        notes = Notes(self.spec.max_request_rows, taken=self.predictor.taken_values())
+        example = answered_row(self.predictor, checker, notes)
+        self.served = Served(self.model, self.signature, self.spec, checker, notes, example)
+        self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
@@ -200,10 +203,14 @@ class ModelApp:
         """All that is answered."""
         return [route for _, route in self._routes.values()]
 
+    def routes_of(self, protocol: str) -> list[Route]:
+        """What a protocol answers here."""
+        mine = self._protocols[protocol]
+        return [route for owner, route in self._routes.values() if owner is mine]
+
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
-        mine = self._protocols[protocol]
-        return [route.path for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        return [route.path for route in self.routes_of(protocol) if route.method == "POST"]
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -224,6 +231,16 @@ def blank_row(signature: Signature) -> Columns:
         else:
             row[column.name] = np.zeros((1, *column.shape), np.float64 if column.nullable else column.dtype)
     return row
+
+
+def answered_row(predictor: Predictor, checker: Checker, notes: Notes) -> dict[str, Any] | None:
+    """A row of a request that the model answers, for examples; None where none is known."""
+    row = example_row(predictor.signature, notes)
+    try:
+        predictions = predictor.predict(checker.rows([row]))
+    except (DataError, RequestError):
+        return None
+    return row if np.isfinite(predictions.values).all() else None
 
 
 def below_prefix(scope: Any) -> str:

@@ -17,6 +17,7 @@ from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.schemas import NO_NOTES, Notes
 from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
@@ -116,12 +117,19 @@ class Route:
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves, as every protocol needs it."""
+    """What a replica serves, as every protocol needs it.
+
+    Attributes:
+        notes: what the signature does not tell about the inputs, for schemas.
+        example: a row that the model answers; None: none is known.
+    """
 
     model: ModelVersion
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    notes: Notes = NO_NOTES
+    example: dict[str, Any] | None = None
 
 
 class Protocol(ABC):

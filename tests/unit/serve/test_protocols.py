@@ -23,12 +23,14 @@ def test_table_of_protocols_agrees_with_the_contract():
 def test_protocol_on_a_classifier_keeps_its_contract(name: str, classifier: ModelApp):
     ProtocolContract(name, classifier).check_same_numbers(IMAGES)
     ProtocolContract(name, classifier).check_refusals(IMAGES)
+    ProtocolContract(name, classifier).check_schemas()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocol_on_a_regression_keeps_its_contract(name: str, regressor: ModelApp):
     ProtocolContract(name, regressor).check_same_numbers(PEOPLE)
     ProtocolContract(name, regressor).check_refusals(PEOPLE)
+    ProtocolContract(name, regressor).check_schemas()
 
 
 def test_predict_accepts_rows_as_a_synonym_and_names_model_and_version(classifier: ModelApp):
