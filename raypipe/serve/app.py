@@ -76,12 +76,16 @@ class ModelApp:
         checker = Checker(self.signature, self.spec.max_request_rows)
         notes = Notes(self.spec.max_request_rows, taken=self.predictor.taken_values())
         example = answered_row(self.predictor, checker, notes)
-        self.served = Served(self.model, self.signature, self.spec, checker, notes, example)
+        hints = self.predictor.input_hints()
+        self.served = Served(self.model, self.signature, self.spec, checker, notes, example, hints)
         self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
+        names = {protocol: name for name, protocol in self._protocols.items()}
+        for protocol in self._protocols.values():
+            protocol.started([(names[owner], owner, route) for owner, route in self._routes.values()])
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
         self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
