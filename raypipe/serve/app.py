@@ -24,6 +24,7 @@ from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.encodings import decoded
+from raypipe.serve.pictures import Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
 from raypipe.serve.schemas import Notes, example_row
@@ -39,7 +40,7 @@ CURL_DEFAULT = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 INLINE_MAX_BYTES = 64 * 2**10
-"""A larger body is parsed and checked in a thread: the event loop is for everybody."""
+"""A larger body, or one with pictures, is parsed and checked in a thread: the event loop is for everybody."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -73,8 +74,9 @@ class ModelApp:
             open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
         )
         self.signature = self.predictor.signature
-        checker = Checker(self.signature, self.spec.max_request_rows)
-        notes = Notes(self.spec.max_request_rows, taken=self.predictor.taken_values())
+        self._pictures = Pictures(self.signature)
+        checker = Checker(self.signature, self.spec.max_request_rows, self._pictures.read)
+        notes = Notes(self.spec.max_request_rows, self._pictures.columns, self.predictor.taken_values())
         example = answered_row(self.predictor, checker, notes)
         self.served = Served(self.model, self.signature, self.spec, checker, notes, example)
         self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
@@ -136,7 +138,7 @@ class ModelApp:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
         call = Call(method, path, headers, body, scope["query_string"])
-        if len(body) <= INLINE_MAX_BYTES:
+        if len(body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(body):
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()

@@ -31,6 +31,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
@@ -151,6 +152,11 @@ class Protocol(ABC):
         document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
         # json, not orjson: a message may quote what no UTF-8 encoder takes
         return Reply(json.dumps(document).encode(), error.status)
+
+
+def in_one_line(error: RequestError) -> str:
+    """Message and hint, for clients that read one text."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:

@@ -52,9 +52,33 @@ def read_message(body: bytes) -> str:
     return error["message"]
 
 
+def read_error_text(body: bytes) -> str:
+    """Of {"error": text}."""
+    (error,) = json.loads(body).values()
+    assert set(json.loads(body)) == {"error"} and isinstance(error, str)
+    return error
+
+
+def read_error_code_and_message(body: bytes) -> str:
+    """Of MLflow's {"error_code": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"error_code", "message"} and error["error_code"].isupper()
+    return error["message"]
+
+
+def read_code_type_message(body: bytes) -> str:
+    """Of TorchServe's {"code": ..., "type": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"code", "type", "message"} and error["type"].endswith("Exception")
+    assert 400 <= error["code"] < 600
+    return error["message"]
+
+
 WIRES: dict[str, Wire] = {
     "predict": Wire(write_instances, read_predictions, read_message),
-    "tfserving": Wire(write_instances, read_predictions, read_message),
+    "tfserving": Wire(write_instances, read_predictions, read_error_text),
+    "invocations": Wire(write_instances, read_predictions, read_error_code_and_message),
+    "torchserve": Wire(write_instances, read_predictions, read_code_type_message),
 }
 
 
