@@ -100,7 +100,8 @@ class Pictures:
         left = MAX_PIXELS
         for i, (file, row) in enumerate(zip(files, rows, strict=True)):
             where = f"row {row}, field '{column.name}'"
-            read[i], num_pixels = _read_one(_bytes_of(file, where), layout, where, left)
+            pixels, num_pixels = _read_one(_bytes_of(file, where), layout, where, left)
+            read[i] = pixels.reshape(column.shape)
             left -= num_pixels
         return read
 
@@ -147,7 +148,7 @@ def _bytes_of(file: str | bytes, where: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(f"{where}: the text {shown(file)} is not valid base64", NOT_BASE64) from None
+        raise RequestError(f"{where}: the text is no picture in valid base64", NOT_BASE64) from None
 
 
 def _read_one(data: bytes, layout: Layout, where: str, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
