@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from raypipe.serve.protocols.base import Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.invocations import Invocations
+from raypipe.serve.protocols.oip import OpenInference
 from raypipe.serve.protocols.predict import Predict
 from raypipe.serve.protocols.tfserving import TensorFlowServing
 from raypipe.serve.protocols.torchserve import TorchServe
@@ -17,6 +18,7 @@ __all__ = ["PROTOCOLS", "Ask", "Call", "Protocol", "Reply", "Route", "Served"]
 PROTOCOLS: dict[str, type[Protocol]] = {
     "predict": Predict,
     "tfserving": TensorFlowServing,
+    "oip": OpenInference,
     "invocations": Invocations,
     "torchserve": TorchServe,
 }

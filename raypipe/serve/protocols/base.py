@@ -121,6 +121,7 @@ class Served:
     """What a replica serves, as every protocol needs it.
 
     Attributes:
+        answer_dtype: of a regression's answers, float32 or float64.
         notes: what the signature does not tell about the inputs, for schemas.
         example: a row that the model answers; None: none is known.
     """
@@ -129,6 +130,7 @@ class Served:
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    answer_dtype: str = "float32"
     notes: Notes = NO_NOTES
     example: dict[str, Any] | None = None
 
