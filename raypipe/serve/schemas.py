@@ -59,7 +59,7 @@ def value_schema(column: Column, signature: Signature, notes: Notes = NO_NOTES) 
         size = math.prod(column.shape)
         forms.append({"type": "array", "items": item, "minItems": size, "maxItems": size})
     if column.name in notes.pictures:
-        forms.append(PICTURE_TEXT)
+        forms += [PICTURE_TEXT, closed_object(b64=PICTURE_TEXT)]
     return nested if len(forms) == 1 else {"anyOf": forms}
 
 

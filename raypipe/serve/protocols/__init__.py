@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from raypipe.serve.protocols.about import About
 from raypipe.serve.protocols.base import Ask, Call, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.invocations import Invocations
+from raypipe.serve.protocols.oip import OpenInference
 from raypipe.serve.protocols.predict import Predict
 from raypipe.serve.protocols.tfserving import TensorFlowServing
+from raypipe.serve.protocols.torchserve import TorchServe
 
 __all__ = ["PROTOCOLS", "Ask", "Call", "Protocol", "Reply", "Route", "Served"]
 
-PROTOCOLS: dict[str, type[Protocol]] = {"predict": Predict, "tfserving": TensorFlowServing, "about": About}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "predict": Predict,
+    "tfserving": TensorFlowServing,
+    "oip": OpenInference,
+    "invocations": Invocations,
+    "torchserve": TorchServe,
+    "about": About,
+}
 """The first one's words are for paths that belong to none."""

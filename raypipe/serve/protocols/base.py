@@ -32,6 +32,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
@@ -123,6 +124,7 @@ class Served:
     """What a replica serves, as every protocol needs it.
 
     Attributes:
+        answer_dtype: of a regression's answers, float32 or float64.
         notes: what the signature does not tell about the inputs, for schemas.
         example: a row that the model answers; None: none is known.
         hints: what a form may start from, by input.
@@ -132,6 +134,7 @@ class Served:
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    answer_dtype: str = "float32"
     notes: Notes = NO_NOTES
     example: dict[str, Any] | None = None
     hints: Mapping[str, Hint] = field(default_factory=dict)
@@ -163,6 +166,11 @@ class Protocol(ABC):
         document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
         # json, not orjson: a message may quote what no UTF-8 encoder takes
         return Reply(json.dumps(document).encode(), error.status)
+
+
+def in_one_line(error: RequestError) -> str:
+    """Message and hint, for clients that read one text."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:

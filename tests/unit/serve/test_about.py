@@ -92,7 +92,7 @@ def test_openapi_is_valid_and_every_example_in_it_is_answered(app: str, request:
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-            if operation.get("requestBody") and "example" not in content:
+            if method != "get" and "example" not in content:
                 continue
             body = json.dumps(content["example"]).encode() if content else b""
             answer = ask(served, method.upper(), path, body)
