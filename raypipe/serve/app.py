@@ -28,9 +28,11 @@ from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
 from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
+from raypipe.serve.pictures import Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
+from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -49,7 +51,7 @@ REQUEST_ID = b"x-request-id"
 """Goes back with the answer, where the client sends it."""
 
 INLINE_MAX_BYTES = 64 * 2**10
-"""A larger body is parsed and checked in a thread: the event loop is for everybody."""
+"""A larger body, or one with pictures, is parsed and checked in a thread: the event loop is for everybody."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -88,14 +90,29 @@ class ModelApp(GrpcCalls):
             engine=self.spec.engine,
         )
         self.signature = self.predictor.signature
-        checker = Checker(self.signature, self.spec.max_request_rows)
-        served = Served(self.model, self.signature, self.spec, checker, self.predictor.answer_dtype)
-        self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
+        self._pictures = Pictures(self.signature)
+        checker = Checker(self.signature, self.spec.max_request_rows, self._pictures.read)
+        notes = Notes(self.spec.max_request_rows, self._pictures.columns, self.predictor.taken_values())
+        example = answered_row(self.predictor, checker, notes)
+        self.served = Served(
+            self.model,
+            self.signature,
+            self.spec,
+            checker,
+            self.predictor.answer_dtype,
+            notes,
+            example,
+            self.predictor.input_hints(),
+        )
+        self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
-        self._grpc = OpenInferenceGrpc(served)
+        names = {protocol: name for name, protocol in self._protocols.items()}
+        for protocol in self._protocols.values():
+            protocol.started([(names[owner], owner, route) for owner, route in self._routes.values()])
+        self._grpc = OpenInferenceGrpc(self.served)
         self._rpcs = {route.path: route for route in self._grpc.routes()}
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
         self._name = f"{self.model.model}@{self.model.version}"
@@ -175,8 +192,8 @@ class ModelApp(GrpcCalls):
         if route.accepts:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        alone = len(scope.get(IN_FLIGHT, ())) == 1
-        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived, alone)
+        call = Call(method, path, headers, body, scope["query_string"])
+        return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
 
     async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         if self.spec.grpc_port is None:
@@ -186,14 +203,14 @@ class ModelApp(GrpcCalls):
         arrived = asyncio.get_running_loop().time()
         return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
 
-    async def _handled(self, route: Route, call: Call, arrived: float, alone: bool = False) -> Reply:
+    async def _handled(self, route: Route, call: Call, arrived: float, *, alone: bool = False) -> Reply:
         """Ask the route's handler, and the model for what it asks for.
 
         Args:
             arrived: by the event loop's clock.
-            alone: as Batcher.predict has it.
+            alone: whether no other request is on its way to the model.
         """
-        if len(call.body) <= INLINE_MAX_BYTES:
+        if len(call.body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(call.body):
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()
@@ -264,10 +281,14 @@ class ModelApp(GrpcCalls):
         """All that is answered over gRPC; a path is `/SERVICE/METHOD`."""
         return list(self._rpcs.values())
 
+    def routes_of(self, protocol: str) -> list[Route]:
+        """What a protocol answers here."""
+        mine = self._protocols[protocol]
+        return [route for owner, route in self._routes.values() if owner is mine]
+
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
-        mine = self._protocols[protocol]
-        posts = [route for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        posts = [route for route in self.routes_of(protocol) if route.method == "POST"]
         return [route.path for route in posts if route.scope == "predict"]
 
 
@@ -289,6 +310,16 @@ def blank_row(signature: Signature) -> Columns:
         else:
             row[column.name] = np.zeros((1, *column.shape), np.float64 if column.nullable else column.dtype)
     return row
+
+
+def answered_row(predictor: Predictor, checker: Checker, notes: Notes) -> dict[str, Any] | None:
+    """A row of a request that the model answers, for examples; None where none is known."""
+    row = example_row(predictor.signature, notes)
+    try:
+        predictions = predictor.predict(checker.rows([row]))
+    except (DataError, RequestError):
+        return None
+    return row if np.isfinite(predictions.values).all() else None
 
 
 def below_prefix(scope: Any) -> str:

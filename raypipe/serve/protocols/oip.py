@@ -116,7 +116,8 @@ class OpenInference(Protocol):
                 summary="Predict rows given as tensors.",
                 request=oip_schemas.request(self.tensors),
                 response=oip_schemas.response(self.tensors),
-                example=oip_schemas.example(self.signature, oip_schemas.blank(self.signature)),
+                example=oip_schemas.example(self.signature, self.served.example),
+                answers=(JSON, BINARY),
             ),
         ]
 

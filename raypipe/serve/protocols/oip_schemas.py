@@ -130,16 +130,6 @@ def example(signature: Signature, row: Mapping[str, Any] | None) -> dict[str, An
     return {"inputs": inputs}
 
 
-def blank(signature: Signature) -> dict[str, Any] | None:
-    """A row of zeros; None where there is a text, as an empty one may be no category of the model."""
-    if any(column.dtype == "string" for column in signature.inputs):
-        return None
-    return {
-        column.name: np.zeros(column.shape, bool if column.dtype == "bool" else int).tolist()
-        for column in signature.inputs
-    }
-
-
 def _item(datatype: str) -> Schema:
     if datatype == TEXT:
         return TEXT_SCHEMA
