@@ -97,7 +97,7 @@ def with_hashes(constraints: str, lock: dict) -> str:
             if PUBLIC_WHEELS.fullmatch(wheel["url"].rpartition("/")[2])
         )
         for package in lock["packages"]
-        if package.get("marker") != "sys_platform == 'win32'"
+        if not package.get("marker", "").endswith("sys_platform == 'win32'")
     }
     lines: list[str] = []
     for line in constraints.splitlines():
