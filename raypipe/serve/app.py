@@ -13,6 +13,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,11 @@ class ModelApp(GrpcCalls):
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
-            open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
+            open_store(store_uri),
+            self.model.artifact,
+            code_dir=Path(code_dir) if code_dir else None,
+            device=device,
+            engine=self.spec.engine,
         )
         self.signature = self.predictor.signature
         self._pictures = Pictures(self.signature)
@@ -114,6 +119,7 @@ class ModelApp(GrpcCalls):
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        logger.info("%s is called by %s: %s", self._name, *astuple(self.predictor.engine))
         gc.collect()
         gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
         answer_directly(self.asgi)

@@ -23,7 +23,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import raypipe
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve.protocols import oip_schemas, tensors
@@ -39,7 +38,8 @@ from raypipe.serve.protocols.base import (
     may_hold_booleans,
     to_json,
 )
-from raypipe.serve.protocols.model_tensors import PLATFORM, ModelTensors, check_parameters
+from raypipe.serve.protocols.model_tensors import PLATFORM, VERSION, ModelTensors, check_parameters
+from raypipe.serve.protocols.tensors_json import from_json
 from raypipe.serve.schema import kind_of, shown
 
 BINARY = "application/octet-stream"
@@ -127,7 +127,7 @@ class OpenInference(Protocol):
 
     def server(self, call: Call) -> Reply:
         """Who answers."""
-        return Reply(to_json({"name": "raypipe", "version": raypipe.__version__, "extensions": EXTENSIONS}))
+        return Reply(to_json({"name": "raypipe", "version": VERSION, "extensions": EXTENSIONS}))
 
     def live(self, call: Call) -> Reply:
         """This replica runs."""
@@ -212,7 +212,7 @@ class OpenInference(Protocol):
                     f"{tensor.where}: found {found_what} 'binary_data_size'; one of them is needed", HINT
                 )
             if size is None:
-                found[tensor.name] = tensors.from_json(tensor, each["data"], booleans=booleans)
+                found[tensor.name] = from_json(tensor, each["data"], booleans=booleans)
                 continue
             if type(size) is not int or not 0 <= size <= len(binary) - start:
                 raise RequestError(
