@@ -169,10 +169,9 @@ class ColumnReader:
             return values
         if values.shape[1:] == (self._size,) or (not shape and values.shape[1:] == (1,)):
             return values.reshape(len(values), *shape)
+        wanted = ", ".join(["rows", *map(str, shape)])
         raise RequestError(
-            f"field '{self.column.name}': found shape {list(values.shape)}; expected {['rows', *shape]}".replace(
-                "'", ""
-            ),
+            f"field '{self.column.name}': found shape {list(values.shape)}; expected [{wanted}]",
             f"expected {schema.expected(self.column)}",
         )
 
