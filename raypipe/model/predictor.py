@@ -54,6 +54,11 @@ class Predictor:
         artifact, module = read_artifact(store, ref, code_dir=code_dir)
         return cls(ref, artifact, module, device)
 
+    @property
+    def answer_dtype(self) -> str:
+        """Of `Predictions.values`: float64 where the target was transformed for the training, else float32."""
+        return "float32" if self._target_transform.kind == "none" else "float64"
+
     def predict(self, columns: Mapping[str, Any]) -> Predictions:
         """Answer raw rows.
 

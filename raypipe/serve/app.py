@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,11 @@ from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
+from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
@@ -37,6 +41,12 @@ CURL_DEFAULT = "application/x-www-form-urlencoded"
 
 JSON = "application/json"
 
+MODEL_HEADER = "x-raypipe-model"
+"""Which version answered."""
+
+REQUEST_ID = b"x-request-id"
+"""Goes back with the answer, where the client sends it."""
+
 INLINE_MAX_BYTES = 64 * 2**10
 """A larger body is parsed and checked in a thread: the event loop is for everybody."""
 
@@ -46,8 +56,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class ModelApp:
-    """Answers HTTP for one model version.
+class ModelApp(GrpcCalls):
+    """Answers HTTP and gRPC for one model version.
 
     Args:
         store_uri: where the artifact is.
@@ -65,6 +75,7 @@ class ModelApp:
 
         keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
+        limit_messages(self.spec.max_body_bytes)
         self.model = ModelVersion.model_validate_json(model)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
@@ -73,28 +84,39 @@ class ModelApp:
         )
         self.signature = self.predictor.signature
         checker = Checker(self.signature, self.spec.max_request_rows)
-        served = Served(self.model, self.signature, self.spec, checker)
+        served = Served(self.model, self.signature, self.spec, checker, self.predictor.answer_dtype)
         self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
+        self._grpc = OpenInferenceGrpc(served)
+        self._rpcs = {route.path: route for route in self._grpc.routes()}
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
-        self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
+        self._name = f"{self.model.model}@{self.model.version}"
+        self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        gc.collect()
+        gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
+        answer_directly(self.asgi)
 
     async def __call__(self, request: Request) -> Response:
         """One request that comes through Ray's own path."""
         scope = request.scope
         reply = await self.answer(scope["method"], below_prefix(scope), scope, request.receive)
-        return Response(reply.body, reply.status, {**self._headers, **reply.headers}, reply.media_type)
+        return Response(reply.body, reply.status, {MODEL_HEADER: self._name, **reply.headers}, reply.media_type)
 
     async def asgi(self, scope: Any, receive: Receive, send: Send) -> None:
         """The same, as an ASGI application."""
         reply = await self.answer(scope["method"], below_prefix(scope), scope, receive)
-        fields = {"content-type": reply.media_type, "content-length": str(len(reply.body)), **self._headers}
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in {**fields, **reply.headers}.items()]
+        headers = [
+            (b"content-type", reply.media_type.encode()),
+            (b"content-length", b"%d" % len(reply.body)),
+            *self._headers,
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+            *((name, value) for name, value in scope["headers"] if name == REQUEST_ID),
+        ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
@@ -105,13 +127,26 @@ class ModelApp:
             path: below the route prefix.
             scope: its `headers` and `query_string`, as ASGI has them.
         """
-        protocol = None
+        found = self._routes.get(("GET" if method == "HEAD" else method, path))
+        protocol = found[0] if found else self._protocol_of(path)
+        return await self._told(protocol, self._routed(found and found[1], method, path, scope, receive))
+
+    async def answer_rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        """Answer one call of gRPC, with the checks and refusals of HTTP.
+
+        Args:
+            path: `/SERVICE/METHOD`, one of `rpc_routes`.
+            headers: metadata, names in lower case.
+            body: one message.
+        """
+        reply = await self._told(self._grpc, self._rpc(path, headers, body))
+        reply.headers["x-raypipe-model"] = f"{self.model.model}@{self.model.version}"
+        return reply
+
+    async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
+        """The answer, or why there is none, in the protocol's words."""
         try:
-            found = self._routes.get(("GET" if method == "HEAD" else method, path))
-            if found is None:
-                raise self._no_route(method, path)
-            protocol, route = found
-            return await self._routed(route, method, path, scope, receive)
+            return await answer
         except RequestError as error:
             refused = error
         except DataError as error:  # e.g. a category the model has never seen
@@ -119,28 +154,45 @@ class ModelApp:
         except ClientDisconnect:
             refused = RequestError("the request body ended early")
         except Exception:  # the model is the user's code: anything may come
-            logger.exception("a request failed in %s", self._headers["x-raypipe-model"])
+            logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        reply = (protocol or self._protocol_of(path)).refuse(refused)
+        reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
 
-    async def _routed(self, route: Route, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+    async def _routed(self, route: Route | None, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+        if route is None:
+            raise self._no_route(method, path)
         arrived = asyncio.get_running_loop().time()
         headers = dict(scope["headers"])
         body = b""
         if route.accepts:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        call = Call(method, path, headers, body, scope["query_string"])
-        if len(body) <= INLINE_MAX_BYTES:
+        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived)
+
+    async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        if self.spec.grpc_port is None:
+            raise RequestError("this model is not served over gRPC", "set serve.grpc_port, or ask by HTTP", status=404)
+        if len(body) > self.spec.max_body_bytes:
+            raise _too_large(f"{len(body)} bytes", self.spec.max_body_bytes)
+        arrived = asyncio.get_running_loop().time()
+        return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
+
+    async def _handled(self, route: Route, call: Call, arrived: float) -> Reply:
+        """Ask the route's handler, and the model for what it asks for.
+
+        Args:
+            arrived: by the event loop's clock.
+        """
+        if len(call.body) <= INLINE_MAX_BYTES:
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived)
+        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
@@ -200,10 +252,15 @@ class ModelApp:
         """All that is answered."""
         return [route for _, route in self._routes.values()]
 
+    def rpc_routes(self) -> list[Route]:
+        """All that is answered over gRPC; a path is `/SERVICE/METHOD`."""
+        return list(self._rpcs.values())
+
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
         mine = self._protocols[protocol]
-        return [route.path for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        posts = [route for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        return [route.path for route in posts if route.scope == "predict"]
 
 
 def warm_up(predictor: Predictor) -> None:

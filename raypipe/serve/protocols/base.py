@@ -116,12 +116,17 @@ class Route:
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves, as every protocol needs it."""
+    """What a replica serves, as every protocol needs it.
+
+    Attributes:
+        answer_dtype: of a regression's answers, float32 or float64.
+    """
 
     model: ModelVersion
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    answer_dtype: str = "float32"
 
 
 class Protocol(ABC):

@@ -52,9 +52,40 @@ def read_message(body: bytes) -> str:
     return error["message"]
 
 
+def write_tensors(rows: Rows) -> bytes:
+    """{"inputs": [...]}: a tensor a field, in the order of the first row; null where a row lacks one."""
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    inputs = [
+        {"name": name, "datatype": _datatype(values[0]), "shape": [len(rows), *np.shape(values[0])], "data": values}
+        for name, values in columns.items()
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def read_tensors(body: bytes) -> Any:
+    """`probabilities`, or the only output."""
+    outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+    found = outputs.get("probabilities") or next(iter(outputs.values()))
+    return np.reshape(found["data"], found["shape"])
+
+
+def read_text(body: bytes) -> str:
+    """Of {"error": text}."""
+    document = json.loads(body)
+    assert set(document) == {"error"} and isinstance(document["error"], str)
+    return document["error"]
+
+
+def _datatype(value: Any) -> str:
+    while isinstance(value, list):
+        value = value[0]
+    return {str: "BYTES", bool: "BOOL", int: "INT64"}.get(type(value), "FP64")
+
+
 WIRES: dict[str, Wire] = {
     "predict": Wire(write_instances, read_predictions, read_message),
     "tfserving": Wire(write_instances, read_predictions, read_message),
+    "oip": Wire(write_tensors, read_tensors, read_text, names_rows=False),
 }
 
 
