@@ -145,6 +145,7 @@ class ModelApp(GrpcCalls):
 
     async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
+        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -156,6 +157,7 @@ class ModelApp(GrpcCalls):
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
+        await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
@@ -169,7 +171,8 @@ class ModelApp(GrpcCalls):
         if route.accepts:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived)
+        alone = len(scope.get(IN_FLIGHT, ())) == 1
+        return await self._handled(route, Call(method, path, headers, body, scope["query_string"]), arrived, alone)
 
     async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         if self.spec.grpc_port is None:
@@ -179,11 +182,12 @@ class ModelApp(GrpcCalls):
         arrived = asyncio.get_running_loop().time()
         return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
 
-    async def _handled(self, route: Route, call: Call, arrived: float) -> Reply:
+    async def _handled(self, route: Route, call: Call, arrived: float, alone: bool = False) -> Reply:
         """Ask the route's handler, and the model for what it asks for.
 
         Args:
             arrived: by the event loop's clock.
+            alone: no other request is there.
         """
         if len(call.body) <= INLINE_MAX_BYTES:
             asked, features = self._features(route, call)
@@ -192,7 +196,7 @@ class ModelApp(GrpcCalls):
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+        predictions = await self._batcher.predict(features, since=arrived, alone=alone)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",

@@ -5,7 +5,7 @@
 levels  A model whose call of one row takes 20 times the MNIST MLP's, at 1, 2, 4, ... 64 connections: the default
         batching (adaptive) beside the best fixed setting (max_rows, wait_ms), which is searched anew at each level, 1 s
         a setting; those that did best are then measured again, in turn with ours. One process: the replica's
-        application under uvicorn, without Ray, so that a setting is changed between two requests.
+        application and its HTTP server, without Ray, so that a setting is changed between two requests.
 bad     64 connections on a table with a category; one of them sends a category the model does not know, or a row for
         which the user's own network raises, before or after it has computed. Rate of the other 63, in turn with 63
         alone.
@@ -125,16 +125,14 @@ def seconds_of_a_call(store: Store, model: ModelVersion) -> float:
 
 @contextmanager
 def replica(folder: Path, store: Store, model: ModelVersion, name: str) -> Iterator[str]:
-    """The application of one replica under uvicorn."""
+    """One replica without Ray."""
     described = folder / f"{name}.json"
     arguments = {"store_uri": store.uri, "model": model.model_dump_json(), "code_dir": str(HERE)}
     described.write_text(json.dumps({**arguments, "spec": ServeSpec().model_dump_json()}))
     port = free_port()
-    flags = ["--app-dir", str(HERE), f"--port={port}", "--log-level=error", "--no-access-log", "--lifespan=off"]
-    command = [sys.executable, "-m", "uvicorn", "batching_app:app", *flags]
-    env = {"RAYPIPE_BENCH_REPLICA": str(described)}
-    with child_server(command, port, "/predict", folder=folder, env=env) as url:
-        yield url
+    command = [sys.executable, str(HERE / "batching_app.py"), str(port), str(described)]
+    with child_server(command, port, folder=folder) as server:
+        yield server.url + "/predict"
 
 
 def set_batching(url: str, spec: BatchingSpec) -> None:

@@ -14,9 +14,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
+import psutil
 
 START_TIMEOUT_S = 90.0
 
@@ -105,9 +108,7 @@ def wrk_result(client: subprocess.Popen[str]) -> Load:
         share: float(value) * MILLISECONDS[unit]
         for share, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)", text, re.MULTILINE)
     }
-    return Load(
-        float(rate.group(1)), round(at["50"], 3), round(at["99"], 3), int(failed.group(1)) if failed else 0
-    )
+    return Load(float(rate.group(1)), round(at["50"], 3), round(at["99"], 3), int(failed.group(1)) if failed else 0)
 
 
 def wrk(url: str, script: Path, connections: int, seconds: int) -> Load:
@@ -122,41 +123,71 @@ def wrk(url: str, script: Path, connections: int, seconds: int) -> Load:
     return load
 
 
-@contextmanager
-def child_server(
-    command: Sequence[str], port: int, path: str = "/", *, folder: Path, env: Mapping[str, str] | None = None
-) -> Iterator[str]:
-    """A server as a child process, once it answers anything at all; stopped by its handle.
+class Server:
+    """A server as a child process, with the processes it started.
 
-    Yields:
-        Its address with `path`.
+    Attributes:
+        url: its address without a path.
     """
-    import httpx
 
-    url = f"http://127.0.0.1:{port}"
+    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        self.url = url
+        self._process = process
+
+    def _family(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._process.pid)
+            return [first, *first.children(recursive=True)]
+        return []
+
+    def pause(self) -> None:
+        """Stop it where it stands: some servers ask themselves for work all the time while they have none."""
+        for each in self._family():
+            with suppress(psutil.NoSuchProcess):
+                each.suspend()
+
+    def resume(self) -> None:
+        for each in self._family():
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
+
+    def end(self) -> None:
+        """Ask it to end, and make those of its processes end that do not."""
+        self.resume()
+        family = self._family()
+        self._process.terminate()
+        _, left = psutil.wait_procs(family, timeout=5)
+        for each in left:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self._process.wait(20)
+
+
+@contextmanager
+def child_server(command: Sequence[str], port: int, *, folder: Path, **env: str) -> Iterator[Server]:
+    """A server, once it answers anything at all.
+
+    Args:
+        folder: where its log goes.
+    """
+    server = None
     with (folder / f"server-{port}.log").open("w+") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **(env or {})}, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
+        server = Server(f"http://127.0.0.1:{port}", process)
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while True:
                 try:
-                    httpx.get(url, trust_env=False)
+                    httpx.get(server.url, trust_env=False)
                     break
                 except httpx.TransportError:  # not yet
                     if process.poll() is not None or time.monotonic() > deadline:
                         log.seek(0)
                         raise RuntimeError(f"did not start: {' '.join(command)}\n{log.read()[-2000:]}") from None
                     time.sleep(0.1)
-            yield url + path
+            yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(20)
+            server.end()
 
 
 def surroundings(names: Sequence[str]) -> dict[str, object]:

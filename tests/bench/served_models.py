@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from raypipe.records import ModelVersion
 from raypipe.spec.model import ImportModel, MlpModel, Model
@@ -31,9 +32,22 @@ def digits_mlp(store: Store, hidden: Sequence[int] = (128,), name: str = "mnist"
     return model_version(store, dataset, name=name, spec=MlpModel(kind="mlp", hidden=list(hidden), dropout_frac=0.2))
 
 
-def digit() -> list[list[int]]:
-    """One image of whole numbers."""
-    return np.random.default_rng(1).integers(0, 256, (28, 28)).tolist()
+def digit() -> NDArray[np.uint8]:
+    """One image, [28, 28]."""
+    return np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
+
+
+def pooled_linear(store: Store, name: str = "photos") -> ModelVersion:
+    """Column `image`, float32 [3, 224, 224] -> 10 classes by a linear layer over 7 x 7 means (pooled_network.py)."""
+    columns = {"image": np.random.default_rng(0).random((10, 3, 224, 224), np.float32)}
+    dataset = tiny_dataset(store, columns, np.arange(10), name=name)
+    spec = ImportModel(kind="import", path="pooled_network.py:build")
+    return model_version(store, dataset, name=name, spec=spec, code_dir=CODE)
+
+
+def photo() -> NDArray[np.float32]:
+    """One image, [3, 224, 224]."""
+    return np.random.default_rng(1).random((3, 224, 224), np.float32)
 
 
 def colors_network(store: Store, hidden: Sequence[int], name: str, raises: str = "never") -> ModelVersion:
@@ -64,5 +78,5 @@ def color_row(**other: Any) -> dict[str, Any]:
 
 
 def instances(*rows: object) -> bytes:
-    """The body of a request of these rows."""
-    return json.dumps({"instances": rows}).encode()
+    """The body of a request of these rows; arrays are written as lists."""
+    return orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)

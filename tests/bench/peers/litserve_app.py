@@ -1,9 +1,6 @@
-"""LitServe as its documentation writes it: PORT MAX_BATCH_SIZE."""
-
-from __future__ import annotations
+"""LitServe as its documentation writes it, so without annotations, which it would read: PORT MAX_BATCH_SIZE."""
 
 import sys
-from typing import Any
 
 import litserve
 import numpy as np
@@ -11,17 +8,17 @@ from network import plain_answers, probabilities
 
 
 class Digits(litserve.LitAPI):
-    def setup(self, device: str) -> None:
+    def setup(self, device):
         self.batched = self.max_batch_size > 1
 
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request):
         return np.array(request["instances"][0]["image"], dtype=np.uint8)
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x):
         rows = plain_answers(probabilities(np.stack(x) if self.batched else x[None]))
         return rows if self.batched else rows[0]
 
-    def encode_response(self, output: Any) -> Any:
+    def encode_response(self, output):
         return {"predictions": [output]}
 
 
