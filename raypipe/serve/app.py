@@ -168,6 +168,7 @@ class ModelApp(GrpcCalls):
 
     async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
+        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -179,6 +180,7 @@ class ModelApp(GrpcCalls):
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
+        await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
