@@ -13,10 +13,11 @@ INSTALL := $(BIN)/python .ci/install.py
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 BENCH := .venv/.installed-bench
+PEERS := .venv-peers/.installed
 PINS := pyproject.toml constraints.txt
 DEMO := examples/01_digits/pipeline.yaml
 
-.PHONY: help install install-dev install-e2e demo serve check test unit integration chaos bench examples fix clean
+.PHONY: help install install-dev install-e2e install-peers demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
 	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +29,8 @@ install-dev: $(DEV) ## the same plus test servers, linters and type checker
 
 install-e2e: ## Debian's Chromium, as root: the tests then open a run's page in it
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium
+
+install-peers: $(PEERS) ## for make bench: servers that cannot live beside raypipe (BentoML), into .venv-peers
 
 $(BIN)/python:
 	@python=""; \
@@ -58,6 +61,12 @@ $(DEV): $(PINS) | $(BIN)/python
 $(BENCH): $(PINS) | $(BIN)/python
 	$(INSTALL) dev,bench,keras
 	@touch $(RUN) $(DEV) $@
+
+$(PEERS): tests/bench/peers.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --only-binary :all: -c $< \
+	  bentoml torch safetensors orjson uvloop
+	@touch $@
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
@@ -104,5 +113,5 @@ fix: $(DEV) ## format, and repair what lint can repair
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and every cache (local runs in .raypipe stay)
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
