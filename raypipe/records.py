@@ -449,6 +449,10 @@ class Endpoint(Record):
     ingress: Literal["haproxy", "python"]
     probe: dict[str, Any] = {}
     """The request sent after deployment and its answer."""
+    needs_key: bool = False
+    """Whether it asks for an API key."""
+    cert_file: str | None = None
+    """Where its certificate is, if the URL is https."""
 
 
 class BatchOutput(Record):

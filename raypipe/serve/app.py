@@ -1,6 +1,6 @@
 """One replica, HTTP and model together: request -> columns -> shared model call -> answer; no 500 for a client's fault.
 
-    path -> route -> key -> body (capped) -> handler: parse, check against the signature -> batcher -> render
+    path -> route -> door (key, origin) -> room -> body (capped) -> handler: parse, check -> batcher -> render
 
 Nothing here imports Ray: serve/stage.py makes a deployment of this class, tests call it as it is.
 """
@@ -22,10 +22,13 @@ from starlette.responses import Response
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
+from raypipe.serve.body import Receive, whole_body
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
+from raypipe.serve.room import Room, Stay
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -42,7 +45,6 @@ INLINE_MAX_BYTES = 64 * 2**10
 
 logger = logging.getLogger("ray.serve")
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -54,11 +56,13 @@ class ModelApp:
         model: a ModelVersion as JSON.
         code_dir: folder that the user's own modules are imported from, where there are any.
         spec: a ServeSpec as JSON.
+        own_digest: SHA-256 of the key that the deployment asks with, where keys are asked for.
     Raises:
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded here.
+        ServeError: its keys cannot be read here.
     """
 
-    def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str) -> None:
+    def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str, own_digest: str = "") -> None:
         import torch  # not above: who deploys this class needs no torch
 
         from raypipe.model.predictor import Predictor
@@ -66,6 +70,8 @@ class ModelApp:
         keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
         self.model = ModelVersion.model_validate_json(model)
+        self.door = Door(self.spec, own_digest)
+        self.room = Room(self.spec)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
@@ -105,13 +111,29 @@ class ModelApp:
             path: below the route prefix.
             scope: its `headers` and `query_string`, as ASGI has them.
         """
-        protocol = None
+        headers = dict(scope["headers"])
+        reply = self.door.preflight(method, headers)
+        if reply is None:
+            reply = await self._answer(method, path, scope, headers, receive)
+        reply.headers.update(self.door.shared_with(headers.get(b"origin")))
+        return reply
+
+    async def _answer(self, method: str, path: str, scope: Any, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        arrived = asyncio.get_running_loop().time()
+        protocol, route = self._routes.get(("GET" if method == "HEAD" else method, path), (None, None))
         try:
-            found = self._routes.get(("GET" if method == "HEAD" else method, path))
-            if found is None:
+            self.door.check(headers, "predict" if route is None else route.scope)
+            if route is None:
                 raise self._no_route(method, path)
-            protocol, route = found
-            return await self._routed(route, method, path, scope, receive)
+            if not route.accepts:
+                return await self._routed(route, Call(method, path, headers, b"", scope["query_string"]), arrived)
+            self._batcher.admit(1)
+            stay = self.room.enter()
+            try:
+                body = await self._body(route, headers, receive, stay)
+                return await self._routed(route, Call(method, path, headers, body, scope["query_string"]), arrived)
+            finally:
+                stay.leave()
         except RequestError as error:
             refused = error
         except DataError as error:  # e.g. a category the model has never seen
@@ -125,15 +147,17 @@ class ModelApp:
         reply.headers.update(refused.headers)
         return reply
 
-    async def _routed(self, route: Route, method: str, path: str, scope: Any, receive: Receive) -> Reply:
-        arrived = asyncio.get_running_loop().time()
-        headers = dict(scope["headers"])
-        body = b""
-        if route.accepts:
-            _check_type(headers, route)
-            body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        call = Call(method, path, headers, body, scope["query_string"])
-        if len(body) <= INLINE_MAX_BYTES:
+    async def _body(self, route: Route, headers: dict[bytes, bytes], receive: Receive, stay: Stay) -> bytes:
+        """As the handler reads it; what a compressed one becomes counts as well."""
+        _check_type(headers, route)
+        sent = await whole_body(headers, receive, self.spec, stay)
+        body = decoded(sent, headers, self.spec.max_body_bytes)
+        if body is not sent:
+            stay.hold(len(body))
+        return body
+
+    async def _routed(self, route: Route, call: Call, arrived: float) -> Reply:
+        if len(call.body) <= INLINE_MAX_BYTES:
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()
@@ -156,27 +180,6 @@ class ModelApp:
         if isinstance(asked, Reply):
             return asked, None
         return asked, self.predictor.features(asked.columns)
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body, refused unread where it declares too much, else as soon as it is too much."""
-        limit = self.spec.max_body_bytes
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise _too_large(f"{int(declared)} bytes", limit)
-        message = await receive()
-        body = message.get("body", b"")
-        if not message.get("more_body"):
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            if len(body) > limit:
-                raise _too_large(f"{len(body)} bytes", limit)
-            return body
-        try:
-            return await asyncio.wait_for(_rest(receive, body, limit), self.spec.request_timeout_s)
-        except asyncio.TimeoutError:
-            raise RequestError(
-                f"the request body did not arrive within {self.spec.request_timeout_s:g} s", "send it faster", 408
-            ) from None
 
     def _no_route(self, method: str, path: str) -> RequestError:
         allowed = sorted({known for known, where in self._routes if where == path})
@@ -230,30 +233,6 @@ def below_prefix(scope: Any) -> str:
     """The path below the application's route prefix."""
     path, prefix = scope["path"], scope.get("root_path", "")
     return path[len(prefix) :] or "/" if prefix and path.startswith(prefix) else path
-
-
-async def _rest(receive: Receive, start: bytes, limit: int) -> bytes:
-    body = bytearray(start)
-    more = True
-    while more:
-        if len(body) > limit:
-            raise _too_large(f"more than {limit} bytes", limit)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    if len(body) > limit:
-        raise _too_large(f"{len(body)} bytes", limit)
-    return bytes(body)
-
-
-def _too_large(found: str, limit: int) -> RequestError:
-    return RequestError(
-        f"the request body has {found}; at most {limit} are read",
-        "send fewer rows per request, or raise serve.max_body_bytes",
-        status=413,
-    )
 
 
 def _check_type(headers: dict[bytes, bytes], route: Route) -> None:

@@ -14,6 +14,7 @@ from raypipe.errors import RaypipeError, ServeError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ArtifactRef, Endpoint
 from raypipe.serve.checker import columns_of
+from raypipe.serve.keys import own_key
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -75,7 +76,10 @@ def probe(
     """
     url = f"{endpoint.url}/predict"
     request = {"instances": rows}
-    answer = _ask(endpoint, httpx.Request("POST", url, json=request), deadline, spec.request_timeout_s + 5)
+    headers = {} if spec.auth is None else {"authorization": f"Bearer {own_key()}"}
+    answer = _ask(
+        endpoint, httpx.Request("POST", url, json=request, headers=headers), deadline, spec.request_timeout_s + 5
+    )
     if answer.status_code != 200:
         raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
     found = _numbers(answer.json()["predictions"])

@@ -37,7 +37,7 @@ class TensorFlowServing(Protocol):
             for path in (base, f"{base}/versions/{self.model.version}")
             for route in (
                 Route("POST", f"{path}:predict", self.predict, accepts=(JSON,), summary="Predict rows."),
-                Route("GET", path, self.status, scope="open", summary="Which version answers."),
+                Route("GET", path, self.status, summary="Which version answers."),
             )
         ]
 
