@@ -24,6 +24,7 @@ from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.body import Receive, whole_body
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.direct import answer_directly
 from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
@@ -39,6 +40,12 @@ CURL_DEFAULT = "application/x-www-form-urlencoded"
 """What `curl -d '{...}'` declares unless told otherwise; read as JSON, as every other server of this kind does."""
 
 JSON = "application/json"
+
+MODEL_HEADER = "x-raypipe-model"
+"""Which version answered."""
+
+REQUEST_ID = b"x-request-id"
+"""Goes back with the answer, where the client sends it."""
 
 INLINE_MAX_BYTES = 64 * 2**10
 """A larger body is parsed and checked in a thread: the event loop is for everybody."""
@@ -86,21 +93,28 @@ class ModelApp:
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
-        self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
+        self._name = f"{self.model.model}@{self.model.version}"
+        self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        answer_directly(self.asgi)
 
     async def __call__(self, request: Request) -> Response:
         """One request that comes through Ray's own path."""
         scope = request.scope
         reply = await self.answer(scope["method"], below_prefix(scope), scope, request.receive)
-        return Response(reply.body, reply.status, {**self._headers, **reply.headers}, reply.media_type)
+        return Response(reply.body, reply.status, {MODEL_HEADER: self._name, **reply.headers}, reply.media_type)
 
     async def asgi(self, scope: Any, receive: Receive, send: Send) -> None:
         """The same, as an ASGI application."""
         reply = await self.answer(scope["method"], below_prefix(scope), scope, receive)
-        fields = {"content-type": reply.media_type, "content-length": str(len(reply.body)), **self._headers}
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in {**fields, **reply.headers}.items()]
+        headers = [
+            (b"content-type", reply.media_type.encode()),
+            (b"content-length", b"%d" % len(reply.body)),
+            *self._headers,
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+            *((name, value) for name, value in scope["headers"] if name == REQUEST_ID),
+        ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
@@ -141,7 +155,7 @@ class ModelApp:
         except ClientDisconnect:
             refused = RequestError("the request body ended early")
         except Exception:  # the model is the user's code: anything may come
-            logger.exception("a request failed in %s", self._headers["x-raypipe-model"])
+            logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
         reply = (protocol or self._protocol_of(path)).refuse(refused)
         reply.headers.update(refused.headers)
