@@ -71,7 +71,7 @@ def curl_line(endpoint: Endpoint, request: Any) -> str:
     ask = "curl -s" if endpoint.cert_file is None else f"curl -s --cacert {shlex.quote(endpoint.cert_file)}"
     if request is None:
         return f"{ask} {endpoint.url}/healthz"
-    key = " -H \"Authorization: Bearer $RAYPIPE_KEY\"" if endpoint.needs_key else ""
+    key = ' -H "Authorization: Bearer $RAYPIPE_KEY"' if endpoint.needs_key else ""
     asked = f"{ask} {endpoint.url}/predict -H 'Content-Type: application/json'{key} -d"
     body = json.dumps(request, separators=(",", ":"))
     if len(body) > MAX_CURL_BODY_CHARS:

@@ -185,7 +185,13 @@ def stop(name: str | None = None) -> list[str]:
 
 def _run(deployed: Deployed) -> None:
     spec, model = deployed.spec, deployed.model
-    args = (deployed.store_uri, model.model_dump_json(), deployed.code_dir, spec.model_dump_json(), own_digest(spec.auth))
+    args = (
+        deployed.store_uri,
+        model.model_dump_json(),
+        deployed.code_dir,
+        spec.model_dump_json(),
+        own_digest(spec.auth),
+    )
     run_application(spec, model.model, ModelApp, args)
 
 
