@@ -22,7 +22,7 @@ from starlette.responses import Response
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
-from raypipe.serve.body import Receive, whole_body
+from raypipe.serve.body import Receive, may_be_unread, whole_body
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import answer_directly
 from raypipe.serve.door import Door
@@ -130,6 +130,8 @@ class ModelApp:
         if reply is None:
             reply = await self._answer(method, path, scope, headers, receive)
         reply.headers.update(self.door.shared_with(headers.get(b"origin")))
+        if (reply.status >= 400 or method != "POST") and may_be_unread(headers):
+            reply.headers["connection"] = "close"
         return reply
 
     async def _answer(self, method: str, path: str, scope: Any, headers: dict[bytes, bytes], receive: Receive) -> Reply:

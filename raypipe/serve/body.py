@@ -19,6 +19,18 @@ BYTES_A_SECOND = 64 * 2**10
 """A body that comes at least as fast is waited for, until the request's own time is over."""
 
 
+UNREAD_BYTES = 64 * 2**10
+"""Of a body this long HAProxy may still wait for the rest when it is answered; it keeps smaller ones until they are
+whole."""
+
+
+def may_be_unread(headers: dict[bytes, bytes]) -> bool:
+    """Whether the client may still send when its request is answered early; the connection must end with that, or HAProxy
+    takes what comes for as long as it comes."""
+    declared = headers.get(b"content-length", b"0")
+    return b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > UNREAD_BYTES
+
+
 async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay) -> bytes:
     """Read all of it.
 
@@ -113,7 +125,6 @@ class _Deadline:
             f"the request body did not arrive within {self._allowed_s():.3g} s: {self.received} bytes came",
             "send it faster, or raise serve.limits.body_timeout_s",
             status=408,
-            headers={"connection": "close"},
         )
 
 

