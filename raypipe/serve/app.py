@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.body import Receive, may_be_unread, whole_body
 from raypipe.serve.checker import Checker, Columns
-from raypipe.serve.direct import answer_directly
+from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
@@ -97,6 +98,8 @@ class ModelApp:
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        gc.collect()
+        gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
         answer_directly(self.asgi)
 
     async def __call__(self, request: Request) -> Response:
@@ -141,13 +144,14 @@ class ModelApp:
             self.door.check(headers, "predict" if route is None else route.scope)
             if route is None:
                 raise self._no_route(method, path)
+            call = Call(method, path, headers, b"", scope["query_string"])
             if not route.accepts:
-                return await self._routed(route, Call(method, path, headers, b"", scope["query_string"]), arrived)
+                return await self._routed(route, call, scope, arrived)
             self._batcher.admit(1)
             stay = self.room.enter()
             try:
-                body = await self._body(route, headers, receive, stay)
-                return await self._routed(route, Call(method, path, headers, body, scope["query_string"]), arrived)
+                call.body = await self._body(route, headers, receive, stay)
+                return await self._routed(route, call, scope, arrived)
             finally:
                 stay.leave()
         except RequestError as error:
@@ -172,7 +176,7 @@ class ModelApp:
             stay.hold(len(body))
         return body
 
-    async def _routed(self, route: Route, call: Call, arrived: float) -> Reply:
+    async def _routed(self, route: Route, call: Call, scope: Any, arrived: float) -> Reply:
         if len(call.body) <= INLINE_MAX_BYTES:
             asked, features = self._features(route, call)
         else:
@@ -180,7 +184,7 @@ class ModelApp:
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived)
+        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
