@@ -23,7 +23,7 @@ from starlette.responses import Response
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
-from raypipe.serve.body import Receive, may_be_unread, whole_body
+from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, whole_body
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.door import Door
@@ -119,7 +119,12 @@ class ModelApp:
             *((name, value) for name, value in scope["headers"] if name == REQUEST_ID),
         ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+        body = b"" if scope["method"] == "HEAD" else reply.body
+        unread = "connection" in reply.headers
+        await send({"type": "http.response.body", "body": body, "more_body": unread})
+        if unread:
+            await drained(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def answer(self, method: str, path: str, scope: Any, receive: Receive) -> Reply:
         """Answer one request; every refusal is in the words of its protocol, with what was found and what to do.
@@ -133,7 +138,7 @@ class ModelApp:
         if reply is None:
             reply = await self._answer(method, path, scope, headers, receive)
         reply.headers.update(self.door.shared_with(headers.get(b"origin")))
-        if (reply.status >= 400 or method != "POST") and may_be_unread(headers):
+        if may_be_unread(scope, headers):
             reply.headers["connection"] = "close"
         return reply
 
@@ -151,6 +156,7 @@ class ModelApp:
             stay = self.room.enter()
             try:
                 call.body = await self._body(route, headers, receive, stay)
+                scope[WHOLE] = True
                 return await self._routed(route, call, scope, arrived)
             finally:
                 stay.leave()

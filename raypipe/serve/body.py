@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -19,16 +20,32 @@ BYTES_A_SECOND = 64 * 2**10
 """A body that comes at least as fast is waited for, until the request's own time is over."""
 
 
-UNREAD_BYTES = 64 * 2**10
-"""Of a body this long HAProxy may still wait for the rest when it is answered; it keeps smaller ones until they are
-whole."""
+WHOLE = "raypipe.whole"
+"""In a request's scope where all of its body has been read."""
+
+SMALL_BYTES = 64 * 2**10
+
+DRAIN_S = 5.0
+"""Longest a client may go on sending what nobody reads any more. Cut at once, it would not read its answer either."""
 
 
-def may_be_unread(headers: dict[bytes, bytes]) -> bool:
-    """Whether the client may still send when its request is answered early; the connection must end with that, or HAProxy
-    takes what comes for as long as it comes."""
+def may_be_unread(scope: Any, headers: dict[bytes, bytes]) -> bool:
+    """Whether the client may still send when its request is answered. The connection must end with that, or HAProxy
+    takes what comes for as long as it comes. It keeps a small body until it is whole."""
     declared = headers.get(b"content-length", b"0")
-    return b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > UNREAD_BYTES
+    is_large = b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > SMALL_BYTES
+    return is_large and WHOLE not in scope
+
+
+async def drained(receive: Receive) -> None:
+    """Take what the client still sends, and forget it: until its end, or for as long as it may last."""
+
+    async def take() -> None:
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            pass
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(take(), DRAIN_S)
 
 
 async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay) -> bytes:

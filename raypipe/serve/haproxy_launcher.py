@@ -1,8 +1,9 @@
 """What Ray Serve starts in HAProxy's place: checks the file Ray wrote, merges our rules into it, becomes HAProxy.
 
 Ray's template binds statistics and metrics to every address whatever `serve.host` is, lets every local user command
-HAProxy over its socket, has no TLS, no limits for a client, and turns 503 into 500. There is no setting for any of it. A
-file this program does not know in full, because another Ray wrote it, is refused: better no endpoint than an open one.
+HAProxy over its socket, has no TLS, no limits for a client, and turns 503 into 500. There is no setting for any of it.
+A file this program does not know in full, because another Ray wrote it, is refused: better no endpoint than an open
+one.
 
 Rules are written as HAProxy's own configuration (haproxy_rules.py). In a section that both have, ours come first, and
 Ray's of the same name, as `timeout client` or `errorfile 503`, go. Of a `bind` the rules give host and options, and the

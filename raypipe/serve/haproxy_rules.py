@@ -94,7 +94,7 @@ defaults
     option http-ignore-probes
 {_lines(f"errorfile {status} {folder}/answer-{status}.http" for status in ERRORFILES)}
 frontend http_frontend
-    bind {_address(spec.host)}
+    bind {_bind(spec)}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
     http-request return errorfile {folder}/answer-429.http if {{ sc0_conn_cur gt {most} }}
@@ -103,7 +103,7 @@ frontend http_frontend
 {_lines(_closed_paths(spec, folder))}
     http-request wait-for-body time {_ms(limits.body_timeout_s)} unless {{ req.body_size gt {spec.max_body_bytes} }}
 frontend grpc_frontend
-    bind {_address(spec.host)}
+    bind {_bind(spec)}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
 backend default_backend
@@ -136,9 +136,10 @@ def _ms(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _address(host: str) -> str:
-    """As HAProxy's bind writes it, before the port."""
-    return f"[{host}]" if ":" in host else host
+def _bind(spec: ServeSpec) -> str:
+    """Where it listens, without the port; what a client has not taken from the kernel in time ends its connection."""
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    return f"{host} tcp-ut {spec.limits.stalled_timeout_s}s"
 
 
 def _lines(words: Iterable[str]) -> str:

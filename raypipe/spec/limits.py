@@ -31,4 +31,5 @@ class LimitsSpec(Spec):
     stalled_timeout_s: int = Field(default=10, ge=1, le=3600)
     """Longest a client may not read an answer, or not send more of a request."""
     idle_timeout_s: int = Field(default=65, ge=1, le=3600)
-    """Longest a connection may stay open between two requests; load balancers keep theirs for 60 s and want more here."""
+    """Longest a connection may stay open between two requests; load balancers keep theirs for 60 s and want more
+    here."""
