@@ -39,6 +39,9 @@ TWO_WORDS = ("timeout", "option", "errorfile", "stats")
 ONE_WORD = ("maxconn", "retry-on", "retries", "balance")
 """Lines there can be one of; those of tune.* as well."""
 
+WATCHED = "certificate.json"
+"""Beside the rules, where there is a certificate: what certificate_watch.py is told."""
+
 EVERYWHERE = re.compile(r"\*?:(\d+)")
 SOCKET = re.compile(r"stats socket (/\S+) mode 666 level admin expose-fd listeners")
 
@@ -153,9 +156,21 @@ def main(arguments: list[str]) -> None:
         file.write(text)
     os.replace(f"{checked}.{os.getpid()}", checked)
     rest[place] = checked
+    if "-c" not in rest:
+        _watch_certificate(os.path.join(os.path.dirname(rules), WATCHED), text)
     # Ray finds its HAProxy again by its own file's name among the arguments; the name of a peer is the one that may be
     # anything and, without peers, does nothing.
     os.execv(binary, [binary, *rest, "-L", config])
+
+
+def _watch_certificate(settings: str, config: str) -> None:
+    """Where there is one: in a process that ends with this one, which is about to be HAProxy."""
+    if not os.path.exists(settings):
+        return
+    control = re.search(r"stats socket (\S+)", config)
+    assert control is not None, "merged() has looked"
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificate_watch.py")
+    os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", script, settings, control[1]], os.environ)
 
 
 def _text_of(path: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
 
+from raypipe.serve import certificate
 from raypipe.serve.protocols.base import CODES
 from raypipe.spec.serve import ServeSpec
 
@@ -70,9 +71,14 @@ def write_rules(spec: ServeSpec, folder: Path) -> Path:
 
     Returns:
         The file of rules.
+    Raises:
+        ServeError: the certificate cannot be served with.
     """
     for status in REFUSALS:
         (folder / f"answer-{status}.http").write_bytes(answer_of(status))
+    certificate.forget_bundle(folder)
+    if spec.tls is not None:
+        certificate.write_bundle(spec.tls, folder)
     path = folder / RULES
     path.write_text(rules(spec, folder), encoding="utf-8")
     return path
@@ -94,7 +100,7 @@ defaults
     option http-ignore-probes
 {_lines(f"errorfile {status} {folder}/answer-{status}.http" for status in ERRORFILES)}
 frontend http_frontend
-    bind {_bind(spec)}
+    bind {_bind(spec, folder, "h2,http/1.1")}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
     http-request return errorfile {folder}/answer-429.http if {{ sc0_conn_cur gt {most} }}
@@ -103,7 +109,7 @@ frontend http_frontend
 {_lines(_closed_paths(spec, folder))}
     http-request wait-for-body time {_ms(limits.body_timeout_s)} unless {{ req.body_size gt {spec.max_body_bytes} }}
 frontend grpc_frontend
-    bind {_bind(spec)}
+    bind {_bind(spec, folder, "h2")}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
 backend default_backend
@@ -136,10 +142,11 @@ def _ms(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-def _bind(spec: ServeSpec) -> str:
+def _bind(spec: ServeSpec, folder: Path, protocols: str) -> str:
     """Where it listens, without the port; what a client has not taken from the kernel in time ends its connection."""
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
-    return f"{host} tcp-ut {spec.limits.stalled_timeout_s}s"
+    tls = f" ssl crt {folder}/{certificate.BUNDLE} alpn {protocols} ssl-min-ver TLSv1.2" if spec.tls is not None else ""
+    return f"{host} tcp-ut {spec.limits.stalled_timeout_s}s{tls}"
 
 
 def _lines(words: Iterable[str]) -> str:

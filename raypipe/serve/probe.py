@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from raypipe.errors import RaypipeError, ServeError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ArtifactRef, Endpoint
+from raypipe.serve.certificate import trusting
 from raypipe.serve.checker import columns_of
 from raypipe.serve.keys import own_key
 from raypipe.spec.serve import ServeSpec
@@ -98,7 +100,8 @@ def probe(
 def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s: float) -> httpx.Response:
     """The first answer of this version: in a swap, replicas of the version before may still answer, or break off."""
     version = f"{endpoint.model}@{endpoint.version}"
-    with httpx.Client(trust_env=False) as client:
+    with ExitStack() as clients:
+        client = clients.enter_context(_client(endpoint))
         while True:
             request.extensions["timeout"] = httpx.Timeout(max(timeout_s, deadline - time.monotonic())).as_dict()
             try:
@@ -108,12 +111,21 @@ def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s:
                 seen = f"HTTP {answer.status_code} from {answer.headers.get('x-raypipe-model', 'another program')}"
             except httpx.TransportError as error:
                 seen = type(error).__name__
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    seen = f"what answers there has another certificate than {endpoint.cert_file}, or it is not valid"
+                    client = clients.enter_context(_client(endpoint))  # the file may have changed
             if time.monotonic() > deadline:
                 raise ServeError(
                     f"{version} is up, but {request.url} does not reach it ({seen})",
                     "check that serve.host is an address of this machine and that no proxy is in between",
                 )
             time.sleep(POLL_S)  # the proxy tells nobody when it knows a route
+
+
+def _client(endpoint: Endpoint) -> httpx.Client:
+    """Trusts the endpoint's own certificate, and no other."""
+    verify = trusting(endpoint.cert_file) if endpoint.cert_file is not None else True
+    return httpx.Client(trust_env=False, verify=verify)
 
 
 def _numbers(predictions: list[Any]) -> NDArray[np.float64]:
