@@ -23,6 +23,9 @@ ENDPOINTS = "raypipe/serve/endpoints/"
 SWAPS = "raypipe/serve/swaps/"
 AWAITED = "raypipe/serve/awaited/"
 LISTENER = "raypipe/serve/listener"
+BEHIND_HAPROXY = "127.0.0.1"
+"""Where all of Serve but HAProxy itself listens on a single machine, whatever `serve.host` is."""
+
 POLL_S = 0.05
 SHUTDOWN_TIMEOUT_S = 60.0
 MAX_REASON_CHARS = 300
@@ -35,12 +38,17 @@ FAILURE = re.compile(
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the running Serve listens; fixed when it starts."""
+    """Where and how the running Serve listens; fixed when it starts.
+
+    Attributes:
+        cert_file: of HTTPS; empty: HTTP.
+    """
 
     host: str
     port: int
     ingress: str
     grpc_port: int | None = None
+    cert_file: str = ""
 
 
 class Deployed(Record):
@@ -72,7 +80,7 @@ def listener() -> Listener | None:
     noted = _get(LISTENER)
     if noted is not None:
         known = Listener(**json.loads(noted))
-        if (known.host, known.port) == (http.host, http.port):
+        if known.port == http.port and http.host in (known.host, BEHIND_HAPROXY):
             return known
     return Listener(str(http.host), int(http.port), "python")
 

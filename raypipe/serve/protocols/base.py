@@ -23,8 +23,9 @@ from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
 
-Scope = Literal["open", "predict"]
-"""Who may call a route where keys are asked for: everybody, or holders of a key with that scope."""
+Scope = Literal["open", "predict", "admin"]
+"""Who may call a route where keys are asked for: everybody, or holders of a key with that scope. Only a route that says
+whether the endpoint is healthy is open."""
 
 CODES = {
     400: "bad_request",
