@@ -95,13 +95,23 @@ class ModelApp(GrpcCalls):
         notes = Notes(self.spec.max_request_rows, pictures.columns, self.predictor.taken_values())
         example = answered_row(self.predictor, checker, notes)
         self.served = Served(
-            self.model, self.signature, self.spec, checker, self.predictor.answer_dtype, notes, example
+            self.model,
+            self.signature,
+            self.spec,
+            checker,
+            self.predictor.answer_dtype,
+            notes,
+            example,
+            self.predictor.input_hints(),
         )
         self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
+        names = {protocol: name for name, protocol in self._protocols.items()}
+        for protocol in self._protocols.values():
+            protocol.started([(names[owner], owner, route) for owner, route in self._routes.values()])
         self._grpc = OpenInferenceGrpc(self.served)
         self._rpcs = {route.path: route for route in self._grpc.routes()}
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
@@ -153,11 +163,12 @@ class ModelApp(GrpcCalls):
             body: one message.
         """
         reply = await self._told(self._grpc, self._rpc(path, headers, body))
-        reply.headers["x-raypipe-model"] = f"{self.model.model}@{self.model.version}"
+        reply.headers[MODEL_HEADER] = self._name
         return reply
 
     async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
+        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -169,6 +180,7 @@ class ModelApp(GrpcCalls):
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
+        await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply

@@ -118,6 +118,7 @@ class OpenInference(Protocol):
                 request=oip_schemas.request(self.tensors),
                 response=oip_schemas.response(self.tensors),
                 example=oip_schemas.example(self.signature, self.served.example),
+                answers=(JSON, BINARY),
             ),
         ]
 

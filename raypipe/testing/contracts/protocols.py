@@ -106,18 +106,23 @@ WIRES: dict[str, Wire] = {
 }
 
 
+NO_WIRE = Wire(write_instances, read_predictions, read_message)
+"""Of a protocol that answers no rows."""
+
+
 class ProtocolContract:
     """A protocol answers the same numbers as the Predictor and refuses the same rows, whatever its shape on the wire.
 
     Args:
-        name: key in raypipe.serve.protocols.PROTOCOLS and in WIRES.
+        name: key in raypipe.serve.protocols.PROTOCOLS, and in WIRES where it answers rows; for one that only tells
+            about the model, `check_schemas` is all there is.
         app: a replica.
     """
 
     def __init__(self, name: str, app: Any) -> None:
         self._name = name
-        self._wire = WIRES[name]
         self._app = app
+        self._wire = WIRES.get(name, NO_WIRE)
         self._paths = app.predict_paths(name)
 
     def check_same_numbers(self, rows: Rows) -> None:
@@ -133,7 +138,8 @@ class ProtocolContract:
             np.testing.assert_allclose(self._wire.read(bytes(answer.body)), expected.values, rtol=1e-6, atol=1e-6)
 
     def check_schemas(self, validate: Callable[[Any, dict[str, Any]], None]) -> None:
-        """Every example keeps the schema of its route and is answered, and every answer keeps that of answers.
+        """Every example keeps the schema of its route and is answered; every answer keeps that of answers, and is of a
+        type that the route names.
 
         Args:
             validate: (document, JSON Schema 2020-12); raises where the document breaks the schema.
@@ -145,6 +151,8 @@ class ProtocolContract:
                 continue  # no JSON is sent there
             answer = self._ask(route.path, json.dumps(route.example).encode(), route.method, "application/json")
             assert answer.status_code == 200, (route.path, answer.body)
+            kind = answer.headers["content-type"].split(";")[0]
+            assert kind in route.answers if bytes(answer.body) else not route.answers, (route.path, kind)
             if route.response is not None:
                 validate(json.loads(bytes(answer.body)), route.response)
 
