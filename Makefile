@@ -14,10 +14,11 @@ RUN := .venv/.installed
 DEV := .venv/.installed-dev
 BENCH := .venv/.installed-bench
 CLIENTS := .venv-clients/.installed
+PEERS := .venv-peers/.installed
 PINS := pyproject.toml constraints.txt
 DEMO := examples/01_digits/pipeline.yaml
 
-.PHONY: help install install-dev install-e2e install-clients demo serve check test unit integration chaos bench examples fix clean
+.PHONY: help install install-dev install-e2e install-clients install-peers demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
 	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,8 @@ $(CLIENTS): tests/clients/pins.txt | $(BIN)/python
 	.venv-clients/bin/python -m pip --disable-pip-version-check install -q --require-hashes --only-binary :all: \
 	  -r tests/clients/pins.txt
 	@touch $@
+
+install-peers: $(PEERS) ## for make bench: servers that cannot live beside raypipe (BentoML), into .venv-peers
 
 $(BIN)/python:
 	@python=""; \
@@ -67,6 +70,12 @@ $(DEV): $(PINS) | $(BIN)/python
 $(BENCH): $(PINS) | $(BIN)/python
 	$(INSTALL) dev,bench,keras
 	@touch $(RUN) $(DEV) $@
+
+$(PEERS): tests/bench/peers.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --only-binary :all: -c $< \
+	  bentoml torch safetensors orjson uvloop
+	@touch $@
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
@@ -112,6 +121,6 @@ fix: $(DEV) ## format, and repair what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv, .venv-clients and every cache (local runs in .raypipe stay)
-	rm -rf .venv .venv-clients .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean: ## remove .venv and its like, and every cache (local runs in .raypipe stay)
+	rm -rf .venv .venv-clients .venv-peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

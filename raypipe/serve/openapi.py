@@ -136,7 +136,8 @@ def _operation(protocol: str, route: Route, asks_for_keys: bool) -> Schema:
         },
     }
     if route.accepts:
-        operation["requestBody"] = {"required": True, "content": {kind: _body(kind, route) for kind in route.accepts}}
+        content = {kind: _body(kind, route) for kind in route.accepts}
+        operation["requestBody"] = {"required": route.needs_body, "content": content}
     if route.scope != "open" and asks_for_keys:
         operation["security"] = [{KEY: []}]
     return operation
@@ -144,7 +145,7 @@ def _operation(protocol: str, route: Route, asks_for_keys: bool) -> Schema:
 
 def _body(kind: str, route: Route) -> Schema:
     if kind != JSON:
-        return {}
+        return {"schema": {"type": "string"}} if kind.startswith("text/") else {}
     body: Schema = {"schema": route.request if route.request is not None else {}}
     if route.example is not None:
         body["example"] = route.example

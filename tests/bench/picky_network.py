@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -16,11 +17,9 @@ class Picky(nn.Module):
     def __init__(self, num_features: int, hidden: Sequence[int], num_outputs: int, early: bool) -> None:
         super().__init__()
         widths = [num_features, *hidden]
-        layers = [
-            part
-            for width, wider in zip(widths, widths[1:], strict=False)
-            for part in (nn.Linear(width, wider), nn.ReLU())
-        ]
+        layers: list[nn.Module] = []
+        for width, next_width in pairwise(widths):
+            layers += [nn.Linear(width, next_width), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
         self.early = early
 

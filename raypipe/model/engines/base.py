@@ -69,4 +69,4 @@ def on_device(features: Features, device: str) -> Tensor:
 
 def in_memory(answers: Tensor) -> Answers:
     """Answers of the network in numpy."""
-    return answers.cpu().numpy()
+    return answers.cpu().numpy() if answers.is_cuda else answers.numpy()

@@ -29,7 +29,7 @@ class Compiled(Engine):
 
     def __init__(self, network: AnsweringNetwork, samples: Sequence[Features]) -> None:
         super().__init__(network, samples)
-        if network.device == "cpu" and not _has_compiler():
+        if network.device == "cpu" and not has_compiler():
             raise ServeError(
                 f"serve.engine: compile needs a C++ compiler where replicas run, and none of {', '.join(COMPILERS)} is "
                 "on PATH there (nor named by CXX)",
@@ -57,6 +57,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
+    """Whether torch.compile finds a C++ compiler here."""
     named = os.environ.get("CXX")
     return any(shutil.which(name) for name in ((named, *COMPILERS) if named else COMPILERS))

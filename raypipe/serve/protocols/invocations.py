@@ -8,10 +8,10 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from typing import Any
 
-import raypipe
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve import csv_rows, schemas
@@ -89,7 +89,7 @@ class Invocations(Protocol):
 
     def version(self, call: Call) -> Reply:
         """Of the server, as MLflow's tells its own."""
-        return Reply(raypipe.__version__.encode(), media_type="text/plain")
+        return Reply(importlib.metadata.version("raypipe").encode(), media_type="text/plain")
 
     def predict(self, call: Call) -> Ask:
         """Rows in any of the forms; the answer is JSON, or CSV where the client prefers it."""

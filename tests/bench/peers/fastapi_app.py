@@ -34,5 +34,5 @@ async def whole(request: Request) -> bytes:
 
 
 @app.post("/threads")
-def in_threads(body: bytes = Depends(whole)) -> Response:  # noqa: B008  (how FastAPI declares it)
+def in_threads(body: bytes = Depends(whole)) -> Response:
     return respond(body, traced)

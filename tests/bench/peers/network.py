@@ -31,10 +31,13 @@ def probabilities(pixels_BHW: Any, model: Any = traced) -> Any:
 def answers(probability_BK: Any) -> list[dict[str, Any]]:
     """One object a row, of numpy's numbers, as orjson writes them."""
     best_B = probability_BK.argmax(1)
-    return [{"label": int(k), "probability": row[k], "probabilities": row} for k, row in zip(best_B, probability_BK)]
+    return [
+        {"label": int(k), "probability": row[k], "probabilities": row}
+        for k, row in zip(best_B, probability_BK, strict=True)
+    ]
 
 
 def plain_answers(probability_BK: Any) -> list[dict[str, Any]]:
     """The same of Python's numbers, for a framework that writes JSON itself."""
     rows, best_B = probability_BK.tolist(), probability_BK.argmax(1).tolist()
-    return [{"label": k, "probability": row[k], "probabilities": row} for k, row in zip(best_B, rows)]
+    return [{"label": k, "probability": row[k], "probabilities": row} for k, row in zip(best_B, rows, strict=True)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import threading
 from functools import cache
 
@@ -9,33 +10,27 @@ import torch
 
 from raypipe.errors import ServeError
 from raypipe.model.engines import ENGINES, AnsweringNetwork
-from raypipe.model.engines import compiled as compiled_room
 from raypipe.model.engines.graphs import Graphs, bucket_of, bucket_sizes
 from raypipe.model.engines.onnx import PACKAGES
 from raypipe.testing.contracts import EngineContract
 
-NEEDS = {"compile": ("a C++ compiler", compiled_room._has_compiler), "onnx": ("raypipe[onnx]", lambda: has_onnx())}
+HAS_ONNX = all(importlib.util.find_spec(name) for name in PACKAGES)
 
-
-def has_onnx() -> bool:
-    import importlib.util
-
-    return all(importlib.util.find_spec(name) for name in PACKAGES)
+SLOW = "compile"
+"""It takes half a minute to be prepared: tests/integration/test_engines.py."""
 
 
 @cache
 def contract(name: str, device: str = "cpu") -> EngineContract:
-    """Prepared once: torch.compile takes its time."""
+    """Prepared once: an export to ONNX takes seconds."""
     return EngineContract(name, device)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("check", EngineContract.checks())
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != SLOW])
 def test_engine_keeps_the_contract(name: str, check: str):
-    what, is_there = NEEDS.get(name, ("", lambda: True))
-    if not is_there():
-        pytest.skip(f"needs {what}")
+    if name == "onnx" and not HAS_ONNX:
+        pytest.skip("needs raypipe[onnx]")
     getattr(contract(name), check)()
 
 
@@ -112,8 +107,6 @@ def test_compile_without_a_compiler_says_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_onnx_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch):
-    import importlib.util
-
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in PACKAGES else there(name))
     with pytest.raises(ServeError, match=r"onnxruntime.*not installed.*\n.*raypipe\[onnx\]"):
