@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -195,8 +196,12 @@ def replica_pid() -> int:
 
 
 def replica_pids(name: str) -> list[int]:
-    children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if " ".join(child.cmdline()).startswith(f"ray::ServeReplica:{name}")]
+    pids: list[int] = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends meanwhile; one that nobody waited for yet is none
+            if " ".join(child.cmdline()).startswith(f"ray::ServeReplica:{name}"):
+                pids.append(child.pid)
+    return pids
 
 
 def test_port_in_use_is_refused_before_anything_starts(
