@@ -20,7 +20,7 @@ DEMO := examples/01_digits/pipeline.yaml
 .PHONY: help install install-dev install-e2e install-clients demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
-	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 # --- installing: a stamp is newer than what it was made from, so a second run installs nothing -------------------------
 

@@ -151,6 +151,8 @@ class ColumnReader:
     def read_array(self, values: NDArray[Any]) -> NDArray[Any]:
         """The same, from an array [B, *shape] or [B, size]."""
         column = self.column
+        if self._decode is not None and values.dtype == object and values.size == len(values):
+            return self.read(values.ravel().tolist())
         if column.dtype == "string":
             if values.dtype != object:
                 raise RequestError(f"field '{column.name}': found {values.dtype}; expected text")

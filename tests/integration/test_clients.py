@@ -29,8 +29,8 @@ from tests.conftest import pick_ports
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "clients"
 PYTHON = Path(os.environ.get("RAYPIPE_CLIENTS_PYTHON", ROOT / ".venv-clients" / "bin" / "python"))
-IS_REQUIRED = os.environ.get("RAYPIPE_REQUIRE_CLIENTS") == "1"
-"""Read here, as the fixtures of all tests take such settings away."""
+IS_REQUIRED = os.environ.get("RAYPIPE_REQUIRE_CLIENTS") == "1" or "CI" in os.environ
+"""A client that is missing fails its test then. Read here, as the fixtures of all tests take such settings away."""
 
 NOT_INSTALLED = 77
 TIMEOUT_S = 120.0
@@ -90,6 +90,7 @@ def served(store: LocalFolder, ray_cluster: SimpleNamespace) -> Iterator[tuple[E
 
 def run_program(program: str, how: str, endpoint: Endpoint, tensor: Path) -> dict[str, str]:
     """What a client's program prints; skips where the client is not installed."""
+    assert PYTHON.exists(), f"{PYTHON} is missing: make install-clients makes it"
     command = [PYTHON, PROGRAMS / program, endpoint.url, endpoint.grpc or "", endpoint.model, tensor, how]
     env = {name: value for name, value in os.environ.items() if name.lower() not in PROXIES and name != "PYTHONPATH"}
     env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}

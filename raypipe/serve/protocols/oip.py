@@ -34,6 +34,7 @@ from raypipe.serve.protocols.base import (
     Reply,
     Route,
     Served,
+    in_one_line,
     json_object,
     may_hold_booleans,
     to_json,
@@ -124,7 +125,7 @@ class OpenInference(Protocol):
 
     def refuse(self, error: RequestError) -> Reply:
         """{"error": text}, the hint in the text."""
-        return Reply(json.dumps({"error": error_text(error)}).encode(), error.status)
+        return Reply(json.dumps({"error": in_one_line(error)}).encode(), error.status)
 
     def server(self, call: Call) -> Reply:
         """Who answers."""
@@ -250,11 +251,6 @@ class OpenInference(Protocol):
             return Reply(header)
         length = {JSON_LENGTH.decode(): str(len(header))}
         return Reply(b"".join([header, *chunks]), media_type=BINARY, headers=length)
-
-
-def error_text(error: RequestError) -> str:
-    """One line: what is wrong, and what to do."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _get(path: str, handler: Any, summary: str, response: dict[str, Any]) -> Route:

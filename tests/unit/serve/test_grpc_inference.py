@@ -31,7 +31,7 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (3, 4, 3)).astype(np.uint8)
 SPEC = ServeSpec(grpc_port=9000, max_body_bytes=4096, max_request_rows=20, request_timeout_s=0.2)
 TIMEOUT_S = 10.0
 STATUSES = {
-    "INVALID_ARGUMENT": [400, 405, 413, 415, 422, 431],
+    "INVALID_ARGUMENT": [400, 405, 406, 413, 415, 422, 431],
     "UNAUTHENTICATED": [401],
     "PERMISSION_DENIED": [403],
     "NOT_FOUND": [404],
@@ -212,7 +212,7 @@ def test_refusals_carry_their_status_and_headers(app: ModelApp):
 
 
 def refusing(error: RequestError) -> Any:
-    async def predict(features: Any, *, since: Any = None) -> Any:
+    async def predict(features: Any, **how: Any) -> Any:
         raise error
 
     return predict
