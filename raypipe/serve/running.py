@@ -35,6 +35,9 @@ FAILURE = re.compile(
 )
 """How Serve's processes write down what ended them."""
 
+ALERT = re.compile(r"^\[ALERT\] +\(\d+\) : (?:config : )?(.+)$", re.MULTILINE)
+"""How HAProxy writes down why it does not start; what it only notices stands before."""
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -118,9 +121,12 @@ def logged_reason(logs: Path) -> str:
     """
     files = sorted(logs.glob("*.log"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files:
-        failures = FAILURE.findall(file.read_text(encoding="utf-8", errors="replace"))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        failures = list(FAILURE.finditer(text))
         if failures:
-            return masked(failures[-1].strip())[:MAX_REASON_CHARS]
+            reason = failures[-1][1].strip()
+            alerts = ALERT.findall(text, failures[-1].end()) if "HAProxy" in reason else []
+            return masked(": ".join([reason.partition(": [NOTICE]")[0], *alerts[:1]]))[:MAX_REASON_CHARS]
     return ""
 
 

@@ -38,6 +38,7 @@ class Proxied:
 
     def __init__(self, app: ModelApp, spec: ServeSpec, folder: Path) -> None:
         self.app = app
+        self.server: Any = None
         self.folder = folder
         self._replica_port, metrics, stats = pick_ports(3)
         env = ingress_env(spec, folder)
