@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bentoml
+import bentoml  # pyright: ignore[reportMissingImports]  (it lives in .venv-peers)
 import numpy as np
 from network import probabilities
 
