@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from raypipe.data.transforms import FittedTransforms
+from raypipe.data.transforms.taken import Taken, taken_values
 from raypipe.errors import RaypipeError, UserCodeError
 from raypipe.model import user_code
 from raypipe.model.artifact import Artifact, read_artifact
@@ -69,6 +70,10 @@ class Predictor:
     def features(self, columns: Mapping[str, Any]) -> NDArray[np.float32]:
         """What the network reads for raw rows, float32 [B, *feature_shape]; see `predict`."""
         return self._transforms.apply(columns, self.signature.inputs)
+
+    def taken_values(self) -> dict[str, Taken]:
+        """What the inputs may hold, where their transforms tell."""
+        return taken_values(self._transforms.state(), {c.name: c.dtype for c in self.signature.inputs})
 
     def answer(self, features: NDArray[np.float32]) -> Predictions:
         """Answer rows whose features are computed; see `predict`."""

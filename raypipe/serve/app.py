@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,12 @@ from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
+from raypipe.serve.pictures import Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.replica_port import keep_on_loopback
+from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -38,8 +42,14 @@ CURL_DEFAULT = "application/x-www-form-urlencoded"
 
 JSON = "application/json"
 
+MODEL_HEADER = "x-raypipe-model"
+"""Which version answered."""
+
+REQUEST_ID = b"x-request-id"
+"""Goes back with the answer, where the client sends it."""
+
 INLINE_MAX_BYTES = 64 * 2**10
-"""A larger body is parsed and checked in a thread: the event loop is for everybody."""
+"""A larger body, or one with pictures, is parsed and checked in a thread: the event loop is for everybody."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -73,29 +83,41 @@ class ModelApp:
             open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
         )
         self.signature = self.predictor.signature
-        checker = Checker(self.signature, self.spec.max_request_rows)
-        served = Served(self.model, self.signature, self.spec, checker)
-        self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
+        self._pictures = Pictures(self.signature)
+        checker = Checker(self.signature, self.spec.max_request_rows, self._pictures.read)
+        notes = Notes(self.spec.max_request_rows, self._pictures.columns, self.predictor.taken_values())
+        example = answered_row(self.predictor, checker, notes)
+        self.served = Served(self.model, self.signature, self.spec, checker, notes, example)
+        self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
-        self._headers = {"x-raypipe-model": f"{self.model.model}@{self.model.version}"}
+        self._name = f"{self.model.model}@{self.model.version}"
+        self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        gc.collect()
+        gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
+        answer_directly(self.asgi)
 
     async def __call__(self, request: Request) -> Response:
         """One request that comes through Ray's own path."""
         scope = request.scope
         reply = await self.answer(scope["method"], below_prefix(scope), scope, request.receive)
-        return Response(reply.body, reply.status, {**self._headers, **reply.headers}, reply.media_type)
+        return Response(reply.body, reply.status, {MODEL_HEADER: self._name, **reply.headers}, reply.media_type)
 
     async def asgi(self, scope: Any, receive: Receive, send: Send) -> None:
         """The same, as an ASGI application."""
         reply = await self.answer(scope["method"], below_prefix(scope), scope, receive)
-        fields = {"content-type": reply.media_type, "content-length": str(len(reply.body)), **self._headers}
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in {**fields, **reply.headers}.items()]
+        headers = [
+            (b"content-type", reply.media_type.encode()),
+            (b"content-length", b"%d" % len(reply.body)),
+            *self._headers,
+            *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+            *((name, value) for name, value in scope["headers"] if name == REQUEST_ID),
+        ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
@@ -120,7 +142,7 @@ class ModelApp:
         except ClientDisconnect:
             refused = RequestError("the request body ended early")
         except Exception:  # the model is the user's code: anything may come
-            logger.exception("a request failed in %s", self._headers["x-raypipe-model"])
+            logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
         reply = (protocol or self._protocol_of(path)).refuse(refused)
         reply.headers.update(refused.headers)
@@ -134,14 +156,14 @@ class ModelApp:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
         call = Call(method, path, headers, body, scope["query_string"])
-        if len(body) <= INLINE_MAX_BYTES:
+        if len(body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(body):
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived)
+        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
@@ -211,10 +233,14 @@ class ModelApp:
         """All that is answered."""
         return [route for _, route in self._routes.values()]
 
+    def routes_of(self, protocol: str) -> list[Route]:
+        """What a protocol answers here."""
+        mine = self._protocols[protocol]
+        return [route for owner, route in self._routes.values() if owner is mine]
+
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
-        mine = self._protocols[protocol]
-        return [route.path for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        return [route.path for route in self.routes_of(protocol) if route.method == "POST"]
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -235,6 +261,16 @@ def blank_row(signature: Signature) -> Columns:
         else:
             row[column.name] = np.zeros((1, *column.shape), np.float64 if column.nullable else column.dtype)
     return row
+
+
+def answered_row(predictor: Predictor, checker: Checker, notes: Notes) -> dict[str, Any] | None:
+    """A row of a request that the model answers, for examples; None where none is known."""
+    row = example_row(predictor.signature, notes)
+    try:
+        predictions = predictor.predict(checker.rows([row]))
+    except (DataError, RequestError):
+        return None
+    return row if np.isfinite(predictions.values).all() else None
 
 
 def below_prefix(scope: Any) -> str:

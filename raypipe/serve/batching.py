@@ -92,38 +92,41 @@ class Batcher:
         self._timeout_s = timeout_s
         self._waiting: deque[_Ask] = deque()
         self._rows_waiting = 0
+        self._asked: deque[_Ask] = deque()  # in order of arrival, so of deadlines but for a moment
+        self._timer: asyncio.TimerHandle | None = None
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raypipe-predict")
         self._cost = CallCost()
         self._arrived = asyncio.Event()
         self._company = 1.0
 
-    async def predict(self, features: Features, *, since: float | None = None) -> Predictions:
+    async def predict(self, features: Features, *, since: float | None = None, alone: bool = False) -> Predictions:
         """Answer these rows.
 
         Args:
             since: when their request arrived, by the event loop's clock; unset: now.
+            alone: no other request is there, so none will share the call.
         Raises:
             RequestError: 503 at once, where what waits already will not leave time for these; 504, the answer did not
                 come in time. A call the model has begun is not cut short by that.
             Exception: what the model raises for these rows, and only for these.
         """
+        if alone and self._worker is None and self._cost.of(len(features)) <= INLINE_MAX_S and not self._spec.wait_ms:
+            return self._timed(features)
         loop = asyncio.get_running_loop()
         now = loop.time()
         deadline = (now if since is None else since) + self._timeout_s
         self._admit(len(features), deadline - now)
         ask = _Ask(features, loop.create_future(), deadline)
         self._waiting.append(ask)
+        self._asked.append(ask)
         self._rows_waiting += len(features)
         self._arrived.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
-        # A bare timer: asyncio.wait_for makes a task of each request, 20 us more (measured).
-        timer = loop.call_at(deadline, self._give_up, ask)
-        try:
-            return await ask.answer
-        finally:
-            timer.cancel()
+        if self._timer is None:  # one for all: a timer a request costs more than the rest of this
+            self._timer = loop.call_at(deadline, self._give_up, loop)
+        return await ask.answer
 
     def _admit(self, num_rows: int, left_s: float) -> None:
         """Refuse rows that cannot be answered in time, before they take anybody's turn."""
@@ -140,15 +143,22 @@ class Batcher:
                 headers={"retry-after": str(max(1, math.ceil(wait_s / 2)))},
             )
 
-    def _give_up(self, ask: _Ask) -> None:
-        message = f"the model did not answer {len(ask.features)} rows within {self._timeout_s:g} s"
-        hint = "ask again later, send fewer rows per request, or raise serve.request_timeout_s"
-        _fail(ask, RequestError(message, hint, status=504))
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail who has waited too long, and come back for the next."""
+        now = loop.time()
+        while self._asked and (self._asked[0].answer.done() or self._asked[0].deadline <= now):
+            ask = self._asked.popleft()
+            message = f"the model did not answer {len(ask.features)} rows within {self._timeout_s:g} s"
+            hint = "ask again later, send fewer rows per request, or raise serve.request_timeout_s"
+            _fail(ask, RequestError(message, hint, status=504))
+        self._timer = loop.call_at(self._asked[0].deadline, self._give_up, loop) if self._asked else None
 
     async def _work(self) -> None:
         """Answer until nobody waits. While a call runs in the thread, the next group gathers by itself."""
         try:
             while self._waiting:
+                while self._asked and self._asked[0].answer.done():
+                    self._asked.popleft()
                 await self._gather()
                 group = self._take()
                 if group:
@@ -159,8 +169,6 @@ class Batcher:
 
     async def _gather(self) -> None:
         """Wait for as much company as there was lately, while that is worth more than the wait."""
-        # One turn of the event loop lets every request that has arrived by now be read.
-        await asyncio.sleep(0)
         if self._spec.wait_ms is not None:
             wait_s, expected = self._spec.wait_ms / 1000, math.inf
         else:

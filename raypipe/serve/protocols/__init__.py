@@ -7,10 +7,17 @@ To add one: a file with a Protocol (its routes, their handlers, how it refuses),
 from __future__ import annotations
 
 from raypipe.serve.protocols.base import Ask, Call, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.invocations import Invocations
 from raypipe.serve.protocols.predict import Predict
 from raypipe.serve.protocols.tfserving import TensorFlowServing
+from raypipe.serve.protocols.torchserve import TorchServe
 
 __all__ = ["PROTOCOLS", "Ask", "Call", "Protocol", "Reply", "Route", "Served"]
 
-PROTOCOLS: dict[str, type[Protocol]] = {"predict": Predict, "tfserving": TensorFlowServing}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "predict": Predict,
+    "tfserving": TensorFlowServing,
+    "invocations": Invocations,
+    "torchserve": TorchServe,
+}
 """The first one's words are for paths that belong to none."""

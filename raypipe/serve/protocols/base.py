@@ -17,6 +17,7 @@ from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.schemas import NO_NOTES, Notes
 from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
@@ -30,6 +31,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
@@ -116,12 +118,19 @@ class Route:
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves, as every protocol needs it."""
+    """What a replica serves, as every protocol needs it.
+
+    Attributes:
+        notes: what the signature does not tell about the inputs, for schemas.
+        example: a row that the model answers; None: none is known.
+    """
 
     model: ModelVersion
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    notes: Notes = NO_NOTES
+    example: dict[str, Any] | None = None
 
 
 class Protocol(ABC):
@@ -143,6 +152,11 @@ class Protocol(ABC):
         document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
         # json, not orjson: a message may quote what no UTF-8 encoder takes
         return Reply(json.dumps(document).encode(), error.status)
+
+
+def in_one_line(error: RequestError) -> str:
+    """Message and hint, for clients that read one text."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:

@@ -52,9 +52,33 @@ def read_message(body: bytes) -> str:
     return error["message"]
 
 
+def read_error_text(body: bytes) -> str:
+    """Of {"error": text}."""
+    (error,) = json.loads(body).values()
+    assert set(json.loads(body)) == {"error"} and isinstance(error, str)
+    return error
+
+
+def read_error_code_and_message(body: bytes) -> str:
+    """Of MLflow's {"error_code": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"error_code", "message"} and error["error_code"].isupper()
+    return error["message"]
+
+
+def read_code_type_message(body: bytes) -> str:
+    """Of TorchServe's {"code": ..., "type": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"code", "type", "message"} and error["type"].endswith("Exception")
+    assert 400 <= error["code"] < 600
+    return error["message"]
+
+
 WIRES: dict[str, Wire] = {
     "predict": Wire(write_instances, read_predictions, read_message),
-    "tfserving": Wire(write_instances, read_predictions, read_message),
+    "tfserving": Wire(write_instances, read_predictions, read_error_text),
+    "invocations": Wire(write_instances, read_predictions, read_error_code_and_message),
+    "torchserve": Wire(write_instances, read_predictions, read_code_type_message),
 }
 
 
@@ -67,6 +91,7 @@ class ProtocolContract:
     """
 
     def __init__(self, name: str, app: Any) -> None:
+        self._name = name
         self._wire = WIRES[name]
         self._app = app
         self._paths = app.predict_paths(name)
@@ -82,6 +107,22 @@ class ProtocolContract:
             assert answer.status_code == 200, answer.body
             assert answer.headers["x-raypipe-model"] == f"{self._app.model.model}@{self._app.model.version}"
             np.testing.assert_allclose(self._wire.read(bytes(answer.body)), expected.values, rtol=1e-6, atol=1e-6)
+
+    def check_schemas(self) -> None:
+        """Every example keeps the schema of its route and is answered, and every answer keeps that of answers."""
+        import jsonschema
+
+        for route in self._app.routes_of(self._name):
+            if route.request is not None:
+                jsonschema.Draft202012Validator.check_schema(route.request)
+                jsonschema.validate(route.example, route.request, jsonschema.Draft202012Validator)
+            elif route.method == "POST":
+                continue  # no JSON is sent there
+            answer = self._ask(route.path, json.dumps(route.example).encode(), route.method, "application/json")
+            assert answer.status_code == 200, (route.path, answer.body)
+            if route.response is not None:
+                document = json.loads(bytes(answer.body))
+                jsonschema.validate(document, route.response, jsonschema.Draft202012Validator)
 
     def check_refusals(self, good: Rows) -> None:
         """Damaged bodies and rows are 4xx with words in the protocol's place; the next good request is answered."""
@@ -107,7 +148,7 @@ class ProtocolContract:
         assert (extra.status_code == 200) == (self._app.signature.extra_columns == "ignore"), extra.body
         self.check_same_numbers(good)
 
-    def _ask(self, path: str, body: bytes) -> Any:
+    def _ask(self, path: str, body: bytes, method: str = "POST", media_type: str = "") -> Any:
         from raypipe.testing.served import ask
 
-        return ask(self._app, "POST", path, body, headers={"content-type": self._wire.media_type})
+        return ask(self._app, method, path, body, headers={"content-type": media_type or self._wire.media_type})
