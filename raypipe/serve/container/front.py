@@ -19,7 +19,7 @@ from raypipe.spec.serve import ServeSpec
 MAX_CONNECTIONS = 2000
 """Each takes two buffers of 16 KB while it carries a request."""
 
-SILENCE_TIMEOUT_S = 15
+SILENCE_TIMEOUT_S = 10
 """Longest pause within a request's body, and between two parts of an answer that its client takes."""
 
 IDLE_TIMEOUT_S = 75

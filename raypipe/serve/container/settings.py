@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -35,6 +35,14 @@ USUAL_PORT = "8080"
 
 SCORE_ROUTE = "/score"
 """What Azure ML's own inference server answers at."""
+
+HEALTH_PATH = "/healthz"
+
+INVOCATIONS_PATH = "/invocations"
+"""Takes rows, dataframes, columns and CSV: on Azure ML the container sets the rules, so clients send any of them."""
+
+INSTANCES_PATH = "/v1/models/{model}:predict"
+"""TensorFlow Serving's, whose shape Vertex AI took."""
 
 EVERY_ADDRESS = "0.0.0.0"
 """A container has a network of its own: what listens on its loopback address, the platform does not reach."""
@@ -58,6 +66,18 @@ PLATFORMS_OWN = {
 """Fields of the file's serve part that say nothing in a container -> what does."""
 
 
+class PlatformPath(NamedTuple):
+    """Where a platform asks for what is answered elsewhere already.
+
+    Attributes:
+        answered_as: the known path; `{model}` in it stands for the model's name.
+    """
+
+    method: str
+    path: str
+    answered_as: str
+
+
 @dataclass(frozen=True)
 class Settings:
     """What one container does.
@@ -68,8 +88,7 @@ class Settings:
         reference: MODEL@VERSION or MODEL@ALIAS; None: the only model there is.
         code_dir: folder of the model's own module (`kind: import`).
         num_workers: processes that each hold the model.
-        health_paths: where the platform asks whether this container answers, beside /healthz and /ping.
-        predict_paths: where it sends TensorFlow Serving's and Vertex AI's JSON, beside the usual paths.
+        paths: where the platform asks, beside the usual paths.
     """
 
     spec: ServeSpec
@@ -77,8 +96,7 @@ class Settings:
     reference: str | None
     code_dir: str | None
     num_workers: int
-    health_paths: tuple[str, ...]
-    predict_paths: tuple[str, ...]
+    paths: tuple[PlatformPath, ...]
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -92,17 +110,18 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             "SAGEMAKER_MULTI_MODEL: this image serves one model a container", "make an endpoint of one model each"
         )
     num_workers = _number(environ, ("RAYPIPE_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"), "1", MAX_WORKERS)
-    score_path = _path(environ, "RAYPIPE_SCORE_ROUTE") or SCORE_ROUTE
-    predict_path = _path(environ, "AIP_PREDICT_ROUTE")
-    health_path = _path(environ, "AIP_HEALTH_ROUTE")
+    asked = (
+        PlatformPath("GET", _path(environ, "AIP_HEALTH_ROUTE"), HEALTH_PATH),
+        PlatformPath("POST", _path(environ, "RAYPIPE_SCORE_ROUTE") or SCORE_ROUTE, INVOCATIONS_PATH),
+        PlatformPath("POST", _path(environ, "AIP_PREDICT_ROUTE"), INSTANCES_PATH),
+    )
     return Settings(
         spec=_serve_spec(environ, num_workers),
         store_uri=_first(environ, "RAYPIPE_STORE", "AIP_STORAGE_URI", "AZUREML_MODEL_DIR")[1] or MODEL_FOLDER,
         reference=environ.get("RAYPIPE_MODEL") or None,
         code_dir=_code_dir(environ),
         num_workers=num_workers,
-        health_paths=(health_path,) if health_path else (),
-        predict_paths=tuple(dict.fromkeys(path for path in (score_path, predict_path) if path)),
+        paths=tuple(each for each in asked if each.path),
     )
 
 
@@ -142,11 +161,12 @@ def _code_dir(environ: Mapping[str, str]) -> str | None:
     return folder or None
 
 
-def _path(environ: Mapping[str, str], variable: str) -> str | None:
-    found = environ.get(variable)
+def _path(environ: Mapping[str, str], variable: str) -> str:
+    """A path, or nothing where the platform names none."""
+    found = environ.get(variable, "")
     if found and not PATH.fullmatch(found):
         raise SpecError(f"{variable}: found {found[:80]!r}; must be a path like /predict, without query and escapes")
-    return found or None
+    return found
 
 
 def _number(environ: Mapping[str, str], variables: tuple[str, ...], usual: str, most: int) -> int:

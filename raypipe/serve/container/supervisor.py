@@ -96,8 +96,7 @@ class Container:
             model=self._model.model_dump_json(),
             store_uri=self._store_uri,
             code_dir=settings.code_dir,
-            health_paths=settings.health_paths,
-            predict_paths=settings.predict_paths,
+            paths=settings.paths,
             stop_timeout_s=STOP_TIMEOUT_S,
         )
         worker = _start([sys.executable, "-m", "raypipe.serve.container.worker"])

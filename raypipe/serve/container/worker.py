@@ -13,11 +13,10 @@ from pydantic import BaseModel
 
 from raypipe.errors import RaypipeError
 from raypipe.serve.app import ModelApp
+from raypipe.serve.container.settings import PlatformPath
 
 STAYS_OPEN_S = 3600
 """HAProxy decides when its connections end; one that we end could just be taking a request."""
-
-HEALTH_PATH = "/healthz"
 
 
 class Work(BaseModel):
@@ -25,7 +24,7 @@ class Work(BaseModel):
 
     Attributes:
         spec, model, store_uri, code_dir: as ModelApp takes them.
-        health_paths, predict_paths: as in Settings.
+        paths: as in Settings.
         stop_timeout_s: longest time for requests that are under way when it is told to stop.
     """
 
@@ -34,8 +33,7 @@ class Work(BaseModel):
     model: str
     store_uri: str
     code_dir: str | None
-    health_paths: tuple[str, ...]
-    predict_paths: tuple[str, ...]
+    paths: tuple[PlatformPath, ...]
     stop_timeout_s: float
 
 
@@ -46,10 +44,8 @@ def make_app(work: Work) -> ModelApp:
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded here.
     """
     app = ModelApp(work.store_uri, work.model, work.code_dir, work.spec)
-    for path in work.health_paths:
-        app.answer_also_at(path, "GET", HEALTH_PATH)
-    for path in work.predict_paths:
-        app.answer_also_at(path, "POST", f"/v1/models/{app.model.model}:predict")
+    for each in work.paths:
+        app.answer_also_at(each.path, each.method, each.answered_as.replace("{model}", app.model.model))
     return app
 
 

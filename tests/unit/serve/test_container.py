@@ -23,6 +23,8 @@ from raypipe.storage import Store, open_store
 from raypipe.testing import tiny
 from raypipe.testing.fakes import run_context
 
+SCORE = ("POST", "/score", "/invocations")
+
 
 def registered(store: Store, *names: str) -> None:
     dataset = tiny.dataset(store)
@@ -38,11 +40,12 @@ def registered(store: Store, *names: str) -> None:
 def test_without_variables_it_listens_everywhere_on_8080_for_the_mounted_model():
     found = read_settings({})
     assert (found.spec.host, found.spec.port, found.store_uri) == ("0.0.0.0", 8080, "/opt/ml/model")
-    assert (found.reference, found.num_workers, found.predict_paths) == (None, 1, ("/score",))
+    assert (found.reference, found.num_workers) == (None, 1)
+    assert found.paths == (("POST", "/score", "/invocations"),)
 
 
 @pytest.mark.parametrize(
-    ("environ", "port", "store_uri", "health", "predict"),
+    ("environ", "port", "store_uri", "paths"),
     [
         (
             {
@@ -53,33 +56,34 @@ def test_without_variables_it_listens_everywhere_on_8080_for_the_mounted_model()
             },
             7080,
             "/opt/ml/model",
-            ("/v1/endpoints/1/deployedModels/2",),
-            ("/score", "/v1/endpoints/1/deployedModels/2:predict"),
+            [
+                ("GET", "/v1/endpoints/1/deployedModels/2", "/healthz"),
+                ("POST", "/score", "/invocations"),
+                ("POST", "/v1/endpoints/1/deployedModels/2:predict", "/v1/models/{model}:predict"),
+            ],
         ),
-        ({"SAGEMAKER_BIND_TO_PORT": "9001"}, 9001, "/opt/ml/model", (), ("/score",)),
+        ({"SAGEMAKER_BIND_TO_PORT": "9001"}, 9001, "/opt/ml/model", [SCORE]),
         (
             {"AZUREML_MODEL_DIR": "/var/azureml-app/azureml-models/digits/1", "RAYPIPE_SCORE_ROUTE": "/ask"},
             8080,
             "/var/azureml-app/azureml-models/digits/1",
-            (),
-            ("/ask",),
+            [("POST", "/ask", "/invocations")],
         ),
         (
             {"AIP_HTTP_PORT": "7080", "RAYPIPE_PORT": "5001", "RAYPIPE_STORE": "s3://b/p"},
             5001,
             "s3://b/p",
-            (),
-            ("/score",),
+            [SCORE],
         ),
     ],
     ids=["vertex", "sagemaker", "azure", "own words win"],
 )
 def test_platforms_variables_are_read(
-    environ: Mapping[str, str], port: int, store_uri: str, health: tuple[str, ...], predict: tuple[str, ...]
+    environ: Mapping[str, str], port: int, store_uri: str, paths: list[tuple[str, str, str]]
 ):
     found = read_settings(environ)
     assert (found.spec.port, found.store_uri) == (port, store_uri)
-    assert (found.health_paths, found.predict_paths) == (health, predict)
+    assert list(found.paths) == paths
 
 
 def test_processes_share_the_cpus(monkeypatch: pytest.MonkeyPatch):
