@@ -34,7 +34,7 @@ TELL_S = 1.0
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Together(asyncio.Transport):
+class Together:
     """A transport that can hold what is written: header and body of an answer then leave in one call.
 
     Args:
@@ -43,7 +43,6 @@ class Together(asyncio.Transport):
     """
 
     def __init__(self, inner: Any, in_flight: Collection[Any]) -> None:
-        super().__init__()
         self._inner = inner
         self.in_flight = in_flight
         self._held: list[bytes] | None = None
@@ -59,7 +58,8 @@ class Together(asyncio.Transport):
         if held and not self._inner.is_closing():
             self._inner.write(b"".join(held))
 
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes) -> None:
+        """Send, or hold."""
         if self._held is None:
             self._inner.write(data)
         else:
@@ -68,12 +68,6 @@ class Together(asyncio.Transport):
     def close(self) -> None:
         self.release()
         self._inner.close()
-
-    def is_closing(self) -> bool:
-        return self._inner.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._inner.get_extra_info(name, default)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raypipe.serve import direct
+from raypipe.serve.app import ModelApp
+from raypipe.serve.direct import IN_FLIGHT, Metrics, Together, start_server
+
+GOOD = json.dumps({"instances": [{"age": 33.5, "color": "red"}]}).encode()
+
+
+class Connection:
+    """What leaves, in which pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.closed = False
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+
+def test_what_is_held_leaves_in_one_piece_and_the_rest_at_once():
+    inner = Connection()
+    transport = Together(inner, ())
+    transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    transport.hold()
+    transport.write(b"header")
+    transport.hold()  # again: what is held stays
+    transport.write(b"body")
+    assert inner.pieces == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    transport.release()
+    transport.release()
+    transport.write(b"more")
+    assert inner.pieces[1:] == [b"headerbody", b"more"]
+
+
+def test_connection_that_closes_sends_what_it_holds_first():
+    inner = Connection()
+    transport = Together(inner, ())
+    transport.hold()
+    transport.write(b"answer")
+    transport.close()
+    assert inner.pieces == [b"answer"] and inner.closed
+
+
+def test_everything_else_of_a_connection_goes_through():
+    inner = Connection()
+    Together(inner, ()).pause_reading()
+    assert inner.paused
+
+
+@asynccontextmanager
+async def served(app: ModelApp) -> AsyncIterator[int]:
+    """The application on a port, through the server that a replica starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    replica = SimpleNamespace(
+        _route_prefix="/",
+        _deployment_id=SimpleNamespace(app_name="a", name="d"),
+        _metrics_manager=Counting(),
+    )
+
+    async def rays(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"rays"})
+
+    options = SimpleNamespace(host="127.0.0.1", port=port, keep_alive_timeout_s=5)
+    application = direct._direct(rays.__get__(replica), app.asgi)
+    task, server = start_server(application, options, asyncio.get_running_loop())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        await task
+
+
+class Counting:
+    """Ray's metrics of a replica: what is told."""
+
+    def __init__(self) -> None:
+        self.ongoing = 0
+        self.most = 0
+        self.statuses: list[str] = []
+        self.errors: list[bool] = []
+
+    def inc_num_ongoing_requests(self, request: Any) -> None:
+        self.ongoing += 1
+        self.most = max(self.most, self.ongoing)
+
+    def dec_num_ongoing_requests(self, request: Any) -> None:
+        self.ongoing -= 1
+
+    def record_request_metrics(self, *, route: str, latency_ms: float, is_error: bool) -> None:
+        assert route == "/" and latency_ms >= 0
+        self.errors.append(is_error)
+
+    def record_ingress_request_metrics(self, *, status_code: str, **named: Any) -> None:
+        self.statuses.append(status_code)
+
+
+async def exchange(port: int, sent: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    await writer.drain()
+    found = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return found
+
+
+def post(body: bytes, *fields: str) -> bytes:
+    lines = ("POST /predict HTTP/1.1", "host: x", f"content-length: {len(body)}", *fields)
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+def test_server_answers_two_requests_of_a_connection_and_rays_own_paths(regressor: ModelApp):
+    async def run() -> bytes:
+        async with served(regressor) as port:
+            rays = b"GET /-/healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+            return await exchange(port, post(GOOD) + rays + post(GOOD, "connection: close"))
+
+    found = asyncio.run(run())
+    assert found.count(b"HTTP/1.1 200 OK") == 3 and found.count(b'"predictions"') == 2 and b"\r\n\r\nrays" in found
+
+
+def test_body_larger_than_the_limit_is_refused_and_the_connection_stays_usable(regressor: ModelApp):
+    chunk = b"%x\r\n" % 65536 + b"[" * 65536 + b"\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def run() -> bytes:
+        async with served(regressor) as port:
+            return await exchange(port, head + chunk * 40 + b"0\r\n\r\n" + post(GOOD, "connection: close"))
+
+    found = asyncio.run(run())
+    assert found.startswith(b"HTTP/1.1 413") and b"HTTP/1.1 200 OK" in found
+
+
+def test_client_that_waits_to_be_told_to_send_is_told(regressor: ModelApp):
+    async def run() -> tuple[bytes, bytes]:
+        async with served(regressor) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head, body = post(GOOD, "expect: 100-continue", "connection: close").split(b"\r\n\r\n", 1)
+            writer.write(head + b"\r\n\r\n")
+            told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            writer.write(body)
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            return told, answer
+
+    told, answer = asyncio.run(run())
+    assert told.startswith(b"HTTP/1.1 100") and answer.startswith(b"HTTP/1.1 200")
+
+
+def test_request_id_goes_back_and_head_has_no_body(regressor: ModelApp):
+    async def run() -> bytes:
+        async with served(regressor) as port:
+            head = b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: abc-1\r\nconnection: close\r\n\r\n"
+            return await exchange(port, head)
+
+    found = asyncio.run(run())
+    assert found.startswith(b"HTTP/1.1 200") and b"x-request-id: abc-1" in found and found.endswith(b"\r\n\r\n")
+
+
+def test_port_that_is_taken_is_a_runtime_error_so_that_ray_tries_another():
+    async def run() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            options = SimpleNamespace(host="127.0.0.1", port=taken.getsockname()[1], keep_alive_timeout_s=5)
+            with pytest.raises(RuntimeError, match="cannot listen on"):
+                start_server(lambda *_: asyncio.sleep(0), options, asyncio.get_running_loop())
+
+    asyncio.run(run())
+
+
+def test_ray_is_told_of_every_request_once_it_has_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(direct, "BATCH", 3)
+    counted = Counting()
+    name = SimpleNamespace(app_name="a", name="d")
+    replica = SimpleNamespace(_route_prefix="/", _deployment_id=name, _metrics_manager=counted)
+
+    async def run() -> None:
+        metrics = Metrics(replica)
+        for status in ("200", "404", "500", ""):
+            metrics.begin()
+            metrics.end("POST", status, 0.001)
+        assert counted.statuses == ["200", "404", "500"]  # a batch
+        metrics.tell()
+
+    asyncio.run(run())
+    assert counted.statuses == ["200", "404", "500", "499"] and counted.errors == [False, False, True, True]
+    assert counted.ongoing == 0 and counted.most == 1
+
+
+def test_request_knows_how_many_are_in_flight(regressor: ModelApp):
+    seen: list[int] = []
+    answer = regressor.answer
+
+    async def noting(method: str, path: str, scope: Any, receive: Any) -> Any:
+        seen.append(len(scope[IN_FLIGHT]))
+        return await answer(method, path, scope, receive)
+
+    regressor.answer = noting  # pyright: ignore[reportAttributeAccessIssue]
+
+    async def run() -> None:
+        async with served(regressor) as port:
+            await exchange(port, post(GOOD, "connection: close"))
+
+    asyncio.run(run())
+    assert seen == [1]
