@@ -226,7 +226,9 @@ def test_named_version_of_a_registry_is_served_by_two_processes(store: LocalFold
 
 def test_only_the_port_is_listened_on_and_nobody_outlives_the_first_process(exported: Path):
     with container({"RAYPIPE_STORE": str(exported)}) as running:
+        assert asked_health(running) == 1  # nothing listens yet
         running.wait_healthy("/healthz")
+        assert asked_health(running) == 0
         processes = running.processes()
         listening = [
             (found.laddr.ip, found.laddr.port)
@@ -237,6 +239,13 @@ def test_only_the_port_is_listened_on_and_nobody_outlives_the_first_process(expo
         assert listening == [("127.0.0.1", running.port)]
         running.process.kill()
         assert psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)[1] == []
+
+
+def asked_health(running: Running) -> int:
+    """Exit status of what Docker's HEALTHCHECK runs beside it."""
+    words = [sys.executable, "-m", "raypipe.serve.container", "health"]
+    environ = {**os.environ, "RAYPIPE_HOST": "127.0.0.1", "RAYPIPE_PORT": str(running.port)}
+    return subprocess.run(words, env=environ, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode
 
 
 def test_slow_client_is_cut_while_others_are_answered(exported: Path):

