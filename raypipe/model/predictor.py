@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from raypipe.data.transforms import FittedTransforms
+from raypipe.data.transforms.hints import Hint, input_hints
 from raypipe.data.transforms.taken import Taken, taken_values
 from raypipe.errors import RaypipeError, UserCodeError
 from raypipe.model import user_code
@@ -55,6 +56,11 @@ class Predictor:
         artifact, module = read_artifact(store, ref, code_dir=code_dir)
         return cls(ref, artifact, module, device)
 
+    @property
+    def answer_dtype(self) -> str:
+        """Of `Predictions.values`: float64 where the target was transformed for the training, else float32."""
+        return "float32" if self._target_transform.kind == "none" else "float64"
+
     def predict(self, columns: Mapping[str, Any]) -> Predictions:
         """Answer raw rows.
 
@@ -74,6 +80,10 @@ class Predictor:
     def taken_values(self) -> dict[str, Taken]:
         """What the inputs may hold, where their transforms tell."""
         return taken_values(self._transforms.state(), {c.name: c.dtype for c in self.signature.inputs})
+
+    def input_hints(self) -> dict[str, Hint]:
+        """What a form for the inputs may start from."""
+        return input_hints(self._transforms.state(), self.signature.inputs)
 
     def answer(self, features: NDArray[np.float32]) -> Predictions:
         """Answer rows whose features are computed; see `predict`."""

@@ -27,8 +27,10 @@ from raypipe.serve.batching import Batcher
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
+from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
 from raypipe.serve.pictures import Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
 from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
@@ -57,8 +59,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class ModelApp:
-    """Answers HTTP for one model version.
+class ModelApp(GrpcCalls):
+    """Answers HTTP and gRPC for one model version.
 
     Args:
         store_uri: where the artifact is.
@@ -76,6 +78,7 @@ class ModelApp:
 
         keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
+        limit_messages(self.spec.max_body_bytes)
         self.model = ModelVersion.model_validate_json(model)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
@@ -87,12 +90,26 @@ class ModelApp:
         checker = Checker(self.signature, self.spec.max_request_rows, self._pictures.read)
         notes = Notes(self.spec.max_request_rows, self._pictures.columns, self.predictor.taken_values())
         example = answered_row(self.predictor, checker, notes)
-        self.served = Served(self.model, self.signature, self.spec, checker, notes, example)
+        self.served = Served(
+            self.model,
+            self.signature,
+            self.spec,
+            checker,
+            self.predictor.answer_dtype,
+            notes,
+            example,
+            self.predictor.input_hints(),
+        )
         self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
+        names = {protocol: name for name, protocol in self._protocols.items()}
+        for protocol in self._protocols.values():
+            protocol.started([(names[owner], owner, route) for owner, route in self._routes.values()])
+        self._grpc = OpenInferenceGrpc(self.served)
+        self._rpcs = {route.path: route for route in self._grpc.routes()}
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
         self._name = f"{self.model.model}@{self.model.version}"
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
@@ -128,13 +145,26 @@ class ModelApp:
             path: below the route prefix.
             scope: its `headers` and `query_string`, as ASGI has them.
         """
-        protocol = None
+        found = self._routes.get(("GET" if method == "HEAD" else method, path))
+        protocol = found[0] if found else self._protocol_of(path)
+        return await self._told(protocol, self._routed(found and found[1], method, path, scope, receive))
+
+    async def answer_rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        """Answer one call of gRPC, with the checks and refusals of HTTP.
+
+        Args:
+            path: `/SERVICE/METHOD`, one of `rpc_routes`.
+            headers: metadata, names in lower case.
+            body: one message.
+        """
+        reply = await self._told(self._grpc, self._rpc(path, headers, body))
+        reply.headers["x-raypipe-model"] = f"{self.model.model}@{self.model.version}"
+        return reply
+
+    async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
+        """The answer, or why there is none, in the protocol's words."""
         try:
-            found = self._routes.get(("GET" if method == "HEAD" else method, path))
-            if found is None:
-                raise self._no_route(method, path)
-            protocol, route = found
-            return await self._routed(route, method, path, scope, receive)
+            return await answer
         except RequestError as error:
             refused = error
         except DataError as error:  # e.g. a category the model has never seen
@@ -144,11 +174,13 @@ class ModelApp:
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        reply = (protocol or self._protocol_of(path)).refuse(refused)
+        reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
 
-    async def _routed(self, route: Route, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+    async def _routed(self, route: Route | None, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+        if route is None:
+            raise self._no_route(method, path)
         arrived = asyncio.get_running_loop().time()
         headers = dict(scope["headers"])
         body = b""
@@ -156,14 +188,31 @@ class ModelApp:
             _check_type(headers, route)
             body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
         call = Call(method, path, headers, body, scope["query_string"])
-        if len(body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(body):
+        return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+
+    async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        if self.spec.grpc_port is None:
+            raise RequestError("this model is not served over gRPC", "set serve.grpc_port, or ask by HTTP", status=404)
+        if len(body) > self.spec.max_body_bytes:
+            raise _too_large(f"{len(body)} bytes", self.spec.max_body_bytes)
+        arrived = asyncio.get_running_loop().time()
+        return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
+
+    async def _handled(self, route: Route, call: Call, arrived: float, *, alone: bool = False) -> Reply:
+        """Ask the route's handler, and the model for what it asks for.
+
+        Args:
+            arrived: by the event loop's clock.
+            alone: whether no other request is on its way to the model.
+        """
+        if len(call.body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(call.body):
             asked, features = self._features(route, call)
         else:
             loop = asyncio.get_running_loop()
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+        predictions = await self._batcher.predict(features, since=arrived, alone=alone)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
@@ -233,6 +282,10 @@ class ModelApp:
         """All that is answered."""
         return [route for _, route in self._routes.values()]
 
+    def rpc_routes(self) -> list[Route]:
+        """All that is answered over gRPC; a path is `/SERVICE/METHOD`."""
+        return list(self._rpcs.values())
+
     def routes_of(self, protocol: str) -> list[Route]:
         """What a protocol answers here."""
         mine = self._protocols[protocol]
@@ -240,7 +293,8 @@ class ModelApp:
 
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
-        return [route.path for route in self.routes_of(protocol) if route.method == "POST"]
+        posts = [route for route in self.routes_of(protocol) if route.method == "POST"]
+        return [route.path for route in posts if route.scope == "predict"]
 
 
 def warm_up(predictor: Predictor) -> None:

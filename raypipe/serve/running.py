@@ -40,6 +40,7 @@ class Listener:
     host: str
     port: int
     ingress: str
+    grpc_port: int | None = None
 
 
 class Deployed(Record):

@@ -250,9 +250,11 @@ def _message(state: str, application: ApplicationStatusOverview, swap: int | Non
 
 
 def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpoint:
+    host = _reachable(listener.host)
     return Endpoint(
         name=model.model,
-        url=f"http://{_reachable(listener.host)}:{listener.port}{prefix(spec)}",
+        url=f"http://{host}:{listener.port}{prefix(spec)}",
+        grpc=None if spec.grpc_port is None else f"{host}:{spec.grpc_port}",
         model=model.model,
         version=model.version,
         min_replicas=spec.min_replicas,

@@ -66,6 +66,8 @@ class ServeSpec(Spec):
     """Address to listen on; 0.0.0.0 on a cluster whose network you control."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
+    grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port for gRPC (Open Inference Protocol v2 and gRPC health), on the same `host`; unset: there is none."""
     route_prefix: Annotated[str, AfterValidator(check_route)] = "/"
     """Path that the endpoint's own paths come after, e.g. `/v1/digits`."""
     min_replicas: int = Field(default=1, ge=1, le=4096)
@@ -99,4 +101,10 @@ class ServeSpec(Spec):
     def replicas_ordered(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas={self.min_replicas} must not exceed max_replicas={self.max_replicas}")
+        return self
+
+    @model_validator(mode="after")
+    def ports_differ(self) -> Self:
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port={self.grpc_port} is the port for HTTP; choose another, e.g. 9000")
         return self

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from starlette.requests import Request
 from starlette.responses import Response
+from torch import nn
 
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
@@ -30,10 +31,16 @@ def model_version(
     version: int = 1,
     spec: Model = MLP,
     code_dir: Path | None = None,
+    module: nn.Module | None = None,
 ) -> ModelVersion:
-    """An untrained network on this dataset, packaged as a version of a model; its weights depend on the version."""
-    torch.manual_seed(version)
-    module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir)
+    """A network on this dataset, packaged as a version of a model.
+
+    Args:
+        module: a trained one of `spec`; None: an untrained one, whose weights depend on the version.
+    """
+    if module is None:
+        torch.manual_seed(version)
+        module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir)
     key = layout.model_artifact(name, f"{version:032d}")
     artifact = write_artifact(store, key, module, spec, dataset, code_dir=code_dir)
     return ModelVersion(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 
+from raypipe.data.transforms.hints import Hint
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
@@ -99,6 +100,7 @@ class Route:
     Attributes:
         path: below the route prefix, whole: model and version are known when a replica starts.
         accepts: media types that a body may have; none: no body is read.
+        answers: media types that an answer with status 200 may have; none: it has no body.
         summary: one line for the reference page.
         request: JSON Schema of a JSON body; None: there is none.
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
@@ -114,6 +116,7 @@ class Route:
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
     example: Any = None
+    answers: tuple[str, ...] = (JSON,)
 
 
 @dataclass(frozen=True)
@@ -121,20 +124,27 @@ class Served:
     """What a replica serves, as every protocol needs it.
 
     Attributes:
+        answer_dtype: of a regression's answers, float32 or float64.
         notes: what the signature does not tell about the inputs, for schemas.
         example: a row that the model answers; None: none is known.
+        hints: what a form may start from, by input.
     """
 
     model: ModelVersion
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    answer_dtype: str = "float32"
     notes: Notes = NO_NOTES
     example: dict[str, Any] | None = None
+    hints: Mapping[str, Hint] = field(default_factory=dict)
 
 
 class Protocol(ABC):
     """One wire shape over the same model: all protocols give identical numbers."""
+
+    predicts: ClassVar[bool] = True
+    """Whether it answers rows; the others tell about the model."""
 
     prefixes: tuple[str, ...] = ()
     """Paths that start with one of these are refused in this protocol's words, whether or not they exist."""
@@ -146,6 +156,10 @@ class Protocol(ABC):
     @abstractmethod
     def routes(self) -> list[Route]:
         """What it answers."""
+
+    def started(self, routes: Sequence[tuple[str, Protocol, Route]]) -> None:
+        """Told once, before the first call, all that this replica answers: (name of the protocol, protocol, route)."""
+        del routes
 
     def refuse(self, error: RequestError) -> Reply:
         """An error as clients of this protocol read it."""

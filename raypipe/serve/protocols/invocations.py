@@ -69,6 +69,7 @@ class Invocations(Protocol):
                 request=request,
                 response=response,
                 example=schemas.instances_example(self.served.example),
+                answers=(JSON, CSV),
             )
             for path in ("/invocations", f"/endpoints/{self.model.model}/invocations")
         ]
@@ -79,7 +80,7 @@ class Invocations(Protocol):
                 Route("GET", path, self.ping, scope="open", summary="Whether this replica answers.", response=healthy)
                 for path in ("/ping", "/health")
             ),
-            Route("GET", "/version", self.version, summary="The version of raypipe, as plain text."),
+            Route("GET", "/version", self.version, summary="The version of raypipe.", answers=("text/plain",)),
         ]
 
     def ping(self, call: Call) -> Reply:

@@ -52,13 +52,6 @@ def read_message(body: bytes) -> str:
     return error["message"]
 
 
-def read_error_text(body: bytes) -> str:
-    """Of {"error": text}."""
-    (error,) = json.loads(body).values()
-    assert set(json.loads(body)) == {"error"} and isinstance(error, str)
-    return error
-
-
 def read_error_code_and_message(body: bytes) -> str:
     """Of MLflow's {"error_code": ..., "message": ...}."""
     error = json.loads(body)
@@ -74,26 +67,62 @@ def read_code_type_message(body: bytes) -> str:
     return error["message"]
 
 
+def write_tensors(rows: Rows) -> bytes:
+    """{"inputs": [...]}: a tensor a field, in the order of the first row; null where a row lacks one."""
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    inputs = [
+        {"name": name, "datatype": _datatype(values[0]), "shape": [len(rows), *np.shape(values[0])], "data": values}
+        for name, values in columns.items()
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def read_tensors(body: bytes) -> Any:
+    """`probabilities`, or the only output."""
+    outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+    found = outputs.get("probabilities") or next(iter(outputs.values()))
+    return np.reshape(found["data"], found["shape"])
+
+
+def read_text(body: bytes) -> str:
+    """Of {"error": text}."""
+    document = json.loads(body)
+    assert set(document) == {"error"} and isinstance(document["error"], str)
+    return document["error"]
+
+
+def _datatype(value: Any) -> str:
+    while isinstance(value, list):
+        value = value[0]
+    return {str: "BYTES", bool: "BOOL", int: "INT64"}.get(type(value), "FP64")
+
+
 WIRES: dict[str, Wire] = {
     "predict": Wire(write_instances, read_predictions, read_message),
-    "tfserving": Wire(write_instances, read_predictions, read_error_text),
+    "tfserving": Wire(write_instances, read_predictions, read_text),
+    "oip": Wire(write_tensors, read_tensors, read_text, names_rows=False),
     "invocations": Wire(write_instances, read_predictions, read_error_code_and_message),
     "torchserve": Wire(write_instances, read_predictions, read_code_type_message),
 }
+
+
+NO_WIRE = Wire(write_instances, read_predictions, read_message)
+"""Of a protocol that answers no rows."""
 
 
 class ProtocolContract:
     """A protocol answers the same numbers as the Predictor and refuses the same rows, whatever its shape on the wire.
 
     Args:
-        name: key in raypipe.serve.protocols.PROTOCOLS and in WIRES.
+        name: key in raypipe.serve.protocols.PROTOCOLS, and in WIRES where it answers rows; for one that only tells
+            about the model, `check_schemas` is all there is.
         app: a replica.
     """
 
     def __init__(self, name: str, app: Any) -> None:
         self._name = name
-        self._wire = WIRES[name]
         self._app = app
+        self._wire = WIRES.get(name, NO_WIRE)
         self._paths = app.predict_paths(name)
 
     def check_same_numbers(self, rows: Rows) -> None:
@@ -109,7 +138,8 @@ class ProtocolContract:
             np.testing.assert_allclose(self._wire.read(bytes(answer.body)), expected.values, rtol=1e-6, atol=1e-6)
 
     def check_schemas(self) -> None:
-        """Every example keeps the schema of its route and is answered, and every answer keeps that of answers."""
+        """Every example keeps the schema of its route and is answered; every answer keeps that of answers, and is of a
+        type that the route names."""
         import jsonschema
 
         for route in self._app.routes_of(self._name):
@@ -120,6 +150,8 @@ class ProtocolContract:
                 continue  # no JSON is sent there
             answer = self._ask(route.path, json.dumps(route.example).encode(), route.method, "application/json")
             assert answer.status_code == 200, (route.path, answer.body)
+            kind = answer.headers["content-type"].split(";")[0]
+            assert kind in route.answers if bytes(answer.body) else not route.answers, (route.path, kind)
             if route.response is not None:
                 document = json.loads(bytes(answer.body))
                 jsonschema.validate(document, route.response, jsonschema.Draft202012Validator)

@@ -12,21 +12,31 @@ from raypipe.testing.contracts.protocols import WIRES
 from raypipe.testing.served import ask
 
 IMAGES = [{"image": np.full((4, 3), value).tolist()} for value in (0, 17, 255)]
+PREDICTING = [name for name, kind in PROTOCOLS.items() if kind.predicts]
 PEOPLE = [{"age": 33.5, "color": "red"}, {"age": 61, "color": "green"}]
 
 
 def test_table_of_protocols_agrees_with_the_contract():
-    assert set(PROTOCOLS) == set(WIRES)
+    assert set(PREDICTING) == set(WIRES)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - set(PREDICTING)))
+def test_protocol_that_only_tells_about_the_model_keeps_its_schemas(
+    name: str, classifier: ModelApp, regressor: ModelApp
+):
+    for app in (classifier, regressor):
+        ProtocolContract(name, app).check_schemas()
+        assert app.predict_paths(name) == []
+
+
+@pytest.mark.parametrize("name", PREDICTING)
 def test_protocol_on_a_classifier_keeps_its_contract(name: str, classifier: ModelApp):
     ProtocolContract(name, classifier).check_same_numbers(IMAGES)
     ProtocolContract(name, classifier).check_refusals(IMAGES)
     ProtocolContract(name, classifier).check_schemas()
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", PREDICTING)
 def test_protocol_on_a_regression_keeps_its_contract(name: str, regressor: ModelApp):
     ProtocolContract(name, regressor).check_same_numbers(PEOPLE)
     ProtocolContract(name, regressor).check_refusals(PEOPLE)
