@@ -136,7 +136,8 @@ def _operation(protocol: str, route: Route, asks_for_keys: bool) -> Schema:
         },
     }
     if route.accepts:
-        operation["requestBody"] = {"required": True, "content": {kind: _body(kind, route) for kind in route.accepts}}
+        content = {kind: _body(kind, route) for kind in route.accepts}
+        operation["requestBody"] = {"required": route.needs_body, "content": content}
     if route.scope != "open" and asks_for_keys:
         operation["security"] = [{KEY: []}]
     return operation

@@ -105,6 +105,7 @@ class Route:
         request: JSON Schema of a JSON body; None: there is none.
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
         example: a JSON body that is answered with 200.
+        needs_body: whether a body may not be left out, where one is accepted.
     """
 
     method: str
@@ -117,6 +118,7 @@ class Route:
     response: dict[str, Any] | None = None
     example: Any = None
     answers: tuple[str, ...] = (JSON,)
+    needs_body: bool = True
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class OpenInference(Protocol):
                 request=oip_schemas.INDEX_REQUEST,
                 response=oip_schemas.index(name, version),
                 example={"ready": True},
+                needs_body=False,
             ),
             *(
                 Route("POST", f"{repository}/models/{name}/{verb}", self.fixed, scope="open", summary="Not done here.")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raypipe.records import Signature
-from raypipe.serve.protocols.model_tensors import ROWS, ModelTensors, datatype_of_column
+from raypipe.serve.protocols.model_tensors import ModelTensors, datatype_of_column
 from raypipe.serve.protocols.tensors import DATATYPES, MAX_DIM, MAX_DIMS, TEXT
 
 Schema = dict[str, Any]
@@ -92,13 +92,15 @@ def response(model: ModelTensors) -> Schema:
     """Of an answer in JSON; outputs that are asked for as binary data have their size and no data there."""
     outputs = []
     for tensor in model.outputs():
-        sizes = [{"type": "integer", "minimum": 1} if size == ROWS else {"const": size} for size in tensor["shape"]]
+        num = len(tensor["shape"])
+        # not `prefixItems`, which says each size: generators of clients and of tests do not read it
+        shape = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": num, "maxItems": num}
         outputs.append(
             {
                 **_closed(
                     name={"const": tensor["name"]},
                     datatype={"const": tensor["datatype"]},
-                    shape={"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)},
+                    shape=shape,
                     data={"type": "array", "items": _item(tensor["datatype"]), "minItems": 1},
                 ),
             }
