@@ -24,7 +24,6 @@ import orjson
 from pydantic import ValidationError
 
 from raypipe.errors import SpecError
-from raypipe.spec.resources import ResourceSpec
 from raypipe.spec.serve import ServeSpec
 
 MODEL_FOLDER = "/opt/ml/model"
@@ -128,8 +127,11 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 def _serve_spec(environ: Mapping[str, str], num_workers: int) -> ServeSpec:
     port = _number(environ, ("RAYPIPE_PORT", "AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT"), USUAL_PORT, 65535)
     fields: dict[str, Any] = {"host": environ.get("RAYPIPE_HOST") or EVERY_ADDRESS, "port": port}
-    fields["resources"] = ResourceSpec(num_cpus=max(1, cpus_here() // num_workers)).model_dump()
-    fields |= _own_fields(environ.get("RAYPIPE_SERVE") or "{}")
+    own = _own_fields(environ.get("RAYPIPE_SERVE") or "{}")
+    resources = own.get("resources", {})
+    if isinstance(resources, dict):
+        own["resources"] = {"num_cpus": max(1, cpus_here() // num_workers), **resources}
+    fields |= own
     try:
         return ServeSpec.model_validate(fields)
     except ValidationError as error:

@@ -22,8 +22,8 @@ ERROR = {"type": "object", "properties": {"error": TEXT_SCHEMA}, "required": ["e
 """Of every refusal."""
 
 PARAMETERS = {
-    "type": "object",
-    "additionalProperties": {"type": ["string", "number", "boolean"]},
+    "type": ["object", "null"],
+    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
     "description": "binary_data_size of an input, binary_data of an output, binary_data_output of the request",
 }
 
@@ -79,10 +79,10 @@ def request(model: ModelTensors) -> Schema:
     return {
         "type": "object",
         "properties": {
-            "id": TEXT_SCHEMA,
+            "id": {"type": ["string", "null"]},
             "parameters": PARAMETERS,
             "inputs": {"type": "array", "items": tensor, "minItems": len(needed), "allOf": needed},
-            "outputs": {"type": "array", "items": output, "maxItems": len(model.output_names)},
+            "outputs": {"type": ["array", "null"], "items": output, "maxItems": len(model.output_names)},
         },
         "required": ["inputs"],
     }

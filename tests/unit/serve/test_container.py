@@ -91,6 +91,8 @@ def test_processes_share_the_cpus(monkeypatch: pytest.MonkeyPatch):
     assert read_settings({}).spec.resources.num_cpus == 8
     found = read_settings({"SAGEMAKER_MODEL_SERVER_WORKERS": "3"})
     assert (found.num_workers, found.spec.resources.num_cpus) == (3, 2)
+    resources = read_settings({"RAYPIPE_SERVE": '{"resources": {"num_gpus": 1}}'}).spec.resources
+    assert (resources.num_cpus, resources.num_gpus) == (8, 1)
 
 
 def test_limits_come_from_raypipe_serve():
@@ -112,6 +114,7 @@ def test_limits_come_from_raypipe_serve():
         ({"RAYPIPE_SERVE": '{"max_replicas": 4}'}, "RAYPIPE_SERVE: max_replicas means nothing in a container"),
         ({"RAYPIPE_SERVE": '{"max_rows": 4}'}, "RAYPIPE_SERVE: max_rows"),
         ({"RAYPIPE_SERVE": '{"batching": {"max_rows": 0}}'}, "RAYPIPE_SERVE: batching.max_rows"),
+        ({"RAYPIPE_SERVE": '{"resources": 8}'}, "RAYPIPE_SERVE: resources"),
         ({"RAYPIPE_CODE": "/nowhere/at/all"}, "RAYPIPE_CODE: no such folder"),
         ({"SAGEMAKER_MULTI_MODEL": "true"}, "SAGEMAKER_MULTI_MODEL"),
     ],
