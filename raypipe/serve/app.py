@@ -13,7 +13,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.encodings import decoded
 from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
-from raypipe.serve.pictures import Pictures
+from raypipe.serve.pictures import HoldsUpTheLoop, Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
@@ -51,7 +51,7 @@ REQUEST_ID = b"x-request-id"
 """Goes back with the answer, where the client sends it."""
 
 INLINE_MAX_BYTES = 64 * 2**10
-"""A larger body, or one with pictures, is parsed and checked in a thread: the event loop is for everybody."""
+"""A larger body is parsed and checked in a thread: the event loop is for everybody."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -83,12 +83,16 @@ class ModelApp(GrpcCalls):
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
-            open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
+            open_store(store_uri),
+            self.model.artifact,
+            code_dir=Path(code_dir) if code_dir else None,
+            device=device,
+            engine=self.spec.engine,
         )
         self.signature = self.predictor.signature
-        self._pictures = Pictures(self.signature)
-        checker = Checker(self.signature, self.spec.max_request_rows, self._pictures.read)
-        notes = Notes(self.spec.max_request_rows, self._pictures.columns, self.predictor.taken_values())
+        pictures = Pictures(self.signature)
+        checker = Checker(self.signature, self.spec.max_request_rows, pictures.read)
+        notes = Notes(self.spec.max_request_rows, pictures.columns, self.predictor.taken_values())
         example = answered_row(self.predictor, checker, notes)
         self.served = Served(
             self.model,
@@ -115,6 +119,7 @@ class ModelApp(GrpcCalls):
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        logger.info("%s is called by %s: %s", self._name, *astuple(self.predictor.engine))
         gc.collect()
         gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
         answer_directly(self.asgi)
@@ -158,11 +163,12 @@ class ModelApp(GrpcCalls):
             body: one message.
         """
         reply = await self._told(self._grpc, self._rpc(path, headers, body))
-        reply.headers["x-raypipe-model"] = f"{self.model.model}@{self.model.version}"
+        reply.headers[MODEL_HEADER] = self._name
         return reply
 
     async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
+        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -174,6 +180,7 @@ class ModelApp(GrpcCalls):
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
+        await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
@@ -205,9 +212,11 @@ class ModelApp(GrpcCalls):
             arrived: by the event loop's clock.
             alone: whether no other request is on its way to the model.
         """
-        if len(call.body) <= INLINE_MAX_BYTES and not self._pictures.may_be_in(call.body):
+        try:
+            if len(call.body) > INLINE_MAX_BYTES:
+                raise HoldsUpTheLoop
             asked, features = self._features(route, call)
-        else:
+        except HoldsUpTheLoop:
             loop = asyncio.get_running_loop()
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):

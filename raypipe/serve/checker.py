@@ -151,6 +151,8 @@ class ColumnReader:
     def read_array(self, values: NDArray[Any]) -> NDArray[Any]:
         """The same, from an array [B, *shape] or [B, size]."""
         column = self.column
+        if self._decode is not None and values.dtype == object and values.size == len(values):
+            return self.read(values.ravel().tolist())
         if column.dtype == "string":
             if values.dtype != object:
                 raise RequestError(f"field '{column.name}': found {values.dtype}; expected text")
@@ -169,10 +171,9 @@ class ColumnReader:
             return values
         if values.shape[1:] == (self._size,) or (not shape and values.shape[1:] == (1,)):
             return values.reshape(len(values), *shape)
+        wanted = ", ".join(["rows", *map(str, shape)])
         raise RequestError(
-            f"field '{self.column.name}': found shape {list(values.shape)}; expected {['rows', *shape]}".replace(
-                "'", ""
-            ),
+            f"field '{self.column.name}': found shape {list(values.shape)}; expected [{wanted}]",
             f"expected {schema.expected(self.column)}",
         )
 

@@ -42,19 +42,15 @@ MAX_DETAILS_CHARS = 2000
 """A status is sent in a header, and clients take 8 KB of them."""
 
 STATUS = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    413: grpc.StatusCode.INVALID_ARGUMENT,
-    415: grpc.StatusCode.INVALID_ARGUMENT,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""HTTP status of a refusal -> gRPC's; all others are INTERNAL."""
+"""HTTP status of a refusal -> gRPC's; others are INVALID_ARGUMENT, from 500 on INTERNAL."""
 
 Answer = Callable[[str, dict[bytes, bytes], bytes], Awaitable[Reply]]
 
@@ -110,7 +106,8 @@ class GrpcCalls:
         if reply.status == 200:
             return Message(reply.body)
         # Not raised: Ray would write a traceback into its log for every wrong request.
-        context.set_code(STATUS.get(reply.status, grpc.StatusCode.INTERNAL))
+        other = grpc.StatusCode.INTERNAL if reply.status >= 500 else grpc.StatusCode.INVALID_ARGUMENT
+        context.set_code(STATUS.get(reply.status, other))
         context.set_details(reply.body.decode(errors="replace")[:MAX_DETAILS_CHARS])
         return Message(b"")
 

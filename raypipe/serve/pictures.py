@@ -9,10 +9,12 @@ Shape letters: B rows, H height, W width.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -36,8 +38,8 @@ NOT_BASE64 = "send the bytes of a PNG or JPEG file in base64, alone or behind da
 DATA_URL = re.compile(r"data:([^;,]{0,80})((?:;[^;,]{0,80}){0,4}),", re.IGNORECASE)
 ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]{0,30}:|//)")
 
-LONG_TEXT = re.compile(rb'"[^"\[\]{}]{64}')
-"""The smallest picture is longer than this in base64; of numbers and names nothing in a request is."""
+INLINE_PIXELS = 2**17
+"""More than this are not decoded on the event loop, as it takes longer than 2 ms."""
 
 BLANKS = str.maketrans("-_", "+/", " \t\r\n")
 """base64 for addresses is read too, and lines as the `base64` command breaks them."""
@@ -59,6 +61,10 @@ class Layout:
     channels_first: bool = False
 
 
+class HoldsUpTheLoop(Exception):
+    """Work that takes too long for the event loop; the same call goes through in a thread."""
+
+
 class Pictures:
     """Reads pictures for the columns of a model that hold some.
 
@@ -71,10 +77,8 @@ class Pictures:
         self._layouts = {name: layout for name, layout in layouts.items() if layout is not None}
         self.can_read = find_spec("PIL") is not None
         self.columns = frozenset(self._layouts if self.can_read else ())
-
-    def may_be_in(self, body: bytes) -> bool:
-        """Whether a body may hold a picture: to decode one takes longer than the event loop may be kept."""
-        return bool(self._layouts) and (body[:1] not in b"{[ \t\r\n" or LONG_TEXT.search(body) is not None)
+        if self.columns:
+            images.get_ready()
 
     def read(self, column: Column, files: Sequence[str | bytes], rows: Sequence[int]) -> NDArray[np.uint8]:
         """Pixels of pictures.
@@ -86,6 +90,7 @@ class Pictures:
             [B, *column.shape].
         Raises:
             RequestError: 400 naming row and field; 413: too many pixels; 415: this server cannot read pictures.
+            HoldsUpTheLoop: it was called on an event loop, and there is much to decode.
         """
         layout = self._layouts.get(column.name)
         if layout is None:
@@ -97,12 +102,16 @@ class Pictures:
                 status=415,
             )
         read = np.empty((len(files), *column.shape), np.uint8)
-        left = MAX_PIXELS
+        left, is_inline = MAX_PIXELS, _is_on_event_loop()
         for i, (file, row) in enumerate(zip(files, rows, strict=True)):
             where = f"row {row}, field '{column.name}'"
-            pixels, num_pixels = _read_one(_bytes_of(file, where), layout, where, left)
-            read[i] = pixels.reshape(column.shape)
-            left -= num_pixels
+            with _opened(file, where) as image:
+                left -= image.height * image.width
+                if left < 0:
+                    raise _too_many(where, f"{image.height} x {image.width}")
+                if is_inline and MAX_PIXELS - left > INLINE_PIXELS:
+                    raise HoldsUpTheLoop
+                read[i] = _values(image, layout, where).reshape(column.shape)
         return read
 
 
@@ -151,36 +160,50 @@ def _bytes_of(file: str | bytes, where: str) -> bytes:
         raise RequestError(f"{where}: the text is no picture in valid base64", NOT_BASE64) from None
 
 
-def _read_one(data: bytes, layout: Layout, where: str, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
-    """Pixels as the column has them but for an axis of one channel, and how many the file had."""
+@contextmanager
+def _opened(file: str | bytes, where: str) -> Iterator[Any]:
+    """A picture whose header is read; what Pillow raises meanwhile becomes a refusal.
+
+    Raises:
+        RequestError: 400, or 413.
+    """
+    data = _bytes_of(file, where)
     try:
         with images.opened(data) as image:
-            height, width = image.height, image.width
-            if height * width > max_pixels:
-                raise _too_many(where, height, width)
-            if not layout.is_resized and (height, width) != layout.size:
-                raise RequestError(
-                    f"{where}: the picture is {height} x {width} pixels; the model reads "
-                    f"{layout.size[0]} x {layout.size[1]} (height x width)",
-                    "resize it before sending",
-                )
-            pixels = images.pixels(image, mode=layout.mode, size=layout.size)
-    except RequestError:
+            yield image
+    except (RequestError, HoldsUpTheLoop):
         raise
-    except Exception as error:  # Pillow raises whatever comes over damaged bytes
+    except Exception as error:  # over damaged bytes Pillow raises whatever comes
         if "Decompression" in type(error).__name__:
-            raise _too_many(where, 0, 0) from None
+            raise _too_many(where, "too many") from None
         why = str(error) if str(error).startswith(("is no PNG", "has mode")) else "is damaged"
         raise RequestError(f"{where}: the picture {why}", "send a PNG or JPEG with 8 bits a channel") from None
-    if layout.channels_first and layout.mode == "RGB":
-        pixels = pixels.transpose(2, 0, 1)
-    return pixels, height * width
 
 
-def _too_many(where: str, height: int, width: int) -> RequestError:
-    found = f"{height} x {width} pixels" if height else "too many pixels"
+def _values(image: Any, layout: Layout, where: str) -> NDArray[np.uint8]:
+    """Pixels as the column has them, but for an axis of one channel."""
+    height, width = layout.size
+    if not layout.is_resized and (image.height, image.width) != layout.size:
+        raise RequestError(
+            f"{where}: the picture is {image.height} x {image.width} pixels; the model reads {height} x {width} "
+            "(height x width)",
+            "resize it before sending",
+        )
+    pixels = images.pixels(image, mode=layout.mode, size=layout.size)
+    return pixels.transpose(2, 0, 1) if layout.channels_first and layout.mode == "RGB" else pixels
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _too_many(where: str, found: str) -> RequestError:
     return RequestError(
-        f"{where}: the picture has {found}; the pictures of a request have at most {MAX_PIXELS} together",
+        f"{where}: the picture has {found} pixels; the pictures of a request have at most {MAX_PIXELS} together",
         "send fewer or smaller pictures",
         status=413,
     )

@@ -48,6 +48,9 @@ def check_route(text: str) -> str:
     return text
 
 
+EngineName = Literal["auto", "eager", "traced", "compile", "onnx"]
+
+
 class BatchingSpec(Spec):
     """How requests that arrive together share one model call."""
 
@@ -86,6 +89,9 @@ class ServeSpec(Spec):
     """What one replica occupies."""
     batching: BatchingSpec = BatchingSpec()
     """How requests that arrive together share a model call."""
+    engine: EngineName = "auto"
+    """How the network is called. `auto`: traced (on a GPU: CUDA graphs) where that answers as `eager` does, which is
+    torch as it is; `compile` needs a C++ compiler, `onnx` the extra raypipe[onnx]."""
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Larger request bodies get 413."""
     max_request_rows: int = Field(default=10_000, ge=1)

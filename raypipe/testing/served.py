@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +114,34 @@ def request(
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
     }
     return Request(scope, receive)
+
+
+@contextlib.contextmanager
+def listening(app: Any, timeout_s: float = 30.0) -> Iterator[str]:
+    """An ASGI application over HTTP on loopback while the block runs.
+
+    Args:
+        app: e.g. the `asgi` of a replica.
+    Yields:
+        Its address, without a trailing slash.
+    Raises:
+        TimeoutError: the server did not start in time.
+    """
+    import uvicorn
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, interface="asgi3", lifespan="off", ws="none", log_level="warning")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + timeout_s
+        while not server.started:
+            if time.monotonic() > deadline or not thread.is_alive():
+                raise TimeoutError(f"no server listens after {timeout_s:g} s")
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout_s)

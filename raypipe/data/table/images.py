@@ -13,6 +13,17 @@ import numpy as np
 MODES_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
+def get_ready() -> None:
+    """Load what the first image needs, which takes some 50 ms.
+
+    Raises:
+        ImportError: Pillow is missing.
+    """
+    import PIL.Image
+
+    PIL.Image.preinit()
+
+
 @contextmanager
 def opened(data: bytes) -> Iterator[Any]:
     """An image whose header is read and whose pixels are not, as Pillow has it.

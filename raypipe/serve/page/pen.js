@@ -144,6 +144,7 @@ class Pad {
   }
 
   #key(event) {
+    const drew = this.pen.isDown;
     const step = 1 / this.picture.width, { pen } = this, tall = this.picture.height / this.picture.width;
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (way) {
@@ -164,7 +165,7 @@ class Pad {
     if (event.key !== "Enter") {
       const row = Math.floor(pen.y / step) + 1, column = Math.floor(pen.x / step) + 1;
       this.status.textContent = `Pen ${pen.isDown ? "down" : "up"} at row ${row}, column ${column}`;
-      this.changed(this.strokes);
+      if (drew || pen.isDown || !this.strokes.length) this.changed(this.strokes);
     }
     this.paint();
   }

@@ -20,11 +20,13 @@
     keyInput.focus();
   };
 
+  /** Whether what is known of the inputs was handed out. */
   const begin = async () => {
-    let hints = {};
+    let hints = {}, isKnown = false;
     try {
       const answer = await fetch(address + "/metadata", { headers: headers({}) });
-      if (answer.ok) hints = (await answer.json()).inputs;
+      isKnown = answer.ok;
+      if (isKnown) hints = (await answer.json()).inputs;
       else if (answer.status === 401 || answer.status === 403) {
         askForKey(refusalOf(answer.status, await answer.text()).message);
       }
@@ -34,6 +36,7 @@
     for (const field of fields) field.fill();
     document.getElementById("buttons").hidden = false;
     showCalls();
+    return isKnown;
   };
 
   const row = () => {
@@ -102,7 +105,7 @@
   document.getElementById("use-key").addEventListener("click", async () => {
     key = keyInput.value.trim();
     place.replaceChildren();
-    await begin();
+    if (await begin()) place.replaceChildren(make("p", { className: "quiet" }, "The key is accepted."));
   });
   keyInput.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raypipe.serve.openapi import openapi
+from raypipe.serve.page.render import docs_page, try_page
 from raypipe.serve.protocols.base import Call, Protocol, Reply, Route, Served, to_json
 from raypipe.serve.schemas import Schema, closed_object
 
@@ -79,8 +80,6 @@ class About(Protocol):
 
     def started(self, routes: Sequence[tuple[str, Protocol, Route]]) -> None:
         """Make all documents."""
-        from raypipe.serve.page.render import docs_page, try_page  # jinja2 is imported only in a replica
-
         prefix = self.served.spec.route_prefix.rstrip("/")
         document = openapi(self.model, routes, prefix)
         self._replies = {

@@ -171,7 +171,7 @@ class Protocol(ABC):
 
 
 def in_one_line(error: RequestError) -> str:
-    """Message and hint, for clients that read one text."""
+    """What is wrong and what to do, for clients that read one text."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 

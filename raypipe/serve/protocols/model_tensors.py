@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ MAX_NAMES = 5
 PROBABILITIES, LABEL, PROBABILITY = "probabilities", "label", "probability"
 
 PLATFORM = "raypipe_pytorch"
+
+try:
+    VERSION = metadata.version("raypipe")
+except metadata.PackageNotFoundError:  # run from its source
+    VERSION = "unknown"
+"""Of the server; not from the package itself, whose face imports every room."""
 
 NO_ROWS = "the first number of 'shape' is how many rows there are"
 

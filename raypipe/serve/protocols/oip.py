@@ -23,7 +23,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import raypipe
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve.protocols import oip_schemas, tensors
@@ -35,11 +34,13 @@ from raypipe.serve.protocols.base import (
     Reply,
     Route,
     Served,
+    in_one_line,
     json_object,
     may_hold_booleans,
     to_json,
 )
-from raypipe.serve.protocols.model_tensors import PLATFORM, ModelTensors, check_parameters
+from raypipe.serve.protocols.model_tensors import PLATFORM, VERSION, ModelTensors, check_parameters
+from raypipe.serve.protocols.tensors_json import from_json
 from raypipe.serve.schema import kind_of, shown
 
 BINARY = "application/octet-stream"
@@ -124,11 +125,11 @@ class OpenInference(Protocol):
 
     def refuse(self, error: RequestError) -> Reply:
         """{"error": text}, the hint in the text."""
-        return Reply(json.dumps({"error": error_text(error)}).encode(), error.status)
+        return Reply(json.dumps({"error": in_one_line(error)}).encode(), error.status)
 
     def server(self, call: Call) -> Reply:
         """Who answers."""
-        return Reply(to_json({"name": "raypipe", "version": raypipe.__version__, "extensions": EXTENSIONS}))
+        return Reply(to_json({"name": "raypipe", "version": VERSION, "extensions": EXTENSIONS}))
 
     def live(self, call: Call) -> Reply:
         """This replica runs."""
@@ -213,7 +214,7 @@ class OpenInference(Protocol):
                     f"{tensor.where}: found {found_what} 'binary_data_size'; one of them is needed", HINT
                 )
             if size is None:
-                found[tensor.name] = tensors.from_json(tensor, each["data"], booleans=booleans)
+                found[tensor.name] = from_json(tensor, each["data"], booleans=booleans)
                 continue
             if type(size) is not int or not 0 <= size <= len(binary) - start:
                 raise RequestError(
@@ -250,11 +251,6 @@ class OpenInference(Protocol):
             return Reply(header)
         length = {JSON_LENGTH.decode(): str(len(header))}
         return Reply(b"".join([header, *chunks]), media_type=BINARY, headers=length)
-
-
-def error_text(error: RequestError) -> str:
-    """One line: what is wrong, and what to do."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _get(path: str, handler: Any, summary: str, response: dict[str, Any]) -> Route:

@@ -14,13 +14,12 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-import raypipe
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve.protocols import tensors
-from raypipe.serve.protocols.base import Ask, Call, Handler, Protocol, Reply, Route, Scope, Served
-from raypipe.serve.protocols.model_tensors import PLATFORM, ModelTensors, check_parameters
-from raypipe.serve.protocols.oip import EXTENSIONS, error_text
+from raypipe.serve.protocols.base import Ask, Call, Handler, Protocol, Reply, Route, Scope, Served, in_one_line
+from raypipe.serve.protocols.model_tensors import PLATFORM, VERSION, ModelTensors, check_parameters
+from raypipe.serve.protocols.oip import EXTENSIONS
 from raypipe.serve.protocols.proto_file import read_proto
 from raypipe.serve.schema import shown
 
@@ -70,7 +69,7 @@ class OpenInferenceGrpc(Protocol):
 
     def refuse(self, error: RequestError) -> Reply:
         """The text that goes with the status."""
-        return Reply(error_text(error).encode(errors="replace"), error.status, GRPC)
+        return Reply(in_one_line(error).encode(errors="replace"), error.status, GRPC)
 
     def live(self, call: Call) -> Reply:
         """This replica runs."""
@@ -89,7 +88,7 @@ class OpenInferenceGrpc(Protocol):
     def server(self, call: Call) -> Reply:
         """Who answers."""
         answer = MESSAGES["ServerMetadataResponse"]
-        return _reply(answer(name="raypipe", version=raypipe.__version__, extensions=EXTENSIONS[1:]))
+        return _reply(answer(name="raypipe", version=VERSION, extensions=EXTENSIONS[1:]))
 
     def metadata(self, call: Call) -> Reply:
         """Names, datatypes and shapes."""

@@ -18,8 +18,6 @@ Schema = dict[str, Any]
 
 TEXT_SCHEMA = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT_SCHEMA}
-ERROR = {"type": "object", "properties": {"error": TEXT_SCHEMA}, "required": ["error"]}
-"""Of every refusal."""
 
 PARAMETERS = {
     "type": ["object", "null"],

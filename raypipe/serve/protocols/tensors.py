@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 from raypipe.data.table import fits
 from raypipe.errors import RequestError
-from raypipe.serve.checker import MAX_EXACT_INT, packed
 from raypipe.serve.schema import kind_of, shown
 
 NUMBERS = {
@@ -54,17 +52,6 @@ MAX_DIM = 2**63 - 1
 
 LENGTH_BYTES = 4
 """Before each text of a BYTES tensor: how many bytes it has."""
-
-CODES = {
-    "uint8": "B",
-    "uint16": "H",
-    "uint32": "I",
-    "uint64": "Q",
-    "int8": "b",
-    "int16": "h",
-    "int32": "i",
-    "int64": "q",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,48 +132,20 @@ def from_bytes(tensor: Said, data: memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(tensor.shape)
 
 
-def from_json(tensor: Said, data: Any, *, booleans: bool = True) -> NDArray[Any]:
-    """Parsed JSON, flat in row-major order or nested as the shape says -> array of the tensor's shape.
-
-    Args:
-        booleans: whether true or false may be among the values; looking for them costs time.
-    Returns:
-        Numbers; NaN for null in a tensor of floats. Texts as objects, None for null.
-    Raises:
-        RequestError: 400 naming the input and what is wrong with it.
-    """
-    flat = _flat(tensor, data)
-    if tensor.datatype == TEXT:
-        return _objects(tensor, flat).reshape(tensor.shape)
-    if tensor.datatype == BF16:
-        raise RequestError(f"{tensor.where}: BF16 is not read from JSON", "send it as binary data, or as FP32")
-    dtype = NUMBERS[tensor.datatype]
-    kinds = set(map(type, flat)) if booleans or dtype == "bool" else set()
-    if dtype == "bool" or bool in kinds:
-        if dtype != "bool" or kinds - {bool}:
-            raise _wrong(tensor, flat)
-        return np.array(flat, bool).reshape(tensor.shape)
-    try:
-        found = _floats(tensor, flat, dtype) if dtype.startswith("float") else _integers(tensor, flat, dtype)
-    except (struct.error, TypeError, ValueError, OverflowError):
-        raise _wrong(tensor, flat) from None
-    return found.reshape(tensor.shape)
-
-
 def from_numbers(tensor: Said, values: Sequence[Any]) -> NDArray[Any]:
     """Numbers of one kind, as protobuf holds them -> array of the tensor's shape.
 
     Raises:
         RequestError: 400, as many as the shape says must be there, and fit the datatype.
     """
-    _check_num_values(tensor, len(values))
+    check_num_values(tensor, len(values))
     dtype = NUMBERS[tensor.datatype]
     if dtype == "bool" or dtype.startswith("float"):
         return np.fromiter(values, dtype, len(values)).reshape(tensor.shape)
     found = np.fromiter(values, "uint64" if dtype == "uint64" else "int64", len(values))
     low, high = fits.limits(dtype)
     if found.size and (found.min() < low or found.max() > high):
-        raise _wrong(tensor, found.tolist())
+        raise wrong_value(tensor, found.tolist())
     return found.astype(dtype).reshape(tensor.shape)
 
 
@@ -196,7 +155,7 @@ def from_texts(tensor: Said, values: Sequence[bytes]) -> NDArray[Any]:
     Raises:
         RequestError: 400, as `from_bytes`.
     """
-    _check_num_values(tensor, len(values))
+    check_num_values(tensor, len(values))
     found = np.empty(len(values), object)
     found[:] = [_text(tensor, text, i) for i, text in enumerate(values)]
     return found.reshape(tensor.shape)
@@ -215,63 +174,7 @@ def datatype_of(values: NDArray[Any]) -> str:
     return TEXT if values.dtype == object else OF_DTYPE[values.dtype.name]
 
 
-def _flat(tensor: Said, data: Any) -> list[Any]:
-    if not isinstance(data, list):
-        raise RequestError(f"{tensor.where}: 'data' must be a list; found {kind_of(data)}", f"of {_shape(tensor)}")
-    level: list[Any] = data
-    if len(tensor.shape) > 1 and data and isinstance(data[0], list):
-        for depth, size in enumerate(tensor.shape):
-            if depth:
-                kinds = set(map(type, level))
-                if kinds - {list}:
-                    raise RequestError(
-                        f"{tensor.where}: 'data' is nested unevenly; at depth {depth} all must be lists",
-                        f"nest it as 'shape' {_shape(tensor)} says, or send it flat",
-                    )
-                lengths = set(map(len, level)) - {size}
-                level = list(chain.from_iterable(level))
-            else:
-                lengths = {len(level)} - {size}
-            if lengths:
-                raise RequestError(
-                    f"{tensor.where}: 'data' has a list of {min(lengths)} at depth {depth}; 'shape' {_shape(tensor)} "
-                    f"says {size}",
-                    "make 'shape' and 'data' agree",
-                )
-        return level
-    _check_num_values(tensor, len(data))
-    return data
-
-
-def _integers(tensor: Said, flat: Sequence[Any], dtype: str) -> NDArray[Any]:
-    try:
-        return np.frombuffer(packed(CODES[dtype], flat), dtype)
-    except (struct.error, TypeError):  # floats that are whole, it may be
-        found = np.frombuffer(packed("d", flat), np.float64)
-    low, high = fits.limits(dtype)
-    is_exact = np.isfinite(found).all() and np.array_equal(found, np.floor(found))
-    if not is_exact or np.abs(found).max(initial=0) >= MAX_EXACT_INT or found.min() < low or found.max() > high:
-        raise _wrong(tensor, flat)
-    return found.astype(dtype)
-
-
-def _floats(tensor: Said, flat: Sequence[Any], dtype: str) -> NDArray[Any]:
-    try:
-        found = np.frombuffer(packed("d", flat), np.float64)
-    except (struct.error, TypeError):  # null, it may be
-        if set(map(type, flat)) - {int, float, type(None)}:
-            raise
-        found = np.array(flat, np.float64)
-    if dtype == "float64":
-        return found
-    with np.errstate(over="ignore"):
-        cast = found.astype(dtype)
-    if np.isinf(cast).any():
-        raise _wrong(tensor, flat)
-    return cast
-
-
-def _wrong(tensor: Said, flat: Sequence[Any]) -> RequestError:
+def wrong_value(tensor: Said, flat: Sequence[Any]) -> RequestError:
     """The error for the first value that is none of the datatype."""
     for place, value in enumerate(flat):
         if not _is_one(value, tensor.datatype):
@@ -297,18 +200,10 @@ def _is_one(value: Any, datatype: str) -> bool:
     return isinstance(value, int | float) and fits.misfit(value, dtype) is None
 
 
-def _objects(tensor: Said, flat: Sequence[Any]) -> NDArray[Any]:
-    if set(map(type, flat)) - {str, type(None)}:
-        raise _wrong(tensor, flat)
-    found = np.empty(len(flat), object)
-    found[:] = flat
-    return found
-
-
 def _texts(tensor: Said, data: memoryview) -> NDArray[Any]:
     if tensor.size > len(data) // LENGTH_BYTES:
         raise RequestError(
-            f"{tensor.where}: {len(data)} bytes cannot hold the {_count(tensor)} texts of 'shape' {_shape(tensor)}",
+            f"{tensor.where}: {len(data)} bytes cannot hold the {_count(tensor)} texts of 'shape' {shape_text(tensor)}",
             f"before each text stand {LENGTH_BYTES} bytes with its length, little-endian",
         )
     texts: list[bytes] = []
@@ -332,10 +227,15 @@ def _text(tensor: Said, text: bytes, place: int) -> str:
         raise RequestError(f"{tensor.where}: text {place} is no UTF-8", "send texts as UTF-8") from None
 
 
-def _check_num_values(tensor: Said, num: int) -> None:
+def check_num_values(tensor: Said, num: int) -> None:
+    """Refuse data of more or fewer values than the shape says.
+
+    Raises:
+        RequestError: 400.
+    """
     if num != tensor.size:
         raise RequestError(
-            f"{tensor.where}: 'data' holds {num} values; 'shape' {_shape(tensor)} says {_count(tensor)}",
+            f"{tensor.where}: 'data' holds {num} values; 'shape' {shape_text(tensor)} says {_count(tensor)}",
             "make 'shape' and 'data' agree",
         )
 
@@ -343,7 +243,7 @@ def _check_num_values(tensor: Said, num: int) -> None:
 def _check_num_bytes(tensor: Said, item_bytes: int, num: int) -> None:
     if num != tensor.size * item_bytes:
         raise RequestError(
-            f"{tensor.where}: found {num} bytes; {tensor.datatype} of 'shape' {_shape(tensor)} takes "
+            f"{tensor.where}: found {num} bytes; {tensor.datatype} of 'shape' {shape_text(tensor)} takes "
             f"{_count(tensor, item_bytes)}",
             "make 'shape', 'datatype' and the binary data agree",
         )
@@ -354,5 +254,6 @@ def _count(tensor: Said, factor: int = 1) -> str:
     return str(count) if count <= MAX_DIM else "more than any memory holds"
 
 
-def _shape(tensor: Said) -> str:
+def shape_text(tensor: Said) -> str:
+    """For messages."""
     return shown(list(tensor.shape))

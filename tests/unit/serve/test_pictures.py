@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import sys
+import threading
 import zlib
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from raypipe.data.formats.images import decode
+from raypipe.data.table import images
 from raypipe.errors import RequestError
 from raypipe.records import Column, DatasetVersion, Reading, Signature
 from raypipe.serve import pictures
@@ -252,16 +254,29 @@ def test_text_in_a_field_without_pictures_is_refused_as_ever(classifier: ModelAp
     assert Pictures(classifier.signature).columns == {"image"}
 
 
-def test_a_body_with_a_picture_is_kept_off_the_event_loop(classifier: ModelApp, regressor: ModelApp):
-    smallest = file_of(np.zeros((1, 1), np.uint8))
-    found, none = Pictures(classifier.signature), Pictures(regressor.signature)
-    for body in (
-        json.dumps([text_of(smallest)]).encode(),
-        smallest,
-        b'{"instances":[{"b64":"' + text_of(smallest).encode(),
-    ):
-        assert found.may_be_in(body) and not none.may_be_in(body)
-    numbers = {"instances": [{"image": np.zeros((4, 3), int).tolist()}] * 40}
-    for separators in ((",", ":"), (", ", ": "), None):
-        assert not found.may_be_in(json.dumps(numbers, separators=separators).encode())
-    assert not found.may_be_in(b"")
+@pytest.mark.parametrize(("size", "is_inline"), [((300, 400), True), ((400, 400), False)])
+def test_many_pixels_are_decoded_off_the_event_loop(
+    size: tuple[int, int], is_inline: bool, store: LocalFolder, monkeypatch: pytest.MonkeyPatch
+):
+    app = model_of_pictures(store, (8, 7))
+    decoded_in: list[threading.Thread] = []
+    pixels = images.pixels
+
+    def noting(*args: Any, **settings: Any) -> np.ndarray:
+        decoded_in.append(threading.current_thread())
+        return pixels(*args, **settings)
+
+    monkeypatch.setattr(images, "pixels", noting)
+    answer_of(app, {"instances": [text_of(png_of_zeros(*size))]})
+    assert [thread is threading.main_thread() for thread in decoded_in] == [is_inline]
+
+
+def test_the_v2_protocol_takes_pictures_as_texts(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    pictures = RANDOM.integers(0, 256, (2, 8, 7), np.uint8)
+    path = "/v2/models/shapes/infer"
+    numbers = {"name": "image", "datatype": "UINT8", "shape": [2, 8, 7], "data": pictures.ravel().tolist()}
+    texts = {"name": "image", "datatype": "BYTES", "data": [text_of(file_of(each)) for each in pictures]}
+    expected = answer_of(app, {"inputs": [numbers]}, path)
+    for shape in ([2], [2, 1]):
+        assert answer_of(app, {"inputs": [{**texts, "shape": shape}]}, path) == expected

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from raypipe.serve.protocols import PROTOCOLS
 from raypipe.testing.contracts import ProtocolContract
 from raypipe.testing.contracts.protocols import WIRES
 from raypipe.testing.served import ask
+
+validate = partial(jsonschema.validate, cls=jsonschema.Draft202012Validator)
 
 IMAGES = [{"image": np.full((4, 3), value).tolist()} for value in (0, 17, 255)]
 PREDICTING = [name for name, kind in PROTOCOLS.items() if kind.predicts]
@@ -25,7 +29,7 @@ def test_protocol_that_only_tells_about_the_model_keeps_its_schemas(
     name: str, classifier: ModelApp, regressor: ModelApp
 ):
     for app in (classifier, regressor):
-        ProtocolContract(name, app).check_schemas()
+        ProtocolContract(name, app).check_schemas(validate)
         assert app.predict_paths(name) == []
 
 
@@ -33,14 +37,14 @@ def test_protocol_that_only_tells_about_the_model_keeps_its_schemas(
 def test_protocol_on_a_classifier_keeps_its_contract(name: str, classifier: ModelApp):
     ProtocolContract(name, classifier).check_same_numbers(IMAGES)
     ProtocolContract(name, classifier).check_refusals(IMAGES)
-    ProtocolContract(name, classifier).check_schemas()
+    ProtocolContract(name, classifier).check_schemas(validate)
 
 
 @pytest.mark.parametrize("name", PREDICTING)
 def test_protocol_on_a_regression_keeps_its_contract(name: str, regressor: ModelApp):
     ProtocolContract(name, regressor).check_same_numbers(PEOPLE)
     ProtocolContract(name, regressor).check_refusals(PEOPLE)
-    ProtocolContract(name, regressor).check_schemas()
+    ProtocolContract(name, regressor).check_schemas(validate)
 
 
 def test_predict_accepts_rows_as_a_synonym_and_names_model_and_version(classifier: ModelApp):

@@ -43,3 +43,9 @@ def test_route_prefix_that_can_be_reached_is_taken(route: str):
 def test_route_prefix_that_is_rewritten_or_taken_is_refused(route: str, message: str):
     with pytest.raises(ValidationError, match=message):
         ServeSpec(route_prefix=route)
+
+
+def test_grpc_needs_a_port_of_its_own():
+    assert ServeSpec(grpc_port=9000).grpc_port == 9000 and ServeSpec().grpc_port is None
+    with pytest.raises(ValidationError, match="grpc_port=8000 is the port for HTTP"):
+        ServeSpec(port=8000, grpc_port=8000)
