@@ -145,7 +145,7 @@ def _operation(protocol: str, route: Route, asks_for_keys: bool) -> Schema:
 
 def _body(kind: str, route: Route) -> Schema:
     if kind != JSON:
-        return {}
+        return {"schema": {"type": "string"}} if kind.startswith("text/") else {}
     body: Schema = {"schema": route.request if route.request is not None else {}}
     if route.example is not None:
         body["example"] = route.example

@@ -175,9 +175,10 @@ def _of_dtype(dtype: str) -> Schema:
         return {"type": "string"}
     if dtype == "bool":
         return {"type": "boolean"}
+    if dtype == "float64":  # what becomes of it in float32 is for the transforms to say, which may scale it before
+        return {"type": "number"}
     low, high = fits.limits(dtype)
     if dtype.startswith("float"):
-        low, high = fits.limits("float32")  # the transforms hand float32 to the network
         return {"type": "number", "minimum": low, "maximum": high}
     return {"type": "integer", "minimum": low, "maximum": high}
 

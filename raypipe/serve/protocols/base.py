@@ -100,6 +100,7 @@ class Route:
     Attributes:
         path: below the route prefix, whole: model and version are known when a replica starts.
         accepts: media types that a body may have; none: no body is read.
+        needs_body: whether a request without one is refused, where one is read.
         answers: media types that an answer with status 200 may have; none: it has no body.
         summary: one line for the reference page.
         request: JSON Schema of a JSON body; None: there is none.

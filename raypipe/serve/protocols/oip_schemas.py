@@ -90,15 +90,14 @@ def response(model: ModelTensors) -> Schema:
     """Of an answer in JSON; outputs that are asked for as binary data have their size and no data there."""
     outputs = []
     for tensor in model.outputs():
-        num = len(tensor["shape"])
-        # not `prefixItems`, which says each size: generators of clients and of tests do not read it
-        shape = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": num, "maxItems": num}
+        num_dims = len(tensor["shape"])
+        sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}}
         outputs.append(
             {
                 **_closed(
                     name={"const": tensor["name"]},
                     datatype={"const": tensor["datatype"]},
-                    shape=shape,
+                    shape={**sizes, "minItems": num_dims, "maxItems": num_dims},
                     data={"type": "array", "items": _item(tensor["datatype"]), "minItems": 1},
                 ),
             }
