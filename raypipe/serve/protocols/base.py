@@ -107,6 +107,7 @@ class Route:
         request: JSON Schema of a JSON body; None: there is none.
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
         example: a JSON body that is answered with 200.
+        needs_body: whether a body may not be left out, where one is accepted.
     """
 
     method: str
