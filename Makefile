@@ -13,13 +13,15 @@ INSTALL := $(BIN)/python .ci/install.py
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
 BENCH := .venv/.installed-bench
+CLIENTS := .venv-clients/.installed
+PEERS := .venv-peers/.installed
 PINS := pyproject.toml constraints.txt
 DEMO := examples/01_digits/pipeline.yaml
 
-.PHONY: help install install-dev install-e2e demo serve check test unit integration chaos bench examples fix clean
+.PHONY: help install install-dev install-e2e install-clients install-peers demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
-	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 # --- installing: a stamp is newer than what it was made from, so a second run installs nothing -------------------------
 
@@ -28,6 +30,16 @@ install-dev: $(DEV) ## the same plus test servers, linters and type checker
 
 install-e2e: ## Debian's Chromium, as root: the tests then open a run's page in it
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium
+
+install-clients: $(CLIENTS) ## other people's clients, into .venv-clients: the tests ask an endpoint with each
+
+$(CLIENTS): tests/clients/pins.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-clients
+	.venv-clients/bin/python -m pip --disable-pip-version-check install -q --require-hashes --only-binary :all: \
+	  -r tests/clients/pins.txt
+	@touch $@
+
+install-peers: $(PEERS) ## for make bench: servers that cannot live beside raypipe (BentoML), into .venv-peers
 
 $(BIN)/python:
 	@python=""; \
@@ -58,6 +70,12 @@ $(DEV): $(PINS) | $(BIN)/python
 $(BENCH): $(PINS) | $(BIN)/python
 	$(INSTALL) dev,bench,keras
 	@touch $(RUN) $(DEV) $@
+
+$(PEERS): tests/bench/peers.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install --only-binary :all: -c $< \
+	  bentoml torch safetensors orjson uvloop
+	@touch $@
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +121,6 @@ fix: $(DEV) ## format, and repair what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv and every cache (local runs in .raypipe stay)
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean: ## remove .venv and its like, and every cache (local runs in .raypipe stay)
+	rm -rf .venv .venv-clients .venv-peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

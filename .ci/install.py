@@ -97,7 +97,7 @@ def with_hashes(constraints: str, lock: dict) -> str:
             if PUBLIC_WHEELS.fullmatch(wheel["url"].rpartition("/")[2])
         )
         for package in lock["packages"]
-        if package.get("marker") != "sys_platform == 'win32'"
+        if not re.search(r"(^| and )sys_platform == 'win32'$", package.get("marker", ""))
     }
     lines: list[str] = []
     for line in constraints.splitlines():

@@ -447,6 +447,8 @@ class Endpoint(Record):
     min_replicas: int
     max_replicas: int
     ingress: Literal["haproxy", "python"]
+    grpc: str | None = None
+    """HOST:PORT for gRPC; None: it is not served."""
     probe: dict[str, Any] = {}
     """The request sent after deployment and its answer."""
     needs_key: bool = False

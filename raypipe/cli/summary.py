@@ -103,7 +103,8 @@ def show_run(run: dict[str, Any]) -> None:
 def show_endpoint(endpoint: dict[str, Any]) -> None:
     """Where it answers, how to ask it, and what it said."""
     show("")
-    show(f"{endpoint['model']}@{endpoint['version']} answers at {endpoint['url']}")
+    grpc = f", gRPC at {endpoint['grpc']}" if endpoint["grpc"] else ""
+    show(f"{endpoint['model']}@{endpoint['version']} answers at {endpoint['url']}{grpc}")
     show(f"  {endpoint['curl']}")
     if endpoint["answer"] is not None:
         answer = json.dumps(endpoint["answer"], separators=(",", ":"))

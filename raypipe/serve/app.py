@@ -13,6 +13,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,18 @@ from starlette.responses import Response
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
-from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, whole_body
+from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, too_large, whole_body
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
 from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
+from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
+from raypipe.serve.pictures import HoldsUpTheLoop, Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
-from raypipe.serve.room import Room, Stay
+from raypipe.serve.room import Room
+from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -56,8 +61,8 @@ logger = logging.getLogger("ray.serve")
 Send = Callable[[Any], Awaitable[None]]
 
 
-class ModelApp:
-    """Answers HTTP for one model version.
+class ModelApp(GrpcCalls):
+    """Answers HTTP and gRPC for one model version.
 
     Args:
         store_uri: where the artifact is.
@@ -77,27 +82,50 @@ class ModelApp:
 
         keep_on_loopback()
         self.spec = ServeSpec.model_validate_json(spec)
+        limit_messages(self.spec.max_body_bytes)
         self.model = ModelVersion.model_validate_json(model)
         self.door = Door(self.spec, own_digest)
         self.room = Room(self.spec)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
-            open_store(store_uri), self.model.artifact, code_dir=Path(code_dir) if code_dir else None, device=device
+            open_store(store_uri),
+            self.model.artifact,
+            code_dir=Path(code_dir) if code_dir else None,
+            device=device,
+            engine=self.spec.engine,
         )
         self.signature = self.predictor.signature
-        checker = Checker(self.signature, self.spec.max_request_rows)
-        served = Served(self.model, self.signature, self.spec, checker)
-        self._protocols = {name: kind(served) for name, kind in PROTOCOLS.items()}
+        pictures = Pictures(self.signature)
+        checker = Checker(self.signature, self.spec.max_request_rows, pictures.read)
+        notes = Notes(self.spec.max_request_rows, pictures.columns, self.predictor.taken_values())
+        example = answered_row(self.predictor, checker, notes)
+        self.served = Served(
+            self.model,
+            self.signature,
+            self.spec,
+            checker,
+            self.predictor.answer_dtype,
+            notes,
+            example,
+            self.predictor.input_hints(),
+        )
+        self._protocols = {name: kind(self.served) for name, kind in PROTOCOLS.items()}
         self._routes: dict[tuple[str, str], tuple[Protocol, Route]] = {}
         for protocol in self._protocols.values():
             for route in protocol.routes():  # where two protocols have one path, the first in the table answers
                 self._routes.setdefault((route.method, route.path), (protocol, route))
+        names = {protocol: name for name, protocol in self._protocols.items()}
+        for protocol in self._protocols.values():
+            protocol.started([(names[owner], owner, route) for owner, route in self._routes.values()])
+        self._grpc = OpenInferenceGrpc(self.served)
+        self._rpcs = {route.path: route for route in self._grpc.routes()}
         self._batcher = Batcher(self.predictor.answer, self.spec.batching, self.spec.request_timeout_s)
         self._name = f"{self.model.model}@{self.model.version}"
         self._headers = [(MODEL_HEADER.encode(), self._name.encode())]
         self._aside = ThreadPoolExecutor(1, "raypipe-parse")
         warm_up(self.predictor)
+        logger.info("%s is called by %s: %s", self._name, *astuple(self.predictor.engine))
         gc.collect()
         gc.freeze()  # what stays for good is not looked at again: a full collection takes many milliseconds
         answer_directly(self.asgi)
@@ -136,30 +164,33 @@ class ModelApp:
         headers = dict(scope["headers"])
         reply = self.door.preflight(method, headers)
         if reply is None:
-            reply = await self._answer(method, path, scope, headers, receive)
-        reply.headers.update(self.door.shared_with(headers.get(b"origin")))
+            found = self._routes.get(("GET" if method == "HEAD" else method, path))
+            protocol = found[0] if found else self._protocol_of(path)
+            call = Call(method, path, headers, b"", scope["query_string"])
+            reply = await self._told(protocol, self._routed(found and found[1], call, scope, receive))
+        more = self.door.shared_with(headers.get(b"origin"))
         if may_be_unread(scope, headers):
-            reply.headers["connection"] = "close"
+            more = {**more, "connection": "close"}
+        # a new one: documents are handed out again and again
+        return replace(reply, headers={**reply.headers, **more}) if more else reply
+
+    async def answer_rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        """Answer one call of gRPC, with the checks and refusals of HTTP.
+
+        Args:
+            path: `/SERVICE/METHOD`, one of `rpc_routes`.
+            headers: metadata, names in lower case.
+            body: one message.
+        """
+        reply = await self._told(self._grpc, self._rpc(path, headers, body))
+        reply.headers[MODEL_HEADER] = self._name
         return reply
 
-    async def _answer(self, method: str, path: str, scope: Any, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+    async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
+        """The answer, or why there is none, in the protocol's words."""
         arrived = asyncio.get_running_loop().time()
-        protocol, route = self._routes.get(("GET" if method == "HEAD" else method, path), (None, None))
         try:
-            self.door.check(headers, "predict" if route is None else route.scope)
-            if route is None:
-                raise self._no_route(method, path)
-            call = Call(method, path, headers, b"", scope["query_string"])
-            if not route.accepts:
-                return await self._routed(route, call, scope, arrived)
-            self._batcher.admit(1)
-            stay = self.room.enter()
-            try:
-                call.body = await self._body(route, headers, receive, stay)
-                scope[WHOLE] = True
-                return await self._routed(route, call, scope, arrived)
-            finally:
-                stay.leave()
+            return await answer
         except RequestError as error:
             refused = error
         except DataError as error:  # e.g. a category the model has never seen
@@ -169,28 +200,61 @@ class ModelApp:
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        reply = (protocol or self._protocol_of(path)).refuse(refused)
+        if refused.status < 401 or refused.status == 422:  # who is turned away takes nobody's time
+            await self._batcher.hold_back(arrived)
+        reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
 
-    async def _body(self, route: Route, headers: dict[bytes, bytes], receive: Receive, stay: Stay) -> bytes:
-        """As the handler reads it; what a compressed one becomes counts as well."""
-        _check_type(headers, route)
-        sent = await whole_body(headers, receive, self.spec, stay)
-        body = decoded(sent, headers, self.spec.max_body_bytes)
-        if body is not sent:
-            stay.hold(len(body))
-        return body
+    async def _routed(self, route: Route | None, call: Call, scope: Any, receive: Receive) -> Reply:
+        arrived = asyncio.get_running_loop().time()
+        self.door.check(call.headers, "predict" if route is None else route.scope)
+        if route is None:
+            raise self._no_route(call.method, call.path)
+        if not route.accepts:
+            return await self._handled(route, call, arrived)
+        self._batcher.admit(1)
+        with self.room.enter() as stay:
+            _check_type(call.headers, route)
+            sent = await whole_body(call.headers, receive, self.spec, stay)
+            scope[WHOLE] = True
+            call.body = decoded(sent, call.headers, self.spec.max_body_bytes)
+            if call.body is not sent:
+                stay.hold(len(call.body))
+            return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
 
-    async def _routed(self, route: Route, call: Call, scope: Any, arrived: float) -> Reply:
-        if len(call.body) <= INLINE_MAX_BYTES:
+    async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+        if self.spec.grpc_port is None:
+            raise RequestError("this model is not served over gRPC", "set serve.grpc_port, or ask by HTTP", status=404)
+        arrived = asyncio.get_running_loop().time()
+        route = self._rpcs[path]
+        self.door.check(headers, route.scope)
+        if len(body) > self.spec.max_body_bytes:
+            raise too_large(f"{len(body)} bytes", self.spec.max_body_bytes)
+        if route.scope == "open":
+            return await self._handled(route, Call("POST", path, headers, body), arrived)
+        self._batcher.admit(1)
+        with self.room.enter() as stay:
+            stay.hold(len(body))
+            return await self._handled(route, Call("POST", path, headers, body), arrived)
+
+    async def _handled(self, route: Route, call: Call, arrived: float, *, alone: bool = False) -> Reply:
+        """Ask the route's handler, and the model for what it asks for.
+
+        Args:
+            arrived: by the event loop's clock.
+            alone: whether no other request is on its way to the model.
+        """
+        try:
+            if len(call.body) > INLINE_MAX_BYTES:
+                raise HoldsUpTheLoop
             asked, features = self._features(route, call)
-        else:
+        except HoldsUpTheLoop:
             loop = asyncio.get_running_loop()
             asked, features = await loop.run_in_executor(self._aside, self._features, route, call)
         if isinstance(asked, Reply):
             return asked
-        predictions = await self._batcher.predict(features, since=arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+        predictions = await self._batcher.predict(features, since=arrived, alone=alone)
         if not np.isfinite(predictions.values).all():
             raise RequestError(
                 "the model's answer is not a finite number",
@@ -229,10 +293,19 @@ class ModelApp:
         """All that is answered."""
         return [route for _, route in self._routes.values()]
 
+    def rpc_routes(self) -> list[Route]:
+        """All that is answered over gRPC; a path is `/SERVICE/METHOD`."""
+        return list(self._rpcs.values())
+
+    def routes_of(self, protocol: str) -> list[Route]:
+        """What a protocol answers here."""
+        mine = self._protocols[protocol]
+        return [route for owner, route in self._routes.values() if owner is mine]
+
     def predict_paths(self, protocol: str) -> list[str]:
         """Where a protocol answers with predictions."""
-        mine = self._protocols[protocol]
-        return [route.path for owner, route in self._routes.values() if owner is mine and route.method == "POST"]
+        posts = [route for route in self.routes_of(protocol) if route.method == "POST"]
+        return [route.path for route in posts if route.scope == "predict"]
 
 
 def warm_up(predictor: Predictor) -> None:
@@ -253,6 +326,16 @@ def blank_row(signature: Signature) -> Columns:
         else:
             row[column.name] = np.zeros((1, *column.shape), np.float64 if column.nullable else column.dtype)
     return row
+
+
+def answered_row(predictor: Predictor, checker: Checker, notes: Notes) -> dict[str, Any] | None:
+    """A row of a request that the model answers, for examples; None where none is known."""
+    row = example_row(predictor.signature, notes)
+    try:
+        predictions = predictor.predict(checker.rows([row]))
+    except (DataError, RequestError):
+        return None
+    return row if np.isfinite(predictions.values).all() else None
 
 
 def below_prefix(scope: Any) -> str:

@@ -60,7 +60,7 @@ async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeS
     limit = spec.max_body_bytes
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
-        raise _too_large(f"{declared[:20].decode()} bytes", limit)
+        raise too_large(f"{declared[:20].decode()} bytes", limit)
     clock = _Deadline(spec)
     try:
         message = await receive()
@@ -70,7 +70,7 @@ async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeS
             raise ClientDisconnect
         if not message.get("more_body"):
             if len(body) > limit:
-                raise _too_large(f"{len(body)} bytes", limit)
+                raise too_large(f"{len(body)} bytes", limit)
             return body
         return await _rest(receive, body, limit, stay, clock)
     except asyncio.CancelledError:
@@ -86,7 +86,7 @@ async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _
     more = True
     while more:
         if len(body) > limit:
-            raise _too_large(f"more than {limit} bytes", limit)
+            raise too_large(f"more than {limit} bytes", limit)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
@@ -96,7 +96,7 @@ async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _
         clock.received = len(body)
         more = message.get("more_body", False)
     if len(body) > limit:
-        raise _too_large(f"{len(body)} bytes", limit)
+        raise too_large(f"{len(body)} bytes", limit)
     return bytes(body)
 
 
@@ -145,7 +145,8 @@ class _Deadline:
         )
 
 
-def _too_large(found: str, limit: int) -> RequestError:
+def too_large(found: str, limit: int) -> RequestError:
+    """Why a body is refused."""
     return RequestError(
         f"the request body has {found}; at most {limit} are read",
         "send fewer rows per request, or raise serve.max_body_bytes",

@@ -23,12 +23,13 @@ from raypipe.data.table import fits
 from raypipe.errors import RequestError
 from raypipe.records import Column, Signature
 from raypipe.serve import schema
+from raypipe.serve.pictures import unwrapped
 
 Columns = dict[str, NDArray[Any]]
 """Column name -> array [B, *shape], as Predictor.predict reads it."""
 
-Decoder = Callable[[Column, "str | bytes", str], NDArray[Any]]
-"""(column, text or bytes, where it stands) -> the value [*shape]; raises RequestError."""
+Decoder = Callable[[Column, Sequence["str | bytes"], Sequence[int]], NDArray[Any]]
+"""(column, pictures as text or bytes, the row of each) -> their values [B, *shape]; raises RequestError."""
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -59,7 +60,7 @@ class Checker:
 
     Args:
         max_rows: most rows one request may hold.
-        decode: reads a picture that stands in a column's place as base64; None: such a text is refused.
+        decode: reads pictures that stand in a column's place as base64 or files; None: such a text is refused.
     """
 
     def __init__(self, signature: Signature, max_rows: int, decode: Decoder | None = None) -> None:
@@ -134,6 +135,10 @@ class ColumnReader:
         Raises:
             RequestError: 400; names the first wrong value's row and field.
         """
+        if self._decode is not None and not {str, bytes, dict}.isdisjoint(map(type, values)):
+            values = self._with_pictures(values, self._decode)
+            if isinstance(values, np.ndarray):
+                return self.read_array(values)
         found = self._fast(values, self.column.shape, booleans)
         if found is not None:
             return found
@@ -146,6 +151,8 @@ class ColumnReader:
     def read_array(self, values: NDArray[Any]) -> NDArray[Any]:
         """The same, from an array [B, *shape] or [B, size]."""
         column = self.column
+        if self._decode is not None and values.dtype == object and values.size == len(values):
+            return self.read(values.ravel().tolist())
         if column.dtype == "string":
             if values.dtype != object:
                 raise RequestError(f"field '{column.name}': found {values.dtype}; expected text")
@@ -164,10 +171,9 @@ class ColumnReader:
             return values
         if values.shape[1:] == (self._size,) or (not shape and values.shape[1:] == (1,)):
             return values.reshape(len(values), *shape)
+        wanted = ", ".join(["rows", *map(str, shape)])
         raise RequestError(
-            f"field '{self.column.name}': found shape {list(values.shape)}; expected {['rows', *shape]}".replace(
-                "'", ""
-            ),
+            f"field '{self.column.name}': found shape {list(values.shape)}; expected [{wanted}]",
             f"expected {schema.expected(self.column)}",
         )
 
@@ -185,18 +191,30 @@ class ColumnReader:
                 )
         return values.astype(self._held_as, copy=False)
 
+    def _with_pictures(self, values: Sequence[Any], decode: Decoder) -> Any:
+        """The same with numbers for pictures: an array where all are some, else nested lists in their places."""
+        values = [unwrapped(value) for value in values]
+        rows = [row for row, value in enumerate(values) if isinstance(value, str | bytes)]
+        read = decode(self.column, [values[row] for row in rows], rows) if rows else ()
+        if len(rows) == len(values):
+            return read
+        for row, numbers in zip(rows, read, strict=True):
+            values[row] = numbers.tolist()
+        return values
+
     def _fast(self, values: Sequence[Any], shape: tuple[int, ...], booleans: bool) -> NDArray[Any] | None:
         """The whole column in a few calls, or None where a value needs a closer look."""
         if self.column.dtype == "string":
             return None if shape else self._fast_strings(values)
         flat: Any = values
         try:
-            for size in shape:
+            is_flat = len(shape) > 1 and len(flat[0]) == self._size and not isinstance(flat[0][0], list)
+            for size in (self._size,) if is_flat and shape == self.column.shape else shape:
                 if set(map(len, flat)) != {size}:
                     return None
                 flat = list(chain.from_iterable(flat))
             found = self._fast_numbers(flat, booleans)
-        except (struct.error, TypeError, ValueError, OverflowError):  # no number, or one that does not fit
+        except (struct.error, TypeError, ValueError, OverflowError, LookupError):  # no number, or too large
             return None
         return None if found is None else found.reshape(len(values), *shape)
 
@@ -256,8 +274,6 @@ class ColumnReader:
         if not shape:
             return schema.checked_value(column, value, where, self._null_words if not column.shape else frozenset())
         size, inner = shape[0], shape[1:]
-        if self._decode is not None and isinstance(value, str) and shape == column.shape:
-            return self._decode(column, value, where)
         if not isinstance(value, list):
             raise schema.wrong(where, value, schema.expected(column), column)
         if len(value) == self._size and len(shape) > 1 and shape == column.shape and not isinstance(value[0], list):

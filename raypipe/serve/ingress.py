@@ -128,14 +128,16 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(ceil(spec.request_timeout_s) + ANSWER_GRACE_S),
         "RAY_SERVE_HAPROXY_MAXCONN": str(spec.limits.max_connections),
     }
-    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **limits, **_side_ports(spec.port)}
+    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **limits, **_side_ports(spec)}
     launcher = {BINARY: str(_write_launcher(spec, folder))} if one_machine else {}
     return {name: os.environ.get(name, value) for name, value in ours.items()} | launcher
 
 
-def check_port_free(host: str, port: int) -> None:
+def check_port_free(host: str, port: int, field: str = "serve.port") -> None:
     """Refuse a port that cannot be listened on, before anything starts.
 
+    Args:
+        field: of the file, that names the port.
     Raises:
         PortInUseError: somebody listens there.
         ServeError: the address is not this machine's, or the port needs more rights.
@@ -143,10 +145,10 @@ def check_port_free(host: str, port: int) -> None:
     try:
         _bind(host, port)
     except OSError as error:
-        where = f"serve.port: {port} on {host}"
+        where = f"{field}: {port} on {host}"
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"{where} is in use by another program", f"stop it, or choose another port: --set serve.port={port + 1}"
+                f"{where} is in use by another program", f"stop it, or choose another port: --set {field}={port + 1}"
             ) from None
         if error.errno == errno.EACCES:
             raise ServeError(f"{where} may not be opened by this user", "choose a port above 1023") from None
@@ -185,8 +187,8 @@ def _bind(host: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def _side_ports(port: int) -> dict[str, str]:
-    taken = {port}
+def _side_ports(spec: ServeSpec) -> dict[str, str]:
+    taken = {spec.port, spec.grpc_port}
     chosen: dict[str, str] = {}
     for name, usual in USUAL_PORTS.items():
         number = usual

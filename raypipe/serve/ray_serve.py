@@ -13,6 +13,7 @@ from raypipe.errors import ServeError
 from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
 from raypipe.runtime.resources import can_grow
 from raypipe.serve import running
+from raypipe.serve.grpc_inference import grpc_env, grpc_options
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
 from raypipe.serve.running import Listener
 from raypipe.spec.serve import LOOPBACK, ServeSpec
@@ -51,11 +52,14 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
             "give the same serve.tls, or stop it first: raypipe stop",
         )
     if found is not None:
+        _check_grpc(spec, found)
         if beside is not None:
             beside()
         return found
     _check_host(spec)
     check_port_free(spec.host, spec.port)
+    if spec.grpc_port is not None:
+        check_port_free(spec.host, spec.grpc_port, "serve.grpc_port")
     with ThreadPoolExecutor(1, "raypipe-serve") as pool:
         started = pool.submit(_start_serve, spec)
         while beside is not None and not started.done() and not running.has_controller():
@@ -67,6 +71,19 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
                 started.result()  # where Serve itself did not start, its reason is the one that counts
                 raise
         return started.result()
+
+
+def _check_grpc(spec: ServeSpec, found: Listener) -> None:
+    if spec.grpc_port not in (None, found.grpc_port):
+        raise ServeError(
+            f"Ray Serve runs on this cluster already {_with_grpc(found.grpc_port)}; the file asks for serve.grpc_port: "
+            f"{spec.grpc_port}",
+            "leave serve.grpc_port as it runs, or stop it first: raypipe stop",
+        )
+
+
+def _with_grpc(port: int | None) -> str:
+    return "without gRPC" if port is None else f"with gRPC on port {port}"
 
 
 def _check_host(spec: ServeSpec) -> None:
@@ -89,18 +106,21 @@ def _start_serve(spec: ServeSpec) -> Listener:
 
     alone = is_on_this_machine_alone()
     # HAProxy reaches replicas of its own machine over loopback; nobody else needs to reach them beside it.
-    host = (
-        running.BEHIND_HAPROXY
-        if alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
-        else spec.host
-    )
-    http = {"host": host, "port": spec.port, "request_timeout_s": spec.request_timeout_s + TIMEOUT_GRACE_S}
+    is_hidden = alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
+    host = running.BEHIND_HAPROXY if is_hidden else spec.host
+    timeout_s = spec.request_timeout_s + TIMEOUT_GRACE_S
+    http = {"host": host, "port": spec.port, "request_timeout_s": timeout_s}
     # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone)
+    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone) | grpc_env(spec, host)
     controller = {"runtime_env": {"env_vars": env}}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
-        serve.start(http_options=http, logging_config=quiet, controller_options=controller)
+        serve.start(
+            http_options=http,
+            grpc_options=grpc_options(spec, timeout_s),
+            logging_config=quiet,
+            controller_options=controller,
+        )
     except (RayError, RuntimeError, TimeoutError) as error:
         reason = running.logged_reason(session_logs() / "serve") or last_line(str(error))
         with suppress(RayError, ServeError):  # the first reason is the one that counts
@@ -116,7 +136,7 @@ def _start_serve(spec: ServeSpec) -> Listener:
 
 def listener_of(spec: ServeSpec) -> Listener:
     """Where a Serve that is started as the file says listens."""
-    return Listener(spec.host, spec.port, choose_ingress(spec), _cert_file(spec))
+    return Listener(spec.host, spec.port, choose_ingress(spec), spec.grpc_port, _cert_file(spec))
 
 
 def _cert_file(spec: ServeSpec) -> str:

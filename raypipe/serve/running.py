@@ -50,6 +50,7 @@ class Listener:
     host: str
     port: int
     ingress: str
+    grpc_port: int | None = None
     cert_file: str = ""
 
 

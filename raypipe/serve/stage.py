@@ -257,9 +257,11 @@ def _message(state: str, application: ApplicationStatusOverview, swap: int | Non
 
 
 def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpoint:
+    host = _reachable(listener.host)
     return Endpoint(
         name=model.model,
-        url=f"{'http' if spec.tls is None else 'https'}://{_reachable(listener.host)}:{listener.port}{prefix(spec)}",
+        url=f"{'http' if spec.tls is None else 'https'}://{host}:{listener.port}{prefix(spec)}",
+        grpc=None if spec.grpc_port is None else f"{host}:{spec.grpc_port}",
         model=model.model,
         version=model.version,
         min_replicas=spec.min_replicas,

@@ -53,6 +53,9 @@ def check_route(text: str) -> str:
     return text
 
 
+EngineName = Literal["auto", "eager", "traced", "compile", "onnx"]
+
+
 class BatchingSpec(Spec):
     """How requests that arrive together share one model call."""
 
@@ -74,6 +77,8 @@ class ServeSpec(Spec):
     """Address to listen on; 0.0.0.0 on a cluster whose network you control."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
+    grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port for gRPC (Open Inference Protocol v2 and gRPC health), on the same `host`; unset: there is none."""
     route_prefix: Annotated[str, AfterValidator(check_route)] = "/"
     """Path that the endpoint's own paths come after, e.g. `/v1/digits`."""
     min_replicas: int = Field(default=1, ge=1, le=4096)
@@ -94,6 +99,9 @@ class ServeSpec(Spec):
     """What one replica occupies."""
     batching: BatchingSpec = BatchingSpec()
     """How requests that arrive together share a model call."""
+    engine: EngineName = "auto"
+    """How the network is called. `auto`: traced (on a GPU: CUDA graphs) where that answers as `eager` does, which is
+    torch as it is; `compile` needs a C++ compiler, `onnx` the extra raypipe[onnx]."""
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Larger request bodies get 413."""
     max_request_rows: int = Field(default=10_000, ge=1)
@@ -134,4 +142,10 @@ class ServeSpec(Spec):
     def tls_has_haproxy(self) -> Self:
         if self.tls is not None and self.ingress == "python":
             raise ValueError("tls needs ingress: haproxy (Linux); Ray's Python proxy cannot take up a new certificate")
+        return self
+
+    @model_validator(mode="after")
+    def ports_differ(self) -> Self:
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port={self.grpc_port} is the port for HTTP; choose another, e.g. 9000")
         return self

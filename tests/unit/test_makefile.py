@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CLIENT_PINS = "tests/clients/pins.txt"
 INSTALLED_AT, CHANGED_AT = 2_000_000_000, 2_000_000_100
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A clone with its environment made and nothing installed into it yet."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tests" / "clients").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", CLIENT_PINS):
+        shutil.copy(ROOT / name, tmp_path / name)
         os.utime(tmp_path / name, (INSTALLED_AT - 1, INSTALLED_AT - 1))
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").touch()
@@ -62,3 +64,23 @@ def test_make_check_after_an_installation_for_running_only_installs_the_rest(pro
     assert would_run(project, "check")[0] == ".venv/bin/python .ci/install.py dev"
     install(project, ".installed-dev")
     assert not any("install" in command for command in would_run(project, "check"))
+
+
+def test_make_install_clients_checks_every_hash_and_runs_again_only_for_other_pins(project: Path):
+    assert f"--require-hashes --only-binary :all: \\\n  -r {CLIENT_PINS}" in "\n".join(
+        would_run(project, "install-clients")
+    )
+    stamp = project / ".venv-clients" / ".installed"
+    stamp.parent.mkdir()
+    stamp.touch()
+    os.utime(stamp, (INSTALLED_AT, INSTALLED_AT))
+    assert "pip" not in "\n".join(would_run(project, "install-clients"))
+    os.utime(project / CLIENT_PINS, (CHANGED_AT, CHANGED_AT))
+    assert "pip" in "\n".join(would_run(project, "install-clients"))
+
+
+def test_every_pin_of_the_clients_has_its_hashes_and_no_index():
+    lines = (ROOT / CLIENT_PINS).read_text().splitlines()
+    pins = [i for i, line in enumerate(lines) if line and line[0] not in "# "]
+    assert len(pins) > 50 and all("==" in lines[i] and "--hash=sha256:" in lines[i + 1] for i in pins)
+    assert not any("://" in line or "--index" in line for line in lines)

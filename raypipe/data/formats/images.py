@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from raypipe.data.formats.folders import FolderFormat, RowReader, first_readable
 from raypipe.data.formats.labels import FileRow
+from raypipe.data.table.images import opened, pixels
 from raypipe.errors import DataError
 from raypipe.spec.sources import ImagesSource
-
-MODES_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 class Images(FolderFormat):
@@ -24,7 +20,7 @@ class Images(FolderFormat):
         Raises:
             DataError: Pillow is missing, or no file is an image, so that none tells the size.
         """
-        _pillow()
+        _need_pillow()
         size, says = source.size, "data.source.size"
         if size is None:
             first = first_readable(rows, partial(decode, mode=source.mode))
@@ -53,32 +49,17 @@ def decode(
         ValueError: it is no image, has another size, more than 8 bits a channel, or pixels without end.
         Exception: what Pillow raises over a damaged file.
     """
-    pillow = _pillow()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", pillow.Image.DecompressionBombWarning)
-        try:
-            opened = pillow.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-        except pillow.UnidentifiedImageError:
-            raise ValueError("is no PNG or JPEG image") from None
-        with opened as image:
-            if image.mode not in MODES_OF_8_BITS:
-                raise ValueError(f"has mode {image.mode}; images have 8 bits a channel")
-            if size is not None and not is_resized and (image.height, image.width) != tuple(size):
-                raise ValueError(
-                    f"is {image.height} x {image.width} pixels, {says} {size[0]} x {size[1]}; "
-                    "data.source.size makes all images one size"
-                )
-            pixels = image.convert("RGBA").convert(mode) if image.mode in ("P", "PA") else image.convert(mode)
-            if is_resized and size is not None and (pixels.height, pixels.width) != tuple(size):
-                pixels = pixels.resize((size[1], size[0]), pillow.Image.Resampling.BILINEAR)
-            return np.asarray(pixels)
+    with opened(data) as image:
+        if size is not None and not is_resized and (image.height, image.width) != tuple(size):
+            raise ValueError(
+                f"is {image.height} x {image.width} pixels, {says} {size[0]} x {size[1]}; "
+                "data.source.size makes all images one size"
+            )
+        return pixels(image, mode=mode, size=size)
 
 
-def _pillow() -> Any:
+def _need_pillow() -> None:
     try:
-        import PIL
-        import PIL.Image
+        import PIL.Image  # noqa: F401
     except ImportError:
         raise DataError("data.source.format: images needs Pillow", "pip install 'raypipe[images]'") from None
-    return PIL

@@ -122,6 +122,22 @@ class TransformKind(ABC):
             DataError: a value it does not take, named.
         """
 
+    def constants(self) -> tuple[float, ...] | None:
+        """What `compute` takes beside single float64 numbers to give what `apply` gives, so that several columns are
+        computed at once; None where there is no such thing."""
+        return None
+
+    @staticmethod
+    def compute(values: np.ndarray, *constants: Any) -> np.ndarray:
+        """Sums, products, quotients and comparisons alone: they are the same to the bit however many are computed at
+        once, which logarithms and sines are not. Refuses no value."""
+        raise NotImplementedError
+
+    def of_few(self, values: list[Any]) -> np.ndarray | None:
+        """What `apply` gives for these raw values of a column that has no transform before, without Arrow; None where
+        `apply` has to look at them, or always."""
+        return None
+
 
 class Numeric(TransformKind):
     """A kind that takes numbers of any shape, and leaves the shape as it is."""
@@ -138,11 +154,18 @@ def start(values: Any, column: Column) -> Values:
     Args:
         values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings, encoded or not.
     """
-    if column.dtype == "string":
-        return _text(values, column)
+    return _text(values, column) if column.dtype == "string" else start_numbers(values, computed_as(column))
+
+
+def computed_as(column: Column) -> type[np.floating]:
+    """The type that a column of numbers is computed in."""
+    return np.float32 if column.shape and column.dtype in FLOAT32_TENSORS else np.float64
+
+
+def start_numbers(values: Any, dtype: type[np.floating]) -> np.ndarray:
+    """Raw numbers as `dtype`; always a copy."""
     values = np.asarray(values)
-    is_small = bool(column.shape) and column.dtype in FLOAT32_TENSORS
-    numbers = values.astype(np.float32 if is_small else np.float64)
+    numbers = values.astype(dtype)
     if values.dtype.kind == "f":
         numbers += 0.0  # -0.0 becomes 0.0, as where files are read
     return numbers

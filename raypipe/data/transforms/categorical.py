@@ -71,6 +71,13 @@ class Categorical(TransformKind):
         super().__init__(state, fitted, name)
         self._lookup = Lookup(fitted["categories"])
 
+    def places(self, values: list[Any]) -> list[int] | None:
+        """Which category each row is; None where one is unknown or missing."""
+        try:
+            return [self._lookup.position[value] for value in values]
+        except (KeyError, TypeError):
+            return None
+
     def index(self, values: Values) -> np.ndarray:
         """Which category each row is, int64 [B]; -1 where it is unknown and may be."""
         refuse_missing(values, self.name)
@@ -86,6 +93,15 @@ class OneHot(Categorical):
 
     def apply(self, values: Values) -> np.ndarray:
         return one_hot(self.index(values), len(self.fitted["categories"]))
+
+    def of_few(self, values: list[Any]) -> np.ndarray | None:
+        places = self.places(values)
+        if places is None:
+            return None
+        hot = np.zeros((len(places), len(self.fitted["categories"])))
+        for row, place in enumerate(places):
+            hot[row, place] = 1.0
+        return hot
 
 
 class Ordinal(Categorical):
@@ -113,6 +129,10 @@ class Ordinal(Categorical):
 
     def apply(self, values: Values) -> np.ndarray:
         return self.index(values).astype(np.float64)
+
+    def of_few(self, values: list[Any]) -> np.ndarray | None:
+        places = self.places(values)
+        return None if places is None else np.array(places, np.float64)
 
 
 class Hashing(TransformKind):

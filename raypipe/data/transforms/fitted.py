@@ -13,10 +13,14 @@ import numpy as np
 
 from raypipe.data.transforms import base
 from raypipe.data.transforms.base import State, TransformKind, Values
+from raypipe.data.transforms.few_rows import FewRows
 from raypipe.data.transforms.table import KINDS
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.spec.transforms import Transform
+
+SMALL_SQUARES = 1e76
+"""The largest float32 is 3.4e38; its square is ten times this."""
 
 
 class FittedTransforms:
@@ -26,6 +30,8 @@ class FittedTransforms:
         self._states = tuple(states)
         self._steps = [(state, name, ready(state, name)) for state in states for name in state["columns"]]
         self._left_out = {name for state in states if not state.get("keep", True) for name in state["reads"]}
+        self._has_joint = any(kind.joint for _, _, kind in self._steps)
+        self._few: tuple[Sequence[Column], FewRows | None] = ((), None)
 
     @classmethod
     def from_state(cls, states: Sequence[State]) -> FittedTransforms:
@@ -55,9 +61,17 @@ class FittedTransforms:
         return self._applied(columns, inputs)[0]
 
     def _applied(self, columns: Mapping[str, Any], inputs: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
-        absent = [column.name for column in inputs if column.name not in columns]
-        if absent:
-            raise DataError(f"column '{absent[0]}' is missing; the columns are {list(columns)}", "give every feature")
+        """Before the cast to float32, and after."""
+        for column in inputs:
+            if column.name not in columns:
+                raise DataError(
+                    f"column '{column.name}' is missing; the columns are {list(columns)}", "give every feature"
+                )
+        few = self._few_rows(inputs)
+        if few is not None:
+            done = few.apply(columns)
+            if done is not None and _is_small(done):
+                return done, done.astype(np.float32)
         values = {column.name: base.start(columns[column.name], column) for column in inputs}
         joined: list[np.ndarray] = []
         for state, name, kind in self._steps:
@@ -68,11 +82,22 @@ class FittedTransforms:
                 values[name] = kind.apply(values[name])
         kept = [column for column in inputs if column.name not in self._left_out]
         done = _side_by_side([*(_numbers(values[column.name], column) for column in kept), *joined])
+        if _is_small(done):
+            return done, done.astype(np.float32, copy=False)
         cast = _float32(done)
         if not np.isfinite(cast).all():
             for column in kept:
                 _refuse_infinite(values[column.name], column)
         return done, cast
+
+    def _few_rows(self, inputs: Sequence[Column]) -> FewRows | None:
+        """The way of few rows, where there is one; worked out when the inputs are new."""
+        if self._few[0] is not inputs:
+            if not isinstance(inputs, tuple) or not inputs or self._has_joint:  # what may change is not kept
+                return None
+            few = FewRows(inputs, [(name, kind) for _, name, kind in self._steps])
+            self._few = (inputs, few if few.is_faster else None)
+        return self._few[1]
 
     def feature_shape(self, inputs: Sequence[Column]) -> tuple[int, ...]:
         """Shape of one row after `apply`."""
@@ -123,6 +148,13 @@ def _numbers(values: Values, column: Column) -> np.ndarray:
     if isinstance(values, np.ndarray):
         return values
     raise base.still_text(column)
+
+
+def _is_small(values: np.ndarray) -> bool:
+    """Whether all are surely finite in float32: their squares, added up in one pass, are far from its end. False says
+    no more than that it takes a closer look."""
+    flat = values.reshape(-1)
+    return float(np.dot(flat, flat)) < SMALL_SQUARES
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

@@ -86,6 +86,14 @@ class Impute(TransformKind):
         fill = self.fitted["fill"]
         return np.where(missing, fill, values) if isinstance(values, np.ndarray) else values.fill_null(fill)
 
+    def constants(self) -> tuple[float, ...] | None:
+        return None if isinstance(self.fitted["fill"], str) else (self.fitted["fill"],)
+
+    @staticmethod
+    def compute(values: np.ndarray, fill: Any) -> np.ndarray:
+        missing = np.isnan(values)
+        return np.where(missing, fill, values) if missing.any() else values
+
 
 def _counts(spec: ImputeTransform, values: Values, name: str) -> Counter[Any]:
     """How often each value occurs; missing ones do not count."""

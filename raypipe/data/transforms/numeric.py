@@ -38,7 +38,15 @@ class Scale(Numeric):
     """x * factor + offset."""
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        return values * values.dtype.type(self.state["factor"]) + values.dtype.type(self.state["offset"])
+        as_type = values.dtype.type
+        return self.compute(values, as_type(self.state["factor"]), as_type(self.state["offset"]))
+
+    def constants(self) -> tuple[float, ...]:
+        return self.state["factor"], self.state["offset"]
+
+    @staticmethod
+    def compute(values: np.ndarray, factor: Any, offset: Any) -> np.ndarray:
+        return values * factor + offset
 
 
 class Standardize(MeanAndStd):
@@ -49,7 +57,14 @@ class Standardize(MeanAndStd):
         return statistics.moments(values)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        return (values - per_feature(self.mean, values)) / per_feature(self.std, values)
+        return self.compute(values, per_feature(self.mean, values), per_feature(self.std, values))
+
+    def constants(self) -> tuple[float, ...]:
+        return self.mean[0], self.std[0]
+
+    @staticmethod
+    def compute(values: np.ndarray, mean: Any, std: Any) -> np.ndarray:
+        return (values - mean) / std
 
 
 class MinMax(Numeric):
@@ -81,8 +96,15 @@ class MinMax(Numeric):
         self._width = statistics.spread(np.array(fitted["max"]) - self._min)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        share = (values - per_feature(self._min, values)) / per_feature(self._width, values)
-        return share * (self._high - self._low) + self._low
+        least, width = per_feature(self._min, values), per_feature(self._width, values)
+        return self.compute(values, least, width, self._high - self._low, self._low)
+
+    def constants(self) -> tuple[float, ...]:
+        return self._min[0], self._width[0], self._high - self._low, self._low
+
+    @staticmethod
+    def compute(values: np.ndarray, least: Any, width: Any, factor: Any, offset: Any) -> np.ndarray:
+        return (values - least) / width * factor + offset
 
 
 class Robust(Sampled):
@@ -101,7 +123,14 @@ class Robust(Sampled):
         return {"median": median, "width": float(statistics.spread(np.array(high - low))), "num_sampled": num_sampled}
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        return (values - self.fitted["median"]) / self.fitted["width"]
+        return self.compute(values, *self.constants())
+
+    def constants(self) -> tuple[float, ...]:
+        return self.fitted["median"], self.fitted["width"]
+
+    @staticmethod
+    def compute(values: np.ndarray, median: Any, width: Any) -> np.ndarray:
+        return (values - median) / width
 
 
 class Clip(Sampled):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 
+from raypipe.data.transforms.hints import Hint
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.checker import Checker, Columns
+from raypipe.serve.schemas import NO_NOTES, Notes
 from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
@@ -31,6 +33,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    406: "not_acceptable",
     408: "timeout",
     413: "too_large",
     415: "unsupported_media_type",
@@ -98,6 +101,8 @@ class Route:
     Attributes:
         path: below the route prefix, whole: model and version are known when a replica starts.
         accepts: media types that a body may have; none: no body is read.
+        needs_body: whether a request without one is refused, where one is read.
+        answers: media types that an answer with status 200 may have; none: it has no body.
         summary: one line for the reference page.
         request: JSON Schema of a JSON body; None: there is none.
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
@@ -113,20 +118,36 @@ class Route:
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
     example: Any = None
+    answers: tuple[str, ...] = (JSON,)
+    needs_body: bool = True
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves, as every protocol needs it."""
+    """What a replica serves, as every protocol needs it.
+
+    Attributes:
+        answer_dtype: of a regression's answers, float32 or float64.
+        notes: what the signature does not tell about the inputs, for schemas.
+        example: a row that the model answers; None: none is known.
+        hints: what a form may start from, by input.
+    """
 
     model: ModelVersion
     signature: Signature
     spec: ServeSpec
     checker: Checker
+    answer_dtype: str = "float32"
+    notes: Notes = NO_NOTES
+    example: dict[str, Any] | None = None
+    hints: Mapping[str, Hint] = field(default_factory=dict)
 
 
 class Protocol(ABC):
     """One wire shape over the same model: all protocols give identical numbers."""
+
+    predicts: ClassVar[bool] = True
+    """Whether it answers rows; the others tell about the model."""
 
     prefixes: tuple[str, ...] = ()
     """Paths that start with one of these are refused in this protocol's words, whether or not they exist."""
@@ -139,11 +160,20 @@ class Protocol(ABC):
     def routes(self) -> list[Route]:
         """What it answers."""
 
+    def started(self, routes: Sequence[tuple[str, Protocol, Route]]) -> None:
+        """Told once, before the first call, all that this replica answers: (name of the protocol, protocol, route)."""
+        del routes
+
     def refuse(self, error: RequestError) -> Reply:
         """An error as clients of this protocol read it."""
         document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
         # json, not orjson: a message may quote what no UTF-8 encoder takes
         return Reply(json.dumps(document).encode(), error.status)
+
+
+def in_one_line(error: RequestError) -> str:
+    """What is wrong and what to do, for clients that read one text."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:

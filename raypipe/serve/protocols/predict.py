@@ -22,6 +22,7 @@ from raypipe.serve.protocols.base import (
     to_json,
 )
 from raypipe.serve.schema import example_of
+from raypipe.serve.schemas import answers_schema, closed_object, instances_example, one_of_names, rows_schema
 
 NAMES = ("instances", "rows")
 
@@ -30,9 +31,26 @@ class Predict(Protocol):
     """raypipe's own shape."""
 
     def routes(self) -> list[Route]:
+        model, version = {"const": self.model.model}, {"const": self.model.version}
         return [
-            Route("POST", "/predict", self.predict, accepts=(JSON,), summary="Predict rows."),
-            Route("GET", "/healthz", self.health, scope="open", summary="Whether this replica answers."),
+            Route(
+                "POST",
+                "/predict",
+                self.predict,
+                accepts=(JSON,),
+                summary="Predict rows.",
+                request=one_of_names(NAMES, rows_schema(self.signature, self.served.notes)),
+                response=closed_object(predictions=answers_schema(self.signature), model=model, version=version),
+                example=instances_example(self.served.example),
+            ),
+            Route(
+                "GET",
+                "/healthz",
+                self.health,
+                scope="open",
+                summary="Whether this replica answers.",
+                response=closed_object(status={"const": "ok"}, model=model, version=version),
+            ),
         ]
 
     def predict(self, call: Call) -> Ask:

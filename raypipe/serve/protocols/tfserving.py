@@ -1,12 +1,20 @@
 """TensorFlow Serving's REST API, which KServe v1 and Vertex AI share: POST /v1/models/NAME[/versions/N]:predict.
 
-Source: https://www.tensorflow.org/tfx/serving/api_rest
+Rows under `instances` are answered with `predictions`, columns under `inputs` with `outputs`. A picture may stand as
+{"b64": text}. One document tells TensorFlow Serving's clients the state of the model and KServe's that it is ready.
+Sources: https://www.tensorflow.org/tfx/serving/api_rest, https://kserve.github.io/website (V1 protocol)
 """
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
+from raypipe.records import Column
+from raypipe.serve import schemas
+from raypipe.serve.pictures import only_picture_column, unwrapped
 from raypipe.serve.protocols.base import (
     JSON,
     Ask,
@@ -14,15 +22,22 @@ from raypipe.serve.protocols.base import (
     Protocol,
     Reply,
     Route,
+    Served,
     answer_rows,
+    in_one_line,
     json_object,
     may_hold_booleans,
     to_json,
 )
-from raypipe.serve.schema import example_of
+from raypipe.serve.schema import example_of, kind_of, shown
 
 SIGNATURE_NAME = "serving_default"
 """The only signature a model has here; clients may name it."""
+
+FORMS = ("instances", "inputs")
+
+DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "bool": "DT_BOOL", "string": "DT_STRING"}
+"""Of TensorFlow's types; integers are named alike: DT_UINT8."""
 
 
 class TensorFlowServing(Protocol):
@@ -30,16 +45,59 @@ class TensorFlowServing(Protocol):
 
     prefixes = ("/v1/",)
 
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        self._takes_bare_picture = only_picture_column(self.signature, served.notes.pictures) is not None
+
     def routes(self) -> list[Route]:
         base = f"/v1/models/{self.model.model}"
-        return [
-            route
-            for path in (base, f"{base}/versions/{self.model.version}")
-            for route in (
-                Route("POST", f"{path}:predict", self.predict, accepts=(JSON,), summary="Predict rows."),
-                Route("GET", path, self.status, summary="Which version answers."),
-            )
-        ]
+        names = {"type": "array", "items": {"const": self.model.model}, "minItems": 1}
+        listed = Route(
+            "GET",
+            "/v1/models",
+            self.models,
+            summary="The models that answer here.",
+            response=schemas.closed_object(models=names),
+        )
+        versions = (base, f"{base}/versions/{self.model.version}")
+        return [listed, *(route for path in versions for route in self._routes_of(path))]
+
+    def _routes_of(self, path: str) -> tuple[Route, ...]:
+        anything = {"type": "object"}
+        return (
+            Route(
+                "POST",
+                f"{path}:predict",
+                self.predict,
+                accepts=(JSON,),
+                summary="Predict rows (instances) or columns (inputs).",
+                request=self._request_schema(),
+                response=self._answer_schema(),
+                example=schemas.instances_example(self.served.example),
+            ),
+            Route(
+                "GET",
+                path,
+                self.status,
+                summary="Which version answers, and that it is ready.",
+                response=schemas.closed_object(
+                    name={"const": self.model.model},
+                    ready={"const": True},
+                    model_version_status={"type": "array", "items": anything, "minItems": 1, "maxItems": 1},
+                ),
+            ),
+            Route(
+                "GET",
+                f"{path}/metadata",
+                self.metadata,
+                summary="Names, types and shapes of inputs and outputs.",
+                response=schemas.closed_object(model_spec=anything, metadata=anything),
+            ),
+        )
+
+    def models(self, call: Call) -> Reply:
+        """The only model, as KServe lists models."""
+        return Reply(to_json({"models": [self.model.model]}))
 
     def status(self, call: Call) -> Reply:
         """The state of the only version."""
@@ -48,21 +106,110 @@ class TensorFlowServing(Protocol):
             "state": "AVAILABLE",
             "status": {"error_code": "OK", "error_message": ""},
         }
-        return Reply(to_json({"model_version_status": [state]}))
+        return Reply(to_json({"name": self.model.model, "ready": True, "model_version_status": [state]}))
+
+    def metadata(self, call: Call) -> Reply:
+        """Inputs and outputs, as TensorFlow Serving describes a SignatureDef."""
+        described = {
+            "inputs": {column.name: _tensor(column) for column in self.signature.inputs},
+            "outputs": {column.name: _tensor(column) for column in self._outputs()},
+            "method_name": "tensorflow/serving/predict",
+        }
+        spec = {"name": self.model.model, "signature_name": "", "version": str(self.model.version)}
+        signatures = {"signature_def": {SIGNATURE_NAME: described}}
+        return Reply(to_json({"model_spec": spec, "metadata": {"signature_def": signatures}}))
 
     def predict(self, call: Call) -> Ask:
-        """Rows under `instances`."""
-        request = json_object(call.body)
-        named = request.get("signature_name", SIGNATURE_NAME)
-        if named != SIGNATURE_NAME:
-            raise RequestError(
-                f"'signature_name' must be '{SIGNATURE_NAME}'; found {str(named)[:40]!r}", "leave it out"
-            )
-        if "instances" not in request:
-            hint = "send rows, not columns: " if "inputs" in request else ""
-            raise RequestError("the body must hold 'instances'", hint + example_of(self.signature))
+        """Rows under `instances`, or columns under `inputs`."""
+        request = json_object(call.body, example_of(self.signature))
+        self._check_names(request)
+        booleans = may_hold_booleans(call.body)
+        if "inputs" in request:
+            columns = self.checker.columns(request["inputs"], booleans=booleans)
+            return Ask(columns, len(next(iter(columns.values()))), self.render_columns)
         rows = request["instances"]
-        return Ask(self.checker.rows(rows, booleans=may_hold_booleans(call.body)), len(rows), self.render)
+        if self._takes_bare_picture and isinstance(rows, list):
+            rows = [unwrapped(row) for row in rows]
+        return Ask(self.checker.rows(rows, booleans=booleans), len(rows), self.render)
 
     def render(self, predictions: Predictions) -> Reply:
+        """One answer a row."""
         return Reply(to_json({"predictions": answer_rows(predictions)}))
+
+    def render_columns(self, predictions: Predictions) -> Reply:
+        """One list an output, by name where there are several."""
+        if predictions.classes is None:
+            return Reply(to_json({"outputs": predictions.values}))
+        best_B = predictions.labels()
+        outputs = {
+            "label": [predictions.classes[best] for best in best_B.tolist()],
+            "probability": predictions.values.max(axis=1),
+            "probabilities": predictions.values,
+        }
+        return Reply(to_json({"outputs": outputs}))
+
+    def refuse(self, error: RequestError) -> Reply:
+        """{"error": text}."""
+        return Reply(json.dumps({"error": in_one_line(error)}).encode(), error.status)
+
+    def _check_names(self, request: dict[str, Any]) -> None:
+        named = request.get("signature_name", SIGNATURE_NAME)
+        if named not in (SIGNATURE_NAME, "", None):
+            raise RequestError(f"'signature_name' must be '{SIGNATURE_NAME}'; found {shown(named)}", "leave it out")
+        if request.get("parameters") not in (None, {}):
+            raise RequestError(
+                f"'parameters' are not read here; found {kind_of(request['parameters'])}",
+                "the model takes none: leave them out",
+            )
+        given = [name for name in FORMS if name in request]
+        if len(given) != 1:
+            found = "both" if given else ", ".join(sorted(request))[:80] or "an empty object"
+            raise RequestError(
+                f"the body must hold either 'instances' (rows) or 'inputs' (columns); found {found}",
+                example_of(self.signature),
+            )
+
+    def _outputs(self) -> list[Column]:
+        classes = self.signature.classes
+        if classes is None:
+            return [Column(name="outputs", dtype="float32")]
+        label = "string" if isinstance(classes[0], str) else "bool" if isinstance(classes[0], bool) else "int64"
+        return [
+            Column(name="label", dtype="float64" if isinstance(classes[0], float) else label),
+            Column(name="probability", dtype="float32"),
+            Column(name="probabilities", dtype="float32", shape=(len(classes),)),
+        ]
+
+    def _request_schema(self) -> schemas.Schema:
+        rows = schemas.rows_schema(self.signature, self.served.notes)
+        if self._takes_bare_picture:
+            rows["items"]["anyOf"].append(schemas.closed_object(b64=schemas.PICTURE_TEXT))
+        columns = schemas.columns_schema(self.signature, self.served.notes)
+        return {
+            "type": "object",
+            "properties": {
+                "instances": rows,
+                "inputs": columns,
+                "signature_name": {"enum": [SIGNATURE_NAME, "", None]},
+                "parameters": {"enum": [None, {}]},
+            },
+            "oneOf": [{"required": [name]} for name in FORMS],
+        }
+
+    def _answer_schema(self) -> schemas.Schema:
+        by_row = schemas.closed_object(predictions=schemas.answers_schema(self.signature))
+        answer = schemas.answer_schema(self.signature)
+        if self.signature.classes is None:
+            outputs: schemas.Schema = {"type": "array", "items": answer, "minItems": 1}
+        else:
+            outputs = schemas.closed_object(
+                **{name: {"type": "array", "items": each} for name, each in answer["properties"].items()}
+            )
+        return {"anyOf": [by_row, schemas.closed_object(outputs=outputs)]}
+
+
+def _tensor(column: Column) -> dict[str, Any]:
+    """As a TensorInfo in JSON; -1 is the axis of the rows."""
+    dims = [{"size": str(size), "name": ""} for size in (-1, *column.shape)]
+    dtype = DTYPES.get(column.dtype, f"DT_{column.dtype.upper()}")
+    return {"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": False}, "name": column.name}

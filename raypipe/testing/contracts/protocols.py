@@ -52,23 +52,77 @@ def read_message(body: bytes) -> str:
     return error["message"]
 
 
+def read_error_code_and_message(body: bytes) -> str:
+    """Of MLflow's {"error_code": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"error_code", "message"} and error["error_code"].isupper()
+    return error["message"]
+
+
+def read_code_type_message(body: bytes) -> str:
+    """Of TorchServe's {"code": ..., "type": ..., "message": ...}."""
+    error = json.loads(body)
+    assert set(error) == {"code", "type", "message"} and error["type"].endswith("Exception")
+    assert 400 <= error["code"] < 600
+    return error["message"]
+
+
+def write_tensors(rows: Rows) -> bytes:
+    """{"inputs": [...]}: a tensor a field, in the order of the first row; null where a row lacks one."""
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+    inputs = [
+        {"name": name, "datatype": _datatype(values[0]), "shape": [len(rows), *np.shape(values[0])], "data": values}
+        for name, values in columns.items()
+    ]
+    return json.dumps({"inputs": inputs}).encode()
+
+
+def read_tensors(body: bytes) -> Any:
+    """`probabilities`, or the only output."""
+    outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+    found = outputs.get("probabilities") or next(iter(outputs.values()))
+    return np.reshape(found["data"], found["shape"])
+
+
+def read_text(body: bytes) -> str:
+    """Of {"error": text}."""
+    document = json.loads(body)
+    assert set(document) == {"error"} and isinstance(document["error"], str)
+    return document["error"]
+
+
+def _datatype(value: Any) -> str:
+    while isinstance(value, list):
+        value = value[0]
+    return {str: "BYTES", bool: "BOOL", int: "INT64"}.get(type(value), "FP64")
+
+
 WIRES: dict[str, Wire] = {
     "predict": Wire(write_instances, read_predictions, read_message),
-    "tfserving": Wire(write_instances, read_predictions, read_message),
+    "tfserving": Wire(write_instances, read_predictions, read_text),
+    "oip": Wire(write_tensors, read_tensors, read_text, names_rows=False),
+    "invocations": Wire(write_instances, read_predictions, read_error_code_and_message),
+    "torchserve": Wire(write_instances, read_predictions, read_code_type_message),
 }
+
+
+NO_WIRE = Wire(write_instances, read_predictions, read_message)
+"""Of a protocol that answers no rows."""
 
 
 class ProtocolContract:
     """A protocol answers the same numbers as the Predictor and refuses the same rows, whatever its shape on the wire.
 
     Args:
-        name: key in raypipe.serve.protocols.PROTOCOLS and in WIRES.
+        name: key in raypipe.serve.protocols.PROTOCOLS, and in WIRES where it answers rows; for one that only tells
+            about the model, `check_schemas` is all there is.
         app: a replica.
     """
 
     def __init__(self, name: str, app: Any) -> None:
-        self._wire = WIRES[name]
+        self._name = name
         self._app = app
+        self._wire = WIRES.get(name, NO_WIRE)
         self._paths = app.predict_paths(name)
 
     def check_same_numbers(self, rows: Rows) -> None:
@@ -82,6 +136,25 @@ class ProtocolContract:
             assert answer.status_code == 200, answer.body
             assert answer.headers["x-raypipe-model"] == f"{self._app.model.model}@{self._app.model.version}"
             np.testing.assert_allclose(self._wire.read(bytes(answer.body)), expected.values, rtol=1e-6, atol=1e-6)
+
+    def check_schemas(self, validate: Callable[[Any, dict[str, Any]], None]) -> None:
+        """Every example keeps the schema of its route and is answered; every answer keeps that of answers, and is of a
+        type that the route names.
+
+        Args:
+            validate: (document, JSON Schema 2020-12); raises where the document breaks the schema.
+        """
+        for route in self._app.routes_of(self._name):
+            if route.request is not None:
+                validate(route.example, route.request)
+            elif route.method == "POST":
+                continue  # no JSON is sent there
+            answer = self._ask(route.path, json.dumps(route.example).encode(), route.method, "application/json")
+            assert answer.status_code == 200, (route.path, answer.body)
+            kind = answer.headers["content-type"].split(";")[0]
+            assert kind in route.answers if bytes(answer.body) else not route.answers, (route.path, kind)
+            if route.response is not None:
+                validate(json.loads(bytes(answer.body)), route.response)
 
     def check_refusals(self, good: Rows) -> None:
         """Damaged bodies and rows are 4xx with words in the protocol's place; the next good request is answered."""
@@ -107,7 +180,7 @@ class ProtocolContract:
         assert (extra.status_code == 200) == (self._app.signature.extra_columns == "ignore"), extra.body
         self.check_same_numbers(good)
 
-    def _ask(self, path: str, body: bytes) -> Any:
+    def _ask(self, path: str, body: bytes, method: str = "POST", media_type: str = "") -> Any:
         from raypipe.testing.served import ask
 
-        return ask(self._app, "POST", path, body, headers={"content-type": self._wire.media_type})
+        return ask(self._app, method, path, body, headers={"content-type": media_type or self._wire.media_type})

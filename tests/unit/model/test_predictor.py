@@ -135,3 +135,38 @@ def test_build_what_the_users_function_raises_is_told_with_type_file_and_line(
     folder = code_dir("def build():\n    return {}['width']\n")
     with pytest.raises(ModelError, match=r"model.py line 2, in build: KeyError: 'width'"):
         build_model(ImportModel(kind="import", path="model.py:build"), images.signature, images.feature_shape, folder)
+
+
+def test_predict_by_another_engine_answers_as_eager_and_says_which_it_is(
+    store: LocalFolder, images: DatasetVersion, table: DatasetVersion
+) -> None:
+    for dataset, spec in ((images, CnnModel(kind="cnn", channels=[4])), (table, LinearModel(kind="linear"))):
+        module = build_model(spec, dataset.signature, dataset.feature_shape, None)
+        ref = write_artifact(store, f"{spec.kind}", module, spec, dataset)
+        eager, traced = Predictor.load(store, ref), Predictor.load(store, ref, engine="auto")
+        rows = load_rows(store, dataset, "train").columns
+
+        assert (eager.engine.name, traced.engine.name) == ("eager", "traced"), traced.engine
+        np.testing.assert_allclose(traced.predict(rows).values, eager.predict(rows).values, rtol=1e-6, atol=1e-6)
+        no_rows = {name: values[:0] for name, values in rows.items()}
+        assert traced.predict(no_rows).values.shape == eager.predict(no_rows).values.shape
+
+
+def test_predict_where_the_engine_fails_eager_has_the_word(
+    store: LocalFolder, images: DatasetVersion, code_dir: Callable[[str], Path]
+) -> None:
+    hides_its_rows = RAISES_ON_MANY_ROWS.replace("len(x) > 5", "x.untyped_storage().nbytes() > 50 * 36 * 4")
+    spec, folder = ImportModel(kind="import", path="model.py:build"), code_dir(hides_its_rows)
+    module = build_model(spec, images.signature, images.feature_shape, folder)
+    ref = write_artifact(store, "a", module, spec, images, code_dir=folder)
+    predictor = Predictor.load(store, ref, code_dir=folder, engine="traced")
+
+    def broken(features: np.ndarray) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    predictor._engine = broken  # type: ignore[assignment]
+    rows = load_rows(store, images, "train").columns["image"]
+    expected = Predictor.load(store, ref, code_dir=folder).predict({"image": rows})
+    np.testing.assert_array_equal(predictor.predict({"image": rows}).values, expected.values)
+    with pytest.raises(UserCodeError, match="no such weather"):
+        predictor.predict({"image": np.repeat(rows, 5, axis=0)})

@@ -164,3 +164,40 @@ def test_ask_that_takes_too_long_is_given_up_and_does_not_harm_the_next():
 
     assert asyncio.run(run()).values.tolist() == [6]
     assert model.calls == [1, 1]  # the rows given up while they waited were never computed
+
+
+async def held_back(batcher: Batcher, since: float) -> bool:
+    """Whether a refusal waits now; ends it."""
+    refusal = asyncio.create_task(batcher.hold_back(since))
+    await asyncio.sleep(0)  # one turn of the loop: it has ended, or it waits
+    waits = not refusal.done()
+    await refusal
+    return waits
+
+
+def test_refusal_beside_slow_answers_waits_as_they_do():
+    async def run() -> None:
+        batcher = Batcher(Double(), BatchingSpec(), TIMEOUT_S)
+        now = asyncio.get_running_loop().time()
+        await batcher.predict(rows(1), since=now - 10)  # came 10 s ago and is answered now
+        assert await held_back(batcher, asyncio.get_running_loop().time())
+
+    asyncio.run(run())
+
+
+def test_refusal_that_took_as_long_as_an_answer_is_told_at_once():
+    async def run() -> None:
+        batcher = Batcher(Double(), BatchingSpec(), TIMEOUT_S)
+        now = asyncio.get_running_loop().time()
+        await batcher.predict(rows(1), since=now - 10)
+        assert not await held_back(batcher, now - 10)
+
+    asyncio.run(run())
+
+
+def test_refusal_where_nobody_is_answered_is_told_at_once():
+    async def run() -> None:
+        batcher = Batcher(Double(), BatchingSpec(), TIMEOUT_S)
+        assert not await held_back(batcher, asyncio.get_running_loop().time())
+
+    asyncio.run(run())

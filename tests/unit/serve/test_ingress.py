@@ -30,6 +30,12 @@ def test_port_in_use_is_named_with_the_way_out(free_port: int):
         with pytest.raises(PortInUseError, match=f"{free_port} on 127.0.0.1 is in use") as raised:
             check_port_free("127.0.0.1", free_port)
     assert f"serve.port={free_port + 1}" in raised.value.hint
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port))
+        other.listen()
+        with pytest.raises(PortInUseError, match=r"^serve\.grpc_port: ") as raised:
+            check_port_free("127.0.0.1", free_port, "serve.grpc_port")
+    assert f"serve.grpc_port={free_port + 1}" in raised.value.hint
     check_port_free("127.0.0.1", free_port)
 
 
@@ -87,6 +93,7 @@ def test_side_ports_move_where_the_usual_ones_are_taken(
     monkeypatch.setattr(ingress, "USUAL_PORTS", usual)  # the real ones may be in use on this machine
     name, port = next(iter(usual.items()))
     assert ingress_env(HAPROXY)[name] == str(port)
+    assert ingress_env(HAPROXY.model_copy(update={"grpc_port": port}))[name] != str(port)
     with socket.socket() as other:
         other.bind(("0.0.0.0", port))
         other.listen()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -11,24 +13,38 @@ from raypipe.testing.contracts import ProtocolContract
 from raypipe.testing.contracts.protocols import WIRES
 from raypipe.testing.served import ask
 
+validate = partial(jsonschema.validate, cls=jsonschema.Draft202012Validator)
+
 IMAGES = [{"image": np.full((4, 3), value).tolist()} for value in (0, 17, 255)]
+PREDICTING = [name for name, kind in PROTOCOLS.items() if kind.predicts]
 PEOPLE = [{"age": 33.5, "color": "red"}, {"age": 61, "color": "green"}]
 
 
 def test_table_of_protocols_agrees_with_the_contract():
-    assert set(PROTOCOLS) == set(WIRES)
+    assert set(PREDICTING) == set(WIRES)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", sorted(set(PROTOCOLS) - set(PREDICTING)))
+def test_protocol_that_only_tells_about_the_model_keeps_its_schemas(
+    name: str, classifier: ModelApp, regressor: ModelApp
+):
+    for app in (classifier, regressor):
+        ProtocolContract(name, app).check_schemas()
+        assert app.predict_paths(name) == []
+
+
+@pytest.mark.parametrize("name", PREDICTING)
 def test_protocol_on_a_classifier_keeps_its_contract(name: str, classifier: ModelApp):
     ProtocolContract(name, classifier).check_same_numbers(IMAGES)
     ProtocolContract(name, classifier).check_refusals(IMAGES)
+    ProtocolContract(name, classifier).check_schemas(validate)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", PREDICTING)
 def test_protocol_on_a_regression_keeps_its_contract(name: str, regressor: ModelApp):
     ProtocolContract(name, regressor).check_same_numbers(PEOPLE)
     ProtocolContract(name, regressor).check_refusals(PEOPLE)
+    ProtocolContract(name, regressor).check_schemas(validate)
 
 
 def test_predict_accepts_rows_as_a_synonym_and_names_model_and_version(classifier: ModelApp):
@@ -59,21 +75,6 @@ def test_predict_with_another_shape_of_body_is_refused(body: object, words: str,
     assert words in json.loads(bytes(answer.body))["error"]["message"]
 
 
-def test_tfserving_status_tells_the_version_and_it_is_available(classifier: ModelApp):
-    for path in ("/v1/models/shapes", "/v1/models/shapes/versions/7"):
-        answer = ask(classifier, "GET", path)
-        (found,) = json.loads(bytes(answer.body))["model_version_status"]
-        assert (found["version"], found["state"]) == ("7", "AVAILABLE")
-
-
-@pytest.mark.parametrize("path", ["/v1/models/shape:predict", "/v1/models/shapes/versions/8:predict"])
-def test_tfserving_with_another_name_or_version_is_not_found(path: str, classifier: ModelApp):
-    answer = ask(classifier, "POST", path, json.dumps({"instances": IMAGES}).encode())
-    error = json.loads(bytes(answer.body))["error"]
-    assert answer.status_code == 404 and "did you mean /v1/models/shapes" in error["hint"]
-
-
-def test_tfserving_columns_are_refused_with_the_way_to_send_rows(classifier: ModelApp):
-    answer = ask(classifier, "POST", "/v1/models/shapes:predict", json.dumps({"inputs": {"image": []}}).encode())
-    assert answer.status_code == 400
-    assert "send rows, not columns" in json.loads(bytes(answer.body))["error"]["hint"]
+@pytest.mark.parametrize("path", ["/ping", "/health", "/healthz"])
+def test_health_is_told_at_every_place_where_it_is_looked_for(path: str, classifier: ModelApp):
+    assert ask(classifier, "GET", path).status_code == 200

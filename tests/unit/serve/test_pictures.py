@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import struct
+import sys
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raypipe.data.formats.images import decode
+from raypipe.data.table import images
+from raypipe.errors import RequestError
+from raypipe.records import Column, DatasetVersion, Reading, Signature
+from raypipe.serve import pictures
+from raypipe.serve.app import ModelApp
+from raypipe.serve.checker import Checker
+from raypipe.serve.pictures import Pictures
+from raypipe.storage.local import LocalFolder
+from raypipe.testing.fakes import tiny_dataset
+from raypipe.testing.served import ask, model_app, model_version
+
+Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow: pip install 'raypipe[images]'")
+
+RANDOM = np.random.default_rng(3)
+PHOTOS = Reading(format="images", settings={"mode": "RGB", "size": [6, 5]})
+
+
+def model_of_pictures(store: LocalFolder, shape: tuple[int, ...], reading: Reading | None = None) -> ModelApp:
+    """A replica of an untrained network on pictures of a shape."""
+    columns = {"image": RANDOM.integers(0, 256, (12, *shape), np.uint8)}
+    dataset: DatasetVersion = tiny_dataset(store, columns, np.arange(12) % 3)
+    signature = dataset.signature.model_copy(update={"reading": reading})
+    return model_app(store, model_version(store, dataset.model_copy(update={"signature": signature}), name="shapes"))
+
+
+def file_of(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
+    held = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(held, kind)
+    return held.getvalue()
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def answer_of(app: ModelApp, body: Any, path: str = "/predict") -> bytes:
+    response = ask(app, "POST", path, json.dumps(body).encode())
+    assert response.status_code == 200, response.body
+    return bytes(response.body)
+
+
+def refusal_of(app: ModelApp, value: Any) -> tuple[int, str]:
+    response = ask(app, "POST", "/predict", json.dumps({"instances": [{"image": value}]}).encode())
+    return response.status_code, json.loads(bytes(response.body))["error"]["message"]
+
+
+def png_of_zeros(width: int, height: int) -> bytes:
+    """A grey PNG of any size that few bytes are enough for."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    deflate = zlib.compressobj(9)
+    packed = b"".join(deflate.compress(bytes(1 + width)) for _ in range(height)) + deflate.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/models/shapes:predict", "/invocations", "/predictions/shapes"])
+def test_a_picture_gets_the_answer_of_its_numbers_to_the_bit(path: str, store: LocalFolder):
+    app = model_of_pictures(store, (6, 5, 3), PHOTOS)
+    pixels = RANDOM.integers(0, 256, (6, 5, 3), np.uint8)
+    jpeg = file_of(pixels, "JPEG")
+    for data, kind, numbers in ((file_of(pixels), "png", pixels), (jpeg, "jpeg", decode(jpeg, mode="RGB"))):
+        text = text_of(data)
+        expected = answer_of(app, {"instances": [{"image": numbers.tolist()}]}, path)
+        lines = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+        for value in (text, f"data:image/{kind};base64,{text}", {"b64": text}, lines, text.rstrip("=")):
+            assert answer_of(app, {"instances": [{"image": value}]}, path) == expected
+        assert answer_of(app, {"instances": [text]}, path) == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize(("size", "own"), [((6, 5), (6, 5)), ((6, 5), (9, 14)), (None, (6, 5))])
+@pytest.mark.parametrize("wanted", ["RGB", "L"])
+def test_a_picture_is_read_as_the_files_of_the_training_data(
+    mode: str, size: tuple[int, int] | None, own: tuple[int, int], wanted: str
+):
+    settings = {"mode": wanted} | ({} if size is None else {"size": list(size)})
+    shape = (6, 5, 3) if wanted == "RGB" else (6, 5)
+    column = Column(name="image", dtype="uint8", shape=shape)
+    reading = Reading(format="images", settings=settings)
+    signature = Signature(inputs=(column,), task="regression", target="y", reading=reading)
+    data = file_of(RANDOM.integers(0, 256, (*own, 3), np.uint8), mode=mode)
+    expected = decode(data, mode=wanted, size=size, is_resized=size is not None)
+    (read,) = Pictures(signature).read(column, [text_of(data)], [0])
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_a_model_of_arrays_gets_grey_or_colour_by_the_shape_of_its_column(store: LocalFolder):
+    colour = RANDOM.integers(0, 256, (8, 7, 3), np.uint8)
+    data = file_of(colour)
+    grey = decode(data, mode="L")
+    expected = {(8, 7): grey, (8, 7, 1): grey[..., None], (8, 7, 3): colour, (1, 8, 7): grey[None]}
+    expected[(3, 8, 7)] = colour.transpose(2, 0, 1)
+    expected[(4, 4)] = decode(data, mode="L", size=(4, 4), is_resized=True)
+    for shape, numbers in expected.items():
+        column = Column(name="image", dtype="uint8", shape=shape)
+        signature = Signature(inputs=(column,), task="regression", target="y")
+        read = Checker(signature, 9, Pictures(signature).read).rows([{"image": text_of(data)}])["image"]
+        np.testing.assert_array_equal(read, numbers[None])
+
+
+def test_pictures_flat_lists_and_nested_ones_may_stand_side_by_side(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    images = RANDOM.integers(0, 256, (4, 8, 7), np.uint8)
+    expected = answer_of(app, {"instances": images.tolist()})
+    mixed = [
+        text_of(file_of(images[0])),
+        images[1].tolist(),
+        images[2].ravel().tolist(),
+        {"b64": text_of(file_of(images[3]))},
+    ]
+    assert answer_of(app, {"instances": [{"image": value} for value in mixed]}) == expected
+    assert answer_of(app, {"inputs": mixed}, "/invocations") == answer_of(
+        app, {"instances": images.tolist()}, "/invocations"
+    )
+    assert answer_of(app, {"instances": images.reshape(4, -1).tolist()}) == expected
+
+
+def test_bare_b64_object_is_the_only_input_as_tensorflow_serving_has_it(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    image = RANDOM.integers(0, 256, (8, 7), np.uint8)
+    path = "/v1/models/shapes:predict"
+    expected = answer_of(app, {"instances": [image.tolist()]}, path)
+    assert answer_of(app, {"instances": [{"b64": text_of(file_of(image))}]}, path) == expected
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "application/octet-stream", None])
+def test_torchserve_takes_the_file_as_the_body(kind: str, media_type: str | None, store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    data = file_of(RANDOM.integers(0, 256, (8, 7), np.uint8), kind)
+    numbers = decode(data, mode="L").tolist()
+    expected = answer_of(app, {"instances": [numbers]}, "/predictions/shapes")
+    headers = {"content-type": media_type} if media_type else {"content-type": "application/json"}
+    for method in ("POST", "PUT"):
+        assert bytes(ask(app, method, "/predictions/shapes", data, headers=headers).body) == expected
+
+
+ADDRESSES = [
+    "http://{0}/a.png",
+    "HTTPS://{0}/a.png",
+    "//{0}/a.png",
+    "file:///etc/passwd",
+    "gopher://{0}/",
+    "ftp://{0}/a",
+]
+OTHERS = ["data:text/plain;base64,aGVsbG8=", "data:image/svg+xml;base64,PHN2Zz4=", "data:image/png,%89PNG", "data:,"]
+
+
+def test_no_address_is_ever_fetched(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        canary.settimeout(0.2)
+        host = f"127.0.0.1:{canary.getsockname()[1]}"
+        hosts = [
+            host,
+            f"user:secret@{host}",
+            f"0x7f.1:{host[10:]}",
+            f"[::ffff:127.0.0.1]:{host[10:]}",
+            f"2130706433:{host[10:]}",
+        ]
+        for address in ADDRESSES:
+            for each in hosts:
+                for text in (address.format(each), "  " + address.format(each), f"url={address.format(each)}"):
+                    status, message = refusal_of(app, text)
+                    assert status == 400 and message.startswith("row 0, field 'image'"), text
+                    assert "secret" not in message
+        with pytest.raises(TimeoutError):
+            canary.accept()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((text, "found a data URL of") for text in OTHERS),
+        ("http://127.0.0.1/a.png", "nothing is fetched"),
+        ("not base64!", "is no picture in valid base64"),
+        ("\u00e9" * 100, "is no picture in valid base64"),
+        ("", "the picture is no PNG or JPEG image"),
+        (text_of(b"GIF89a" + bytes(100)), "the picture is no PNG or JPEG image"),
+        (text_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "the picture is no PNG or JPEG image"),
+        (text_of(file_of(RANDOM.integers(0, 256, (90, 70), np.uint8))[:3000]), "the picture is damaged"),
+        (text_of(file_of(np.zeros((8, 7), np.uint16))), "the picture has mode I;16"),
+    ],
+)
+def test_a_text_that_is_no_picture_is_refused_with_row_and_field(text: str, words: str, store: LocalFolder):
+    status, message = refusal_of(model_of_pictures(store, (8, 7)), text)
+    assert status == 400 and words in message and message.startswith("row 0, field 'image'")
+
+
+def test_the_wrong_one_of_several_pictures_is_named(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    good = text_of(file_of(np.zeros((8, 7), np.uint8)))
+    response = ask(app, "POST", "/predict", json.dumps({"instances": [good] * 19 + ["bad!"] + [good]}).encode())
+    assert "row 19, field 'image'" in json.loads(bytes(response.body))["error"]["message"]
+
+
+def test_a_picture_of_another_size_is_refused_where_training_resized_none(store: LocalFolder):
+    app = model_of_pictures(store, (6, 5, 3), Reading(format="images", settings={"mode": "RGB"}))
+    status, message = refusal_of(app, text_of(file_of(np.zeros((5, 6, 3), np.uint8))))
+    assert status == 400 and "is 5 x 6 pixels; the model reads 6 x 5 (height x width)" in message
+
+
+def test_pixels_are_counted_before_they_are_decoded(store: LocalFolder, monkeypatch: pytest.MonkeyPatch):
+    app = model_of_pictures(store, (8, 7))
+    header = png_of_zeros(8, 7)
+    huge = header[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + header[24:29]
+    huge += struct.pack(">I", zlib.crc32(huge[12:29])) + header[33:]
+    for data in (png_of_zeros(20_000, 4_000), huge):
+        status, message = refusal_of(app, text_of(data))
+        assert status == 413 and "at most 33554432 together" in message
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    two = [text_of(png_of_zeros(8, 7))] * 2
+    assert ask(app, "POST", "/predict", json.dumps({"instances": two[:1]}).encode()).status_code == 200
+    assert ask(app, "POST", "/predict", json.dumps({"instances": two}).encode()).status_code == 413
+
+
+def test_without_pillow_the_server_says_what_to_install(store: LocalFolder, monkeypatch: pytest.MonkeyPatch):
+    data = file_of(np.zeros((8, 7), np.uint8))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    app = model_of_pictures(store, (8, 7))
+    response = ask(app, "POST", "/predict", json.dumps({"instances": [text_of(data)]}).encode())
+    error = json.loads(bytes(response.body))["error"]
+    assert response.status_code == 415 and "Pillow is not installed" in error["message"]
+    assert "raypipe[images]" in error["hint"]
+    assert ask(app, "POST", "/predictions/shapes", data, headers={"content-type": "image/png"}).status_code == 415
+    assert answer_of(app, {"instances": [np.zeros((8, 7), int).tolist()]})
+
+
+def test_text_in_a_field_without_pictures_is_refused_as_ever(classifier: ModelApp, regressor: ModelApp):
+    signature = Signature(inputs=(Column(name="x", dtype="float32", shape=(2, 2)),), task="regression", target="y")
+    assert not Pictures(signature).columns and not Pictures(regressor.signature).columns
+    with pytest.raises(RequestError, match="row 0, field 'x': found 'text' \\(string\\); expected <float32 list"):
+        Checker(signature, 9, Pictures(signature).read).rows([{"x": "text"}])
+    assert Pictures(classifier.signature).columns == {"image"}
+
+
+@pytest.mark.parametrize(("size", "is_inline"), [((300, 400), True), ((400, 400), False)])
+def test_many_pixels_are_decoded_off_the_event_loop(
+    size: tuple[int, int], is_inline: bool, store: LocalFolder, monkeypatch: pytest.MonkeyPatch
+):
+    app = model_of_pictures(store, (8, 7))
+    decoded_in: list[threading.Thread] = []
+    pixels = images.pixels
+
+    def noting(*args: Any, **settings: Any) -> np.ndarray:
+        decoded_in.append(threading.current_thread())
+        return pixels(*args, **settings)
+
+    monkeypatch.setattr(images, "pixels", noting)
+    answer_of(app, {"instances": [text_of(png_of_zeros(*size))]})
+    assert [thread is threading.main_thread() for thread in decoded_in] == [is_inline]
+
+
+def test_the_v2_protocol_takes_pictures_as_texts(store: LocalFolder):
+    app = model_of_pictures(store, (8, 7))
+    pictures = RANDOM.integers(0, 256, (2, 8, 7), np.uint8)
+    path = "/v2/models/shapes/infer"
+    numbers = {"name": "image", "datatype": "UINT8", "shape": [2, 8, 7], "data": pictures.ravel().tolist()}
+    texts = {"name": "image", "datatype": "BYTES", "data": [text_of(file_of(each)) for each in pictures]}
+    expected = answer_of(app, {"inputs": [numbers]}, path)
+    for shape in ([2], [2, 1]):
+        assert answer_of(app, {"inputs": [{**texts, "shape": shape}]}, path) == expected
