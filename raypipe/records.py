@@ -451,6 +451,10 @@ class Endpoint(Record):
     """HOST:PORT for gRPC; None: it is not served."""
     probe: dict[str, Any] = {}
     """The request sent after deployment and its answer."""
+    needs_key: bool = False
+    """Whether it asks for an API key."""
+    cert_file: str | None = None
+    """Where its certificate is, if the URL is https."""
 
 
 class BatchOutput(Record):

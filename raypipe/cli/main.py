@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import raypipe
-from raypipe.cli import doctor, jobs, keeping, models, project, reports, runs, serving
+from raypipe.cli import doctor, jobs, keeping, keys, models, project, reports, runs, serving
 from raypipe.cli.options import PIPELINE, Allow, AsJson, File, Fresh, RunId, Sets, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table, terminate
 from raypipe.errors import masked, one_line
@@ -211,6 +211,7 @@ for _name, _what in {
 
 jobs.add_to(app)
 serving.add_to(app)
+keys.add_to(app)
 models.add_to(app)
 runs.add_to(app)
 reports.add_to(app)

@@ -1,7 +1,8 @@
-"""Commands of the registry: models, versions, aliases, show, diff, lineage, promote, rollback."""
+"""Commands of the registry: models, versions, aliases, show, diff, lineage, promote, rollback, export."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ Alias = Annotated[str, typer.Option(help="Movable name.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (models, versions, aliases, show_version, diff, lineage, promote, rollback):
+    for command in (models, versions, aliases, show_version, diff, lineage, promote, rollback, export):
         app.command("show" if command is show_version else command.__name__)(command)
 
 
@@ -228,6 +229,31 @@ def rollback(model: Model, alias: Alias = "champion", store: StoreUri = None, as
 
     before, after = registry.rollback(open_store(store), model, alias)
     _show_move(model, alias, before.version, after.version, as_json, False)
+
+
+@reported
+def export(
+    reference: Reference,
+    out: Annotated[str, typer.Option("--out", metavar="URI", help="A folder, a file *.tar.gz, or s3://bucket/prefix.")],
+    store: StoreUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy one version out of its registry, for a container to serve; every byte is checked."""
+    from raypipe.registry.export import ARCHIVES, export_archive
+    from raypipe.registry.export import export as export_to
+    from raypipe.registry.versions import resolve
+    from raypipe.storage import open_store
+
+    opened = open_store(store)
+    version = resolve(opened, reference)
+    if out.endswith(ARCHIVES) and "://" not in out:
+        export_archive(opened, version, Path(out))
+    else:
+        export_to(opened, version, open_store(out))
+    if as_json:
+        show_json({"model": version.model, "version": version.version, "out": out})
+        return
+    show(f"{version.model}@{version.version} -> {out}")
 
 
 def _show_move(model: str, alias: str, before: int | None, after: int, as_json: bool, dry_run: bool) -> None:

@@ -68,9 +68,11 @@ def _first_row(probe: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, 
 
 def curl_line(endpoint: Endpoint, request: Any) -> str:
     """A shell line that asks the endpoint; a body too long to paste goes to a file it names."""
-    url = f"{endpoint.url}/predict"
+    ask = "curl -s" if endpoint.cert_file is None else f"curl -s --cacert {shlex.quote(endpoint.cert_file)}"
     if request is None:
-        return f"curl -s {endpoint.url}/healthz"
+        return f"{ask} {endpoint.url}/healthz"
+    key = ' -H "Authorization: Bearer $RAYPIPE_KEY"' if endpoint.needs_key else ""
+    asked = f"{ask} {endpoint.url}/predict -H 'Content-Type: application/json'{key} -d"
     body = json.dumps(request, separators=(",", ":"))
     if len(body) > MAX_CURL_BODY_CHARS:
         # A name nobody can foresee, readable by this user alone: the row may be anything.
@@ -82,8 +84,8 @@ def curl_line(endpoint: Endpoint, request: Any) -> str:
         ):
             file.write(body)
             file.flush()
-            return f"curl -s {url} -H 'Content-Type: application/json' -d @{shlex.quote(file.name)}"
-    return f"curl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+            return f"{asked} @{shlex.quote(file.name)}"
+    return f"{asked} {shlex.quote(body)}"
 
 
 def show_run(run: dict[str, Any]) -> None:

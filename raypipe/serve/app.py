@@ -1,6 +1,6 @@
 """One replica, HTTP and model together: request -> columns -> shared model call -> answer; no 500 for a client's fault.
 
-    path -> route -> key -> body (capped) -> handler: parse, check against the signature -> batcher -> render
+    path -> route -> door (key, origin) -> room -> body (capped) -> handler: parse, check -> batcher -> render
 
 Nothing here imports Ray: serve/stage.py makes a deployment of this class, tests call it as it is.
 """
@@ -13,7 +13,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,17 @@ from starlette.responses import Response
 from raypipe.errors import DataError, RequestError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
+from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, too_large, whole_body
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.direct import IN_FLIGHT, answer_directly
+from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
 from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
 from raypipe.serve.pictures import HoldsUpTheLoop, Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
+from raypipe.serve.room import Room, Stay
 from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
@@ -53,9 +56,11 @@ REQUEST_ID = b"x-request-id"
 INLINE_MAX_BYTES = 64 * 2**10
 """A larger body is parsed and checked in a thread: the event loop is for everybody."""
 
+BAD_ROWS = (400, 422)
+"""What is refused of rows that have been read."""
+
 logger = logging.getLogger("ray.serve")
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -67,11 +72,13 @@ class ModelApp(GrpcCalls):
         model: a ModelVersion as JSON.
         code_dir: folder that the user's own modules are imported from, where there are any.
         spec: a ServeSpec as JSON.
+        own_digest: SHA-256 of the key that the deployment asks with, where keys are asked for.
     Raises:
         DigestMismatch, ArtifactError, ModelError: the model cannot be loaded here.
+        ServeError: its keys cannot be read here.
     """
 
-    def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str) -> None:
+    def __init__(self, store_uri: str, model: str, code_dir: str | None, spec: str, own_digest: str = "") -> None:
         import torch  # not above: who deploys this class needs no torch
 
         from raypipe.model.predictor import Predictor
@@ -80,6 +87,8 @@ class ModelApp(GrpcCalls):
         self.spec = ServeSpec.model_validate_json(spec)
         limit_messages(self.spec.max_body_bytes)
         self.model = ModelVersion.model_validate_json(model)
+        self.door = Door(self.spec, own_digest)
+        self.room = Room(self.spec)
         torch.set_num_threads(max(1, int(self.spec.resources.num_cpus)))
         device = "cuda" if self.spec.resources.num_gpus else "cpu"
         self.predictor = Predictor.load(
@@ -141,7 +150,12 @@ class ModelApp(GrpcCalls):
             *((name, value) for name, value in scope["headers"] if name == REQUEST_ID),
         ]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+        body = b"" if scope["method"] == "HEAD" else reply.body
+        unread = "connection" in reply.headers
+        await send({"type": "http.response.body", "body": body, "more_body": unread})
+        if unread:
+            await drained(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def answer(self, method: str, path: str, scope: Any, receive: Receive) -> Reply:
         """Answer one request; every refusal is in the words of its protocol, with what was found and what to do.
@@ -150,9 +164,18 @@ class ModelApp(GrpcCalls):
             path: below the route prefix.
             scope: its `headers` and `query_string`, as ASGI has them.
         """
-        found = self._routes.get(("GET" if method == "HEAD" else method, path))
-        protocol = found[0] if found else self._protocol_of(path)
-        return await self._told(protocol, self._routed(found and found[1], method, path, scope, receive))
+        headers = dict(scope["headers"])
+        reply = self.door.preflight(method, headers)
+        if reply is None:
+            protocol, route = self._routes.get(("GET" if method == "HEAD" else method, path), (None, None))
+            call = Call(method, path, headers, b"", scope["query_string"])
+            arrived = asyncio.get_running_loop().time()
+            answer = self._routed(route, call, scope, receive, arrived)
+            reply = await self._told(protocol or self._protocol_of(path), answer, arrived)
+        reply.headers.update(self.door.shared_with(headers.get(b"origin")))
+        if may_be_unread(scope, headers):
+            reply.headers["connection"] = "close"
+        return reply
 
     async def answer_rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         """Answer one call of gRPC, with the checks and refusals of HTTP.
@@ -162,13 +185,13 @@ class ModelApp(GrpcCalls):
             headers: metadata, names in lower case.
             body: one message.
         """
-        reply = await self._told(self._grpc, self._rpc(path, headers, body))
+        arrived = asyncio.get_running_loop().time()
+        reply = await self._told(self._grpc, self._rpc(Call("POST", path, headers, body), arrived), arrived)
         reply.headers[MODEL_HEADER] = self._name
         return reply
 
-    async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
+    async def _told(self, protocol: Protocol, answer: Awaitable[Reply], arrived: float) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
-        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -180,30 +203,50 @@ class ModelApp(GrpcCalls):
         except Exception:  # the model is the user's code: anything may come
             logger.exception("a request failed in %s", self._name)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        await self._batcher.hold_back(arrived)
+        if refused.status in BAD_ROWS:
+            await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
 
-    async def _routed(self, route: Route | None, method: str, path: str, scope: Any, receive: Receive) -> Reply:
+    async def _routed(self, route: Route | None, call: Call, scope: Any, receive: Receive, arrived: float) -> Reply:
+        self.door.check(call.headers, "predict" if route is None else route.scope)
         if route is None:
-            raise self._no_route(method, path)
-        arrived = asyncio.get_running_loop().time()
-        headers = dict(scope["headers"])
-        body = b""
-        if route.accepts:
-            _check_type(headers, route)
-            body = decoded(await self._body(headers, receive), headers, self.spec.max_body_bytes)
-        call = Call(method, path, headers, body, scope["query_string"])
-        return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+            raise self._no_route(call.method, call.path)
+        if not route.accepts:
+            return await self._handled(route, call, arrived)
+        self._batcher.admit(1)
+        stay = self.room.enter()
+        try:
+            call.body = await self._body(route, call.headers, receive, stay)
+            scope[WHOLE] = True
+            return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
+        finally:
+            stay.leave()
 
-    async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
+    async def _rpc(self, call: Call, arrived: float) -> Reply:
+        route = self._rpcs[call.path]
+        self.door.check(call.headers, route.scope)
         if self.spec.grpc_port is None:
             raise RequestError("this model is not served over gRPC", "set serve.grpc_port, or ask by HTTP", status=404)
-        if len(body) > self.spec.max_body_bytes:
-            raise _too_large(f"{len(body)} bytes", self.spec.max_body_bytes)
-        arrived = asyncio.get_running_loop().time()
-        return await self._handled(self._rpcs[path], Call("POST", path, headers, body), arrived)
+        if len(call.body) > self.spec.max_body_bytes:
+            raise too_large(f"{len(call.body)} bytes", self.spec.max_body_bytes)
+        self._batcher.admit(1)
+        stay = self.room.enter()
+        try:
+            stay.hold(len(call.body))
+            return await self._handled(route, call, arrived)
+        finally:
+            stay.leave()
+
+    async def _body(self, route: Route, headers: dict[bytes, bytes], receive: Receive, stay: Stay) -> bytes:
+        """As the handler reads it; what a compressed one becomes counts as well."""
+        _check_type(headers, route)
+        sent = await whole_body(headers, receive, self.spec, stay)
+        body = decoded(sent, headers, self.spec.max_body_bytes)
+        if body is not sent:
+            stay.hold(len(body))
+        return body
 
     async def _handled(self, route: Route, call: Call, arrived: float, *, alone: bool = False) -> Reply:
         """Ask the route's handler, and the model for what it asks for.
@@ -238,27 +281,6 @@ class ModelApp(GrpcCalls):
             return asked, None
         return asked, self.predictor.features(asked.columns)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body, refused unread where it declares too much, else as soon as it is too much."""
-        limit = self.spec.max_body_bytes
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise _too_large(f"{int(declared)} bytes", limit)
-        message = await receive()
-        body = message.get("body", b"")
-        if not message.get("more_body"):
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            if len(body) > limit:
-                raise _too_large(f"{len(body)} bytes", limit)
-            return body
-        try:
-            return await asyncio.wait_for(_rest(receive, body, limit), self.spec.request_timeout_s)
-        except asyncio.TimeoutError:
-            raise RequestError(
-                f"the request body did not arrive within {self.spec.request_timeout_s:g} s", "send it faster", 408
-            ) from None
-
     def _no_route(self, method: str, path: str) -> RequestError:
         allowed = sorted({known for known, where in self._routes if where == path})
         if allowed:
@@ -276,6 +298,16 @@ class ModelApp(GrpcCalls):
         protocols = list(self._protocols.values())
         named = (each for each in protocols if each.prefixes and path.startswith(each.prefixes))
         return next(named, protocols[0])
+
+    def answer_also_at(self, path: str, method: str, known_path: str) -> None:
+        """Answer requests to `path` as those to `known_path`; what was answered there before no longer is.
+
+        Args:
+            path: below the route prefix; chosen by who runs this replica, never by a client.
+            known_path: of a route that is there, with the same method.
+        """
+        protocol, route = self._routes[method, known_path]
+        self._routes[method, path] = protocol, replace(route, path=path)
 
     def routes(self) -> list[Route]:
         """All that is answered."""
@@ -330,30 +362,6 @@ def below_prefix(scope: Any) -> str:
     """The path below the application's route prefix."""
     path, prefix = scope["path"], scope.get("root_path", "")
     return path[len(prefix) :] or "/" if prefix and path.startswith(prefix) else path
-
-
-async def _rest(receive: Receive, start: bytes, limit: int) -> bytes:
-    body = bytearray(start)
-    more = True
-    while more:
-        if len(body) > limit:
-            raise _too_large(f"more than {limit} bytes", limit)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    if len(body) > limit:
-        raise _too_large(f"{len(body)} bytes", limit)
-    return bytes(body)
-
-
-def _too_large(found: str, limit: int) -> RequestError:
-    return RequestError(
-        f"the request body has {found}; at most {limit} are read",
-        "send fewer rows per request, or raise serve.max_body_bytes",
-        status=413,
-    )
 
 
 def _check_type(headers: dict[bytes, bytes], route: Route) -> None:

@@ -16,6 +16,7 @@ from raypipe.records import ModelVersion
 from raypipe.serve import running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.deployment import run_application
+from raypipe.serve.keys import own_digest
 from raypipe.serve.ray_serve import start
 from raypipe.spec.serve import ServeSpec
 
@@ -32,9 +33,9 @@ class AwaitedApp(ModelApp):
         ServeError: it was told that none will come.
     """
 
-    def __init__(self, store_uri: str, name: str, code_dir: str | None, spec: str) -> None:
+    def __init__(self, store_uri: str, name: str, code_dir: str | None, spec: str, own_digest: str = "") -> None:
         import_module("raypipe.model.predictor")  # the longest part of a start, beside the wait
-        super().__init__(store_uri, _wait_for_model(name), code_dir, spec)
+        super().__init__(store_uri, _wait_for_model(name), code_dir, spec, own_digest)
 
 
 def begin(spec: ServeSpec, name: str, store_uri: str, code_dir: Path | None) -> None:
@@ -45,7 +46,7 @@ def begin(spec: ServeSpec, name: str, store_uri: str, code_dir: Path | None) -> 
     """
     running.note_awaited(name, "")
     folder = None if code_dir is None else str(code_dir)
-    args = (store_uri, name, folder, spec.model_dump_json())
+    args = (store_uri, name, folder, spec.model_dump_json(), own_digest(spec.auth))
     start(spec, beside=partial(run_application, spec, name, AwaitedApp, args))
 
 

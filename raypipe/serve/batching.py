@@ -122,7 +122,7 @@ class Batcher:
         now = loop.time()
         arrived = now if since is None else since
         deadline = arrived + self._timeout_s
-        self._admit(len(features), deadline - now)
+        self.admit(len(features), deadline - now)
         ask = _Ask(features, loop.create_future(), deadline)
         self._waiting.append(ask)
         self._asked.append(ask)
@@ -152,20 +152,31 @@ class Batcher:
         if left_s > 0 and now - self._answered_at < self._answer_s:
             await asyncio.sleep(min(left_s, REFUSAL_MAX_WAIT_S))
 
-    def _admit(self, num_rows: int, left_s: float) -> None:
-        """Refuse rows that cannot be answered in time, before they take anybody's turn."""
+    def admit(self, num_rows: int, left_s: float = math.inf) -> None:
+        """Refuse rows that would wait too long, before they take anybody's turn.
+
+        Args:
+            left_s: until their answer is of no use.
+        Raises:
+            RequestError: 503, with what to wait before another try.
+        """
         if not self._waiting:
             return
-        fixed, per_row = self._cost.parts()
-        calls = math.ceil((self._rows_waiting + num_rows) / self._spec.max_rows)
-        wait_s = calls * fixed + per_row * (self._rows_waiting + num_rows) if fixed < math.inf else 0.0
-        if self._rows_waiting + num_rows > self._spec.max_waiting_rows or wait_s > left_s:
+        ahead_s = self._predicted_s(self._rows_waiting)
+        too_long = ahead_s > self._spec.max_wait_s and len(self._waiting) > 1
+        too_late = self._predicted_s(self._rows_waiting + num_rows) > left_s
+        if too_long or too_late or self._rows_waiting + num_rows > self._spec.max_waiting_rows:
             raise RequestError(
                 f"{self._rows_waiting} rows wait for the model already",
                 "ask again after the seconds that Retry-After says, or raise serve.max_replicas",
                 status=503,
-                headers={"retry-after": str(max(1, math.ceil(wait_s / 2)))},
+                headers={"retry-after": str(max(1, math.ceil(ahead_s / 2)))},
             )
+
+    def _predicted_s(self, num_rows: int) -> float:
+        """Of the calls that so many rows take; nothing while no call has been measured."""
+        fixed, per_row = self._cost.parts()
+        return math.ceil(num_rows / self._spec.max_rows) * fixed + per_row * num_rows if fixed < math.inf else 0.0
 
     def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
         """Fail who has waited too long, and come back for the next."""

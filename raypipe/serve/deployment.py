@@ -16,6 +16,10 @@ LEAVE_TIMEOUT_S = 20.0
 START_ATTEMPTS = 2
 """The model has been loaded once before anything started; a replica that fails twice will go on failing."""
 
+NEVER_ONGOING = 100_000
+"""Requests that Ray lets into a replica. The application counts and refuses by itself (room.py): what waited at Ray's
+gate would wait unseen, without an end."""
+
 LOOK_BACK_S = 10.5
 """Load is averaged over this; Ray 2.60 wants more than 10 s here."""
 
@@ -44,7 +48,7 @@ def run_application(spec: ServeSpec, name: str, app: Callable[..., Any], args: t
             downscale_delay_s=spec.downscale_delay_s,
             look_back_period_s=LOOK_BACK_S,
         ),
-        max_ongoing_requests=spec.max_ongoing_requests,
+        max_ongoing_requests=NEVER_ONGOING,
         max_constructor_retry_count=START_ATTEMPTS,
         graceful_shutdown_timeout_s=min(spec.request_timeout_s, LEAVE_TIMEOUT_S),
         ray_actor_options=ray_options(spec.resources),

@@ -219,6 +219,8 @@ def _direct(rays: Asgi, application: Asgi) -> Asgi:
                 status = str(message["status"])
                 transport.hold()
             await send(message)
+            if message["type"] == "http.response.body":
+                transport.release()
 
         start = time.perf_counter()
         metrics.begin()

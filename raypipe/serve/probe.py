@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from raypipe.errors import RaypipeError, ServeError
 from raypipe.model.predictions import Predictions
 from raypipe.records import ArtifactRef, Endpoint
+from raypipe.serve.certificate import trusting
 from raypipe.serve.checker import columns_of
+from raypipe.serve.keys import own_key
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -75,7 +78,10 @@ def probe(
     """
     url = f"{endpoint.url}/predict"
     request = {"instances": rows}
-    answer = _ask(endpoint, httpx.Request("POST", url, json=request), deadline, spec.request_timeout_s + 5)
+    headers = {} if spec.auth is None else {"authorization": f"Bearer {own_key()}"}
+    answer = _ask(
+        endpoint, httpx.Request("POST", url, json=request, headers=headers), deadline, spec.request_timeout_s + 5
+    )
     if answer.status_code != 200:
         raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
     found = _numbers(answer.json()["predictions"])
@@ -94,7 +100,8 @@ def probe(
 def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s: float) -> httpx.Response:
     """The first answer of this version: in a swap, replicas of the version before may still answer, or break off."""
     version = f"{endpoint.model}@{endpoint.version}"
-    with httpx.Client(trust_env=False) as client:
+    with ExitStack() as clients:
+        client = clients.enter_context(_client(endpoint))
         while True:
             request.extensions["timeout"] = httpx.Timeout(max(timeout_s, deadline - time.monotonic())).as_dict()
             try:
@@ -104,12 +111,21 @@ def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s:
                 seen = f"HTTP {answer.status_code} from {answer.headers.get('x-raypipe-model', 'another program')}"
             except httpx.TransportError as error:
                 seen = type(error).__name__
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    seen = f"what answers there has another certificate than {endpoint.cert_file}, or it is not valid"
+                    client = clients.enter_context(_client(endpoint))  # the file may have changed
             if time.monotonic() > deadline:
                 raise ServeError(
                     f"{version} is up, but {request.url} does not reach it ({seen})",
                     "check that serve.host is an address of this machine and that no proxy is in between",
                 )
             time.sleep(POLL_S)  # the proxy tells nobody when it knows a route
+
+
+def _client(endpoint: Endpoint) -> httpx.Client:
+    """Trusts the endpoint's own certificate, and no other."""
+    verify = trusting(endpoint.cert_file) if endpoint.cert_file is not None else True
+    return httpx.Client(trust_env=False, verify=verify)
 
 
 def _numbers(predictions: list[Any]) -> NDArray[np.float64]:

@@ -16,9 +16,7 @@ from raypipe.serve import running
 from raypipe.serve.grpc_inference import grpc_env, grpc_options
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
 from raypipe.serve.running import Listener
-from raypipe.spec.serve import ServeSpec
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from raypipe.spec.serve import LOOPBACK, ServeSpec
 
 TIMEOUT_GRACE_S = 1.0
 """A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
@@ -46,6 +44,12 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
             f"Ray Serve listens on {found.host}:{found.port} on this cluster already; "
             f"the file asks for {spec.host}:{spec.port}",
             f"--set serve.host={found.host} --set serve.port={found.port}, or stop it first: raypipe stop",
+        )
+    if found is not None and found.cert_file != _cert_file(spec):
+        raise ServeError(
+            f"Ray Serve listens on {found.host}:{found.port} on this cluster already, "
+            f"{f'with the certificate {found.cert_file}' if found.cert_file else 'without TLS'}",
+            "give the same serve.tls, or stop it first: raypipe stop",
         )
     if found is not None:
         _check_grpc(spec, found)
@@ -100,10 +104,17 @@ def _start_serve(spec: ServeSpec) -> Listener:
     from ray.exceptions import RayError
     from ray.serve.schema import LoggingConfig
 
+    alone = is_on_this_machine_alone()
+    # HAProxy reaches replicas of its own machine over loopback; nobody else needs to reach them beside it.
+    host = (
+        running.BEHIND_HAPROXY
+        if alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
+        else spec.host
+    )
     timeout_s = spec.request_timeout_s + TIMEOUT_GRACE_S
-    http = {"host": spec.host, "port": spec.port, "request_timeout_s": timeout_s}
+    http = {"host": host, "port": spec.port, "request_timeout_s": timeout_s}
     # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    env = ingress_env(spec, folder_of_ray_here(), one_machine=is_on_this_machine_alone()) | grpc_env(spec)
+    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone) | grpc_env(spec)
     controller = {"runtime_env": {"env_vars": env}}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
@@ -128,7 +139,11 @@ def _start_serve(spec: ServeSpec) -> Listener:
 
 def listener_of(spec: ServeSpec) -> Listener:
     """Where a Serve that is started as the file says listens."""
-    return Listener(spec.host, spec.port, choose_ingress(spec), spec.grpc_port)
+    return Listener(spec.host, spec.port, choose_ingress(spec), spec.grpc_port, _cert_file(spec))
+
+
+def _cert_file(spec: ServeSpec) -> str:
+    return "" if spec.tls is None else spec.tls.cert_file
 
 
 def shut_down(port: int | None = None) -> None:

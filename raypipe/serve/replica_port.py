@@ -7,6 +7,7 @@ other. A request to it is unpickled, so whoever reaches it with the cluster's to
 from __future__ import annotations
 
 import ipaddress
+import sys
 from typing import Any
 
 OPEN_PORT = "add_port_to_grpc_server"
@@ -17,9 +18,8 @@ EVERYWHERE = "[::]:"
 
 def keep_on_loopback() -> None:
     """In a replica, before Ray opens the port: have it opened on the node's address if that is a loopback one."""
-    import ray
-
-    if not ray.is_initialized():  # no replica: the application alone
+    ray = sys.modules.get("ray")  # importing it takes a container as long as loading a small model
+    if ray is None or not ray.is_initialized():  # no replica: the application alone
         return
     from ray.serve._private import replica
 

@@ -23,6 +23,9 @@ ENDPOINTS = "raypipe/serve/endpoints/"
 SWAPS = "raypipe/serve/swaps/"
 AWAITED = "raypipe/serve/awaited/"
 LISTENER = "raypipe/serve/listener"
+BEHIND_HAPROXY = "127.0.0.1"
+"""Where all of Serve but HAProxy itself listens on a single machine, whatever `serve.host` is."""
+
 POLL_S = 0.05
 SHUTDOWN_TIMEOUT_S = 60.0
 MAX_REASON_CHARS = 300
@@ -32,15 +35,23 @@ FAILURE = re.compile(
 )
 """How Serve's processes write down what ended them."""
 
+ALERT = re.compile(r"^\[ALERT\] +\(\d+\) : (?:config : )?(.+)$", re.MULTILINE)
+"""How HAProxy writes down why it does not start; what it only notices stands before."""
+
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the running Serve listens; fixed when it starts."""
+    """Where and how the running Serve listens; fixed when it starts.
+
+    Attributes:
+        cert_file: of HTTPS; empty: HTTP.
+    """
 
     host: str
     port: int
     ingress: str
     grpc_port: int | None = None
+    cert_file: str = ""
 
 
 class Deployed(Record):
@@ -72,7 +83,7 @@ def listener() -> Listener | None:
     noted = _get(LISTENER)
     if noted is not None:
         known = Listener(**json.loads(noted))
-        if (known.host, known.port) == (http.host, http.port):
+        if known.port == http.port and http.host in (known.host, BEHIND_HAPROXY):
             return known
     return Listener(str(http.host), int(http.port), "python")
 
@@ -110,9 +121,12 @@ def logged_reason(logs: Path) -> str:
     """
     files = sorted(logs.glob("*.log"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files:
-        failures = FAILURE.findall(file.read_text(encoding="utf-8", errors="replace"))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        failures = list(FAILURE.finditer(text))
         if failures:
-            return masked(failures[-1].strip())[:MAX_REASON_CHARS]
+            reason = failures[-1][1].strip()
+            alerts = ALERT.findall(text, failures[-1].end()) if "HAProxy" in reason else []
+            return masked(": ".join([reason.partition(": [NOTICE]")[0], *alerts[:1]]))[:MAX_REASON_CHARS]
     return ""
 
 

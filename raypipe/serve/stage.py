@@ -18,6 +18,7 @@ from raypipe.runtime.resources import ray_bundle
 from raypipe.serve import awaited, running
 from raypipe.serve.app import ModelApp
 from raypipe.serve.deployment import prefix, run_application
+from raypipe.serve.keys import own_digest
 from raypipe.serve.probe import expected_answers, probe, wait_reachable
 from raypipe.serve.ray_serve import last_line, listener_of, shut_down, start
 from raypipe.serve.running import Deployed, Listener
@@ -184,7 +185,13 @@ def stop(name: str | None = None) -> list[str]:
 
 def _run(deployed: Deployed) -> None:
     spec, model = deployed.spec, deployed.model
-    args = (deployed.store_uri, model.model_dump_json(), deployed.code_dir, spec.model_dump_json())
+    args = (
+        deployed.store_uri,
+        model.model_dump_json(),
+        deployed.code_dir,
+        spec.model_dump_json(),
+        own_digest(spec.auth),
+    )
     run_application(spec, model.model, ModelApp, args)
 
 
@@ -253,13 +260,15 @@ def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpo
     host = _reachable(listener.host)
     return Endpoint(
         name=model.model,
-        url=f"http://{host}:{listener.port}{prefix(spec)}",
+        url=f"{'http' if spec.tls is None else 'https'}://{host}:{listener.port}{prefix(spec)}",
         grpc=None if spec.grpc_port is None else f"{host}:{spec.grpc_port}",
         model=model.model,
         version=model.version,
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         ingress="haproxy" if listener.ingress == "haproxy" else "python",
+        needs_key=spec.auth is not None,
+        cert_file=None if spec.tls is None else spec.tls.cert_file,
     )
 
 

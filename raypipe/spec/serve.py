@@ -9,11 +9,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import Self
 
+from raypipe.spec.access import AuthSpec, CorsSpec, TlsSpec
 from raypipe.spec.base import Spec
+from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.resources import ResourceSpec
 
 HOST_NAME = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*"
 ROUTE = r"/|(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+/?"
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def check_host(text: str) -> str:
@@ -60,6 +65,9 @@ class BatchingSpec(Spec):
     """Rows that may wait for the model in one replica; requests beyond that are answered 503 with Retry-After."""
     wait_ms: float | None = Field(default=None, ge=0, le=10_000)
     """Wait for company; unset: as long as the measured cost of a call is worth, 0: never."""
+    max_wait_s: float = Field(default=5.0, gt=0, le=3600)
+    """Requests that would wait longer for the model, by the measured cost of its calls, get 503 with Retry-After at
+    once, unless a single one is ahead of them."""
 
 
 class ServeSpec(Spec):
@@ -81,6 +89,8 @@ class ServeSpec(Spec):
     """Requests in flight a replica should carry; autoscaling holds this."""
     max_ongoing_requests: int = Field(default=200, ge=1)
     """Requests in flight one replica accepts."""
+    max_queued_requests: int = Field(default=1000, ge=0)
+    """Requests beyond those that may wait in one replica; more get 503 with Retry-After before they are read."""
     upscale_delay_s: float = Field(default=5.0, ge=0)
     """How long load must last before replicas are added."""
     downscale_delay_s: float = Field(default=60.0, ge=0)
@@ -98,6 +108,16 @@ class ServeSpec(Spec):
     """More rows in one request get 413."""
     request_timeout_s: float = Field(default=30.0, gt=0)
     """Longest time for one request; then it is answered with an error."""
+    limits: LimitsSpec = LimitsSpec()
+    """Connections, headers, memory and time that clients may take."""
+    auth: AuthSpec | None = None
+    """API keys; unset: everybody who reaches the endpoint may ask it."""
+    tls: TlsSpec | None = None
+    """HTTPS; unset: HTTP."""
+    allow_plaintext_keys: bool = False
+    """Take API keys without TLS on an address that others reach: something in front of the endpoint encrypts."""
+    cors: CorsSpec | None = None
+    """Pages of other origins that may ask; unset: none."""
     ingress: Literal["auto", "haproxy", "python"] = "auto"
     """`auto`: HAProxy on Linux, Ray's Python proxy elsewhere."""
     start_timeout_s: float = Field(default=180.0, gt=0)
@@ -113,4 +133,19 @@ class ServeSpec(Spec):
     def ports_differ(self) -> Self:
         if self.grpc_port == self.port:
             raise ValueError(f"grpc_port={self.grpc_port} is the port for HTTP; choose another, e.g. 9000")
+        return self
+
+    @model_validator(mode="after")
+    def keys_stay_secret(self) -> Self:
+        if self.auth is not None and self.tls is None and self.host not in LOOPBACK and not self.allow_plaintext_keys:
+            raise ValueError(
+                f"auth on host {self.host} without tls would send keys in the clear; give tls, or say "
+                "allow_plaintext_keys: true where something in front of the endpoint encrypts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def tls_has_haproxy(self) -> Self:
+        if self.tls is not None and self.ingress == "python":
+            raise ValueError("tls needs ingress: haproxy (Linux); Ray's Python proxy cannot take up a new certificate")
         return self

@@ -96,6 +96,8 @@ def _trained(
 ) -> ModelApp:
     scale = ScaleTransform(kind="scale", columns=["image"], factor=factor)
     dataset = tiny_dataset(store, {"image": images}, labels, transforms=[scale], name=name)
+    signature = dataset.signature.model_copy(update={"target": "label"})
+    dataset = dataset.model_copy(update={"signature": signature})
     rows = FittedTransforms.from_state(dataset.transforms).apply({"image": images}, dataset.signature.inputs)
     torch.manual_seed(0)
     module = build_model(spec, dataset.signature, dataset.feature_shape, None).train()
@@ -110,11 +112,11 @@ def _trained(
     return model_app(store, model, ServeSpec())
 
 
-def png(grey: NDArray[np.uint8]) -> bytes:
-    """An image file of one channel, [H, W]."""
-    height, width = grey.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    lines = b"".join(b"\0" + row.tobytes() for row in grey)
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """An image file, [H, W] or [H, W, 3]."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
+    lines = b"".join(b"\0" + row.tobytes() for row in pixels)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))

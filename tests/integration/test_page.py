@@ -198,6 +198,34 @@ def test_page_picture_file_is_read_pixel_for_pixel_and_a_photo_is_fitted(
         assert seen.errors == []
 
 
+def test_page_picture_in_colour_is_read_pixel_for_pixel(store: LocalFolder, browser: Browser):
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), np.uint8)
+    app = model_app(
+        store, model_version(store, tiny_dataset(store, {"photo": pictures}, np.arange(6) % 2), name="photos")
+    )
+    with listening(app.asgi) as address, opened(browser, address) as seen:
+        assert seen.page.locator("canvas.pad").count() == 0
+        drop(seen.page, "photo.png", "image/png", png(pictures[3]))
+        verdict(seen.page).wait_for()
+        assert json.loads(seen.bodies[-1])["instances"][0]["photo"] == pictures[3].tolist()
+        assert seen.errors == []
+
+
+def test_page_of_a_wide_table_takes_the_row_as_json(store: LocalFolder, browser: Browser):
+    columns = {f"x{i}": np.random.default_rng(i).normal(size=12) for i in range(60)}
+    app = model_app(store, model_version(store, tiny_dataset(store, columns, np.arange(12) % 2), name="wide"))
+    with listening(app.asgi) as address, opened(browser, address) as seen:
+        area = seen.page.get_by_label("The row")
+        row = {**json.loads(area.input_value()), "x7": -2.5}
+        area.fill(json.dumps(row))
+        seen.page.get_by_role("button", name="Predict").click()
+        verdict(seen.page).wait_for()
+        assert json.loads(seen.bodies[-1]) == {"instances": [row]}
+        area.fill("{")
+        seen.page.get_by_role("button", name="Predict").click()
+        expect(seen.page.locator("#answer .wrong")).to_contain_text("The row: is not valid JSON")
+
+
 def drop(page: Page, name: str, kind: str, data: bytes) -> None:
     """Drop a file on the page, as from a file manager."""
     transfer = page.evaluate_handle(

@@ -154,7 +154,8 @@ def _is_small(values: np.ndarray) -> bool:
     """Whether all are surely finite in float32: their squares, added up in one pass, are far from its end. False says
     no more than that it takes a closer look."""
     flat = values.reshape(-1)
-    return float(np.dot(flat, flat)) < SMALL_SQUARES
+    with np.errstate(over="ignore"):  # infinite is not small either
+        return float(np.dot(flat, flat)) < SMALL_SQUARES
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

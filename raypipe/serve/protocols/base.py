@@ -23,8 +23,9 @@ from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
 
-Scope = Literal["open", "predict"]
-"""Who may call a route where keys are asked for: everybody, or holders of a key with that scope."""
+Scope = Literal["open", "predict", "admin"]
+"""Who may call a route where keys are asked for: everybody, or holders of a key with that scope. Only a route that says
+whether the endpoint is healthy is open."""
 
 CODES = {
     400: "bad_request",
@@ -106,6 +107,7 @@ class Route:
         request: JSON Schema of a JSON body; None: there is none.
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
         example: a JSON body that is answered with 200.
+        needs_body: whether a body may not be left out, where one is accepted.
     """
 
     method: str

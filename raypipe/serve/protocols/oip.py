@@ -288,6 +288,12 @@ def _parameters(holder: dict[str, Any], where: str) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise RequestError(f"{where}: 'parameters' must be an object; found {kind_of(found)}", "leave them out")
+    for name, value in found.items():
+        if isinstance(value, dict | list):
+            raise RequestError(
+                f"{where}: parameter {shown(name)} must be text, a number, true or false; found {kind_of(value)}",
+                "leave it out",
+            )
     return found
 
 

@@ -20,8 +20,8 @@ TEXT_SCHEMA = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT_SCHEMA}
 
 PARAMETERS = {
-    "type": "object",
-    "additionalProperties": {"type": ["string", "number", "boolean"]},
+    "type": ["object", "null"],
+    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
     "description": "binary_data_size of an input, binary_data of an output, binary_data_output of the request",
 }
 
@@ -77,10 +77,10 @@ def request(model: ModelTensors) -> Schema:
     return {
         "type": "object",
         "properties": {
-            "id": TEXT_SCHEMA,
+            "id": {"type": ["string", "null"]},
             "parameters": PARAMETERS,
             "inputs": {"type": "array", "items": tensor, "minItems": len(needed), "allOf": needed},
-            "outputs": {"type": "array", "items": output, "maxItems": len(model.output_names)},
+            "outputs": {"type": ["array", "null"], "items": output, "maxItems": len(model.output_names)},
         },
         "required": ["inputs"],
     }

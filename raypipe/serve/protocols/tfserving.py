@@ -56,7 +56,6 @@ class TensorFlowServing(Protocol):
             "GET",
             "/v1/models",
             self.models,
-            scope="open",
             summary="The models that answer here.",
             response=schemas.closed_object(models=names),
         )
@@ -80,7 +79,6 @@ class TensorFlowServing(Protocol):
                 "GET",
                 path,
                 self.status,
-                scope="open",
                 summary="Which version answers, and that it is ready.",
                 response=schemas.closed_object(
                     name={"const": self.model.model},

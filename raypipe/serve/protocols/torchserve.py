@@ -43,7 +43,7 @@ ERROR_TYPES = {
 class TorchServe(Protocol):
     """What TorchServe's clients speak."""
 
-    prefixes = ("/predictions",)
+    prefixes = ("/predictions/",)
 
     def __init__(self, served: Served) -> None:
         super().__init__(served)

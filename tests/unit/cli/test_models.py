@@ -124,3 +124,13 @@ def test_predict_asks_the_cluster_that_is_named_and_no_other(
     answer = runner.invoke(app, words)
     assert answer.exit_code == 4
     assert f":{free_port}: " in answer.stderr, "Ray calls the loopback address by the node's"
+
+
+def test_export_makes_a_folder_or_an_archive_and_says_where(store: Store, tmp_path: Path):
+    folder, archive = str(tmp_path / "out"), tmp_path / "model.tar.gz"
+    assert answered("export", "digits@champion", "--out", folder) == f"digits@3 -> {folder}\n"
+    assert get(open_store(folder), "digits", 3) == get(store, "digits", 3)
+    document = json.loads(answered("export", "digits@2", "--out", str(archive), "--json"))
+    assert document == {"model": "digits", "version": 2, "out": str(archive)} and archive.is_file()
+    again = runner.invoke(app, ["export", "digits@2", "--out", str(archive)])
+    assert again.exit_code == 2 and "is there already" in again.stderr

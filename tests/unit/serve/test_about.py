@@ -122,6 +122,13 @@ def test_openapi_names_every_status_with_the_error_of_its_protocol(classifier: M
         jsonschema.validate({"detail": "no"}, found["components"]["schemas"][name])
 
 
+def test_openapi_says_which_body_may_be_left_out(classifier: ModelApp):
+    paths = document(classifier, "/openapi.json")["paths"]
+    assert ask(classifier, "POST", "/v2/repository/index").status_code == 200
+    assert paths["/v2/repository/index"]["post"]["requestBody"]["required"] is False
+    assert paths["/predict"]["post"]["requestBody"]["required"] is True
+
+
 def test_openapi_asks_for_a_key_only_where_the_endpoint_does(classifier: ModelApp):
     routes = [("predict", classifier._protocols["predict"], route) for route in classifier.routes_of("predict")]
     free = openapi(classifier.model, routes, "")

@@ -37,6 +37,14 @@ def test_path_below_a_route_prefix_is_found(regressor: ModelApp):
     assert ask(regressor, "POST", "/shop/predict", GOOD, root_path="/shop").status_code == 200
 
 
+def test_path_of_a_platform_is_answered_as_the_known_one_and_by_its_method_alone(regressor: ModelApp):
+    regressor.answer_also_at("/score:now", "POST", "/predict")
+    assert ask(regressor, "POST", "/score:now", GOOD).body == ask(regressor, "POST", "/predict", GOOD).body
+    assert ask(regressor, "GET", "/score:now").headers["allow"] == "POST"
+    regressor.answer_also_at("/healthz", "GET", "/ping")  # where both are known, the platform's word counts
+    assert ask(regressor, "GET", "/healthz").body == ask(regressor, "GET", "/ping").body
+
+
 def test_unknown_path_is_404_and_names_the_nearest(regressor: ModelApp):
     status, error = refusal(ask(regressor, "POST", "/predikt", GOOD))
     assert status == 404 and error["hint"] == "did you mean /predict?"

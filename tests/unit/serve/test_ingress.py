@@ -10,6 +10,7 @@ import pytest
 from raypipe.errors import PortInUseError, ServeError
 from raypipe.serve import ingress
 from raypipe.serve.ingress import check_port_free, choose_ingress, ingress_env
+from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.serve import ServeSpec
 
 HAPROXY = ServeSpec(ingress="haproxy")
@@ -107,5 +108,12 @@ def test_setting_of_the_user_stays(monkeypatch: pytest.MonkeyPatch):
 
 def test_request_is_sent_again_only_to_survive_a_dead_replica():
     env = ingress_env(HAPROXY)
-    assert {"conn-failure", "empty-response"} <= set(env["RAY_SERVE_HAPROXY_RETRY_ON"].split())
-    assert int(env["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]) >= 65536
+    assert set(env["RAY_SERVE_HAPROXY_RETRY_ON"].split()) == {"conn-failure", "empty-response"}
+    assert int(env["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]) > 2 * 65536 - 1
+
+
+def test_time_limits_and_connections_are_those_of_the_file():
+    env = ingress_env(HAPROXY.model_copy(update={"request_timeout_s": 12.5, "limits": LimitsSpec(max_connections=99)}))
+    assert env["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "18", "a replica tells that it is late before HAProxy does"
+    assert env["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "10"
+    assert env["RAY_SERVE_HAPROXY_MAXCONN"] == "99"

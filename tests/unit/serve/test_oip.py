@@ -246,6 +246,12 @@ def test_missing_value_is_nan_or_null_where_the_model_fills_it_and_refused_elsew
             400,
             "classification is not answered here",
         ),
+        (
+            {"inputs": [tensor()], "outputs": [{"name": "label", "parameters": {"own": {}}}]},
+            400,
+            "output 'label': parameter 'own' must be text, a number, true or false; found an object",
+        ),
+        ({"inputs": [tensor()], "parameters": {"own": []}}, 400, "parameter 'own' must be text"),
     ],
 )
 def test_request_that_does_not_fit_is_refused_in_a_text(document: Any, status: int, words: str, classifier: ModelApp):

@@ -29,7 +29,7 @@ def test_protocol_that_only_tells_about_the_model_keeps_its_schemas(
     name: str, classifier: ModelApp, regressor: ModelApp
 ):
     for app in (classifier, regressor):
-        ProtocolContract(name, app).check_schemas()
+        ProtocolContract(name, app).check_schemas(validate)
         assert app.predict_paths(name) == []
 
 

@@ -32,6 +32,17 @@ def test_reason_is_the_last_failure_of_the_newest_log(tmp_path: Path):
     assert logged_reason(tmp_path).endswith("ValueError: of yesterday")
 
 
+def test_reason_of_haproxy_is_what_it_says_alarms_it_not_what_it_notices(tmp_path: Path):
+    (tmp_path / "proxy_1.log").write_text(
+        "RuntimeError: HAProxy crashed during startup: [NOTICE]   (7) : haproxy version is 2.8.25\n"
+        "[WARNING]  (7) : config : log format ignored\n"
+        "[ALERT]    (7) : Starting frontend prometheus: cannot bind socket (Address already in use)\n"
+        "[ALERT]    (7) : [haproxy.main()] Some protocols failed to start their listeners! Exiting.\n"
+    )
+    reason = "HAProxy crashed during startup: Starting frontend prometheus: cannot bind socket (Address already in use)"
+    assert logged_reason(tmp_path) == reason
+
+
 def test_no_log_is_no_reason(tmp_path: Path):
     assert logged_reason(tmp_path / "nowhere") == ""
 

@@ -49,3 +49,41 @@ def test_grpc_needs_a_port_of_its_own():
     assert ServeSpec(grpc_port=9000).grpc_port == 9000 and ServeSpec().grpc_port is None
     with pytest.raises(ValidationError, match="grpc_port=8000 is the port for HTTP"):
         ServeSpec(port=8000, grpc_port=8000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"auth": {}}, "give one of keys_env"),
+        ({"auth": {"keys_env": "A", "keys_file": "/a"}}, "give one of keys_env"),
+        ({"auth": {"keys_env": "A B"}}, "keys_env"),
+        ({"auth": {"keys_file": "keys.jsonl"}}, "must be an absolute path"),
+        ({"auth": {"keys_file": "/a\nb"}}, "must be an absolute path"),
+        ({"auth": {"keys_env": "A"}, "host": "0.0.0.0"}, "would send keys in the clear"),
+        ({"tls": {"cert_file": "/c", "key_file": "k"}}, "must be an absolute path"),
+        ({"tls": {"cert_file": "/c", "key_file": "/k"}, "ingress": "python"}, "tls needs ingress: haproxy"),
+        ({"cors": {"origins": []}}, "at least 1"),
+        *(
+            ({"cors": {"origins": [origin]}}, "must be scheme and host")
+            for origin in ("*", "null", "https://a/", "https://a:443", "http://a:80", "https://A", "a", "https://*.a")
+        ),
+        ({"limits": {"max_header_bytes": 1}}, "max_header_bytes"),
+    ],
+)
+def test_access_that_would_not_be_what_it_says_is_refused(fields: dict[str, object], message: str):
+    with pytest.raises(ValidationError, match=message):
+        ServeSpec.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auth": {"keys_env": "A"}},
+        {"auth": {"keys_file": "~/keys.jsonl"}, "host": "localhost"},
+        {"auth": {"keys_env": "A"}, "host": "0.0.0.0", "allow_plaintext_keys": True},
+        {"auth": {"keys_env": "A"}, "host": "0.0.0.0", "tls": {"cert_file": "/c", "key_file": "/k"}},
+        {"cors": {"origins": ["https://a.example", "http://localhost:3000", "http://[::1]:8080"]}},
+    ],
+)
+def test_access_that_is_what_it_says_is_taken(fields: dict[str, object]):
+    assert ServeSpec.model_validate(fields)

@@ -1,0 +1,154 @@
+"""The body of a request: refused unread where it says it is too large, else as soon as it is, or takes too long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+
+from raypipe.errors import RequestError
+from raypipe.serve.room import Stay
+from raypipe.spec.serve import ServeSpec
+
+Receive = Callable[[], Awaitable[Any]]
+"""The next message of a request, as ASGI has it."""
+
+BYTES_A_SECOND = 64 * 2**10
+"""A body that comes at least as fast is waited for, until the request's own time is over."""
+
+
+WHOLE = "raypipe.whole"
+"""In a request's scope where all of its body has been read."""
+
+SMALL_BYTES = 64 * 2**10
+
+DRAIN_S = 5.0
+"""Longest a client may go on sending what nobody reads any more. Cut at once, it would not read its answer either."""
+
+
+def may_be_unread(scope: Any, headers: dict[bytes, bytes]) -> bool:
+    """Whether the client may still send when its request is answered. The connection must end with that, or HAProxy
+    takes what comes for as long as it comes. It keeps a small body until it is whole."""
+    declared = headers.get(b"content-length", b"0")
+    is_large = b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > SMALL_BYTES
+    return is_large and WHOLE not in scope
+
+
+async def drained(receive: Receive) -> None:
+    """Take what the client still sends, and forget it: until its end, or for as long as it may last."""
+
+    async def take() -> None:
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            pass
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(take(), DRAIN_S)
+
+
+async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay) -> bytes:
+    """Read all of it.
+
+    Args:
+        stay: told of each byte that is held.
+    Raises:
+        RequestError: 413 over `max_body_bytes`, 408 not in time, 503 the replica holds too much already.
+        ClientDisconnect: the client went.
+    """
+    limit = spec.max_body_bytes
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(f"{declared[:20].decode()} bytes", limit)
+    clock = _Deadline(spec)
+    try:
+        message = await receive()
+        body = message.get("body", b"")
+        stay.hold(len(body))
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if not message.get("more_body"):
+            if len(body) > limit:
+                raise too_large(f"{len(body)} bytes", limit)
+            return body
+        return await _rest(receive, body, limit, stay, clock)
+    except asyncio.CancelledError:
+        if clock.is_over:
+            raise clock.refusal() from None
+        raise
+    finally:
+        clock.stop()
+
+
+async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _Deadline) -> bytes:
+    body = bytearray(start)
+    more = True
+    while more:
+        if len(body) > limit:
+            raise too_large(f"more than {limit} bytes", limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        stay.hold(len(part))
+        body += part
+        clock.received = len(body)
+        more = message.get("more_body", False)
+    if len(body) > limit:
+        raise too_large(f"{len(body)} bytes", limit)
+    return bytes(body)
+
+
+class _Deadline:
+    """Ends the wait of the task that made it. A bare timer: asyncio.wait_for makes a task of each request.
+
+    Attributes:
+        received: bytes that came so far; they buy time.
+        is_over: whether it has ended the wait.
+    """
+
+    def __init__(self, spec: ServeSpec) -> None:
+        self.received = 0
+        self.is_over = False
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._start = self._loop.time()
+        self._least_s = min(spec.limits.body_timeout_s, spec.request_timeout_s)
+        self._most_s = spec.request_timeout_s
+        self._timer = self._loop.call_at(self._start + self._least_s, self._look)
+
+    def _allowed_s(self) -> float:
+        return min(self._most_s, self._least_s + self.received / BYTES_A_SECOND)
+
+    def _look(self) -> None:
+        until = self._start + self._allowed_s()
+        if until > self._loop.time():
+            self._timer = self._loop.call_at(until, self._look)
+            return
+        self.is_over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """The body is here, or nobody waits any more."""
+        self._timer.cancel()
+
+    def refusal(self) -> RequestError:
+        """What the client is told; the task goes on with it."""
+        if self._task is not None and hasattr(self._task, "uncancel"):  # from Python 3.11 on
+            self._task.uncancel()  # pyright: ignore[reportAttributeAccessIssue]
+        return RequestError(
+            f"the request body did not arrive within {self._allowed_s():.3g} s: {self.received} bytes came",
+            "send it faster, or raise serve.limits.body_timeout_s",
+            status=408,
+        )
+
+
+def too_large(found: str, limit: int) -> RequestError:
+    """The error for a body of `found` bytes."""
+    return RequestError(
+        f"the request body has {found}; at most {limit} are read",
+        "send fewer rows per request, or raise serve.max_body_bytes",
+        status=413,
+    )
