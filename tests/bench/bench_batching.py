@@ -211,7 +211,7 @@ def bad_rows(folder: Path, store: Store, hidden: Sequence[int], rounds: int) -> 
             alone, beside, sent = [], [], []
             for _ in range(rounds):
                 alone.append(wrk(url, good, OTHERS, 2))
-                one = start_wrk(url, bad, 1, 3)
+                one = start_wrk(url, bad, 1, 2)
                 beside.append(wrk(url, good, OTHERS, 2))
                 sent.append(wrk_result(one))
         ratio = median(beside).requests_per_s / median(alone).requests_per_s
