@@ -132,10 +132,12 @@ def default_rules(spec: ServeSpec, folder: Path) -> list[str]:
 def request_rules(spec: ServeSpec, folder: Path) -> list[str]:
     """What a request may be, before a replica sees it."""
     limits = spec.limits
+    too_long = f"http-request return errorfile {folder}/answer-431.http if"
+    is_read = f"unless {{ req.body_size gt {spec.max_body_bytes} }}"
     return [
-        f"http-request return errorfile {folder}/answer-431.http if {{ req.hdrs,length gt {limits.max_header_bytes} }}",
-        f"http-request return errorfile {folder}/answer-431.http if {{ req.fhdr_cnt gt {limits.max_headers} }}",
-        f"http-request wait-for-body time {_ms(limits.body_timeout_s)} unless {{ req.body_size gt {spec.max_body_bytes} }}",
+        f"{too_long} {{ req.hdrs,length gt {limits.max_header_bytes} }}",
+        f"{too_long} {{ req.fhdr_cnt gt {limits.max_headers} }}",
+        f"http-request wait-for-body time {_ms(limits.body_timeout_s)} {is_read}",
     ]
 
 

@@ -119,7 +119,7 @@ def test_only_haproxy_listens_where_the_file_says_and_all_else_on_loopback(serve
         if any(word in command for word in ("ServeReplica", "ServeController", "Proxy", "haproxy")):
             serve[process.pid] = command
     listening = [
-        (str(found.laddr[0]), int(found.laddr[1]), serve[found.pid])
+        (*found.laddr, serve[found.pid])
         for found in psutil.net_connections("tcp")
         if found.status == psutil.CONN_LISTEN and found.pid in serve
     ]
