@@ -17,7 +17,7 @@ from raypipe.serve.keys import Keys, digest_of, headers_of, line_of, new_key
 from raypipe.spec.access import AuthSpec
 
 # As new_key() makes them, but the same in every process that collects these tests.
-ANN, BEN, ADA, NOBODY = (f"rp_{name * 10}{name}_-A"[:46] for name in ("anna", "bert", "adah", "none"))
+ANN, BEN, ADA, NOBODY = (f"rp_{name * 10}{name}_-A"[:46] for name in ("Anna", "Bert", "Adah", "None"))
 
 
 @pytest.fixture
