@@ -149,7 +149,8 @@ class Batcher:
         """
         now = asyncio.get_running_loop().time()
         left_s = self._answer_s - (now - since)
-        if left_s > 0 and now - self._answered_at < self._answer_s:
+        others = self._worker is not None or now - self._answered_at < self._answer_s
+        if left_s > 0 and others:
             await asyncio.sleep(min(left_s, REFUSAL_MAX_WAIT_S))
 
     def admit(self, num_rows: int, left_s: float = math.inf) -> None:
