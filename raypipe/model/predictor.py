@@ -71,7 +71,8 @@ class Predictor:
         self.engine = EngineChoice("eager", "as asked for")
         if engine != "eager":
             probes = probe_features(self.signature, artifact.transforms, artifact.feature_shape, self.features)
-            self._engine, self.engine = choose_engine(engine, network, probes)
+            chosen, self.engine = choose_engine(engine, network, probes)
+            self._engine = self._eager if isinstance(chosen, Eager) else chosen
 
     @classmethod
     def load(
@@ -133,11 +134,17 @@ class Predictor:
         return Predictions(None, values, step_size(values, self._target_transform))
 
     def _call(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._engine is not self._eager and len(features):
-            try:
-                return self._engine(features)
-            except Exception:
-                logger.exception("the engine %s failed; eager is asked, whose word counts", self.engine.name)
+        if self._engine is self._eager or not len(features):
+            return self._ask_eager(features)
+        try:
+            return self._engine(features)
+        except Exception as error:
+            failure = error
+        answers = self._ask_eager(features)  # a row that the network itself refuses is not the engine's fault
+        logger.error("the engine %s failed where eager answers", self.engine.name, exc_info=failure)
+        return answers
+
+    def _ask_eager(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             return self._eager(features)
         except Exception as error:  # here, as no other process sees where it was raised

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import traceback
 from pathlib import Path
+from types import FrameType
 
 MAX_CHARS = 700
 """Of an exception's text that is told; torch writes paragraphs."""
@@ -31,7 +32,7 @@ def described_if_own(error: BaseException) -> str:
 
 def is_raised_by(error: BaseException) -> bool:
     """Whether it was raised below a line of the user's own files."""
-    return _own_frame(error) is not None
+    return _own_step(error) is not None
 
 
 def is_ours(error: BaseException) -> bool:
@@ -42,19 +43,19 @@ def is_ours(error: BaseException) -> bool:
 
 def _place(error: BaseException) -> str:
     """The last line of the user's files that it passed; of other libraries' where it passed none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = _own_frame(error) or (frames[-1] if frames else None)
-    return "" if frame is None else f"{_shown(frame.filename)} line {frame.lineno}, in {frame.name}"
+    steps = list(traceback.walk_tb(error.__traceback__))
+    step = _own_step(error) or (steps[-1] if steps else None)
+    return "" if step is None else f"{_shown(step[0].f_code.co_filename)} line {step[1]}, in {step[0].f_code.co_name}"
 
 
-def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(_is_below(frame.filename, folder) for folder in (_OURS, *_INSTALLED))
-        and not frame.filename.startswith("<")
-    ]
-    return own[-1] if own else None
+def _own_step(error: BaseException) -> tuple[FrameType, int] | None:
+    """Frame and line. No source is read: an endpoint comes here for every row that a network refuses."""
+    own = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith("<") and not any(_is_below(file, folder) for folder in (_OURS, *_INSTALLED)):
+            own = frame, line
+    return own
 
 
 def _is_below(file: str, folder: str) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from raypipe.errors import DataError, RequestError
+from raypipe.errors import DataError, RequestError, UserCodeError
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, too_large, whole_body
@@ -200,8 +200,10 @@ class ModelApp(GrpcCalls):
             refused = RequestError(error.message, error.hint)
         except ClientDisconnect:
             refused = RequestError("the request body ended early")
-        except Exception:  # the model is the user's code: anything may come
-            logger.exception("a request failed in %s", self._name)
+        except Exception as error:  # the model is the user's code: anything may come
+            # Where the user's network raised, its words say all; a traceback a request takes longer than an answer.
+            known = isinstance(error, UserCodeError)
+            logger.error("a request failed in %s: %s", self._name, error, exc_info=None if known else error)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
         if refused.status < 401 or refused.status == 422:  # who is turned away takes nobody's time
             await self._batcher.hold_back(arrived)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
+from raypipe.serve.call_cost import CallCost
 from raypipe.spec.serve import BatchingSpec
 
 Features = NDArray[np.float32]
@@ -37,8 +38,8 @@ MIN_WAIT_S = 0.0002
 REFUSAL_MAX_WAIT_S = 0.1
 """Longest that a refusal is held back."""
 
-FORGET = 0.98
-"""Weight of what was measured before, at each call: the last fifty calls count most."""
+REMEMBERED_ROWS = 256
+"""Requests that failed the model, lately, by which the same are known when they come again."""
 
 
 @dataclass(slots=True)
@@ -46,38 +47,6 @@ class _Ask:
     features: Features
     answer: asyncio.Future[Predictions]
     deadline: float
-
-
-class CallCost:
-    """Predicts seconds of a model call from its rows: a fixed part and a part a row, fitted to the calls so far."""
-
-    def __init__(self) -> None:
-        self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
-
-    def note(self, num_rows: int, seconds: float) -> None:
-        """Learn from one call."""
-        self._weight = self._weight * FORGET + 1
-        self._rows = self._rows * FORGET + num_rows
-        self._seconds = self._seconds * FORGET + seconds
-        self._rows_rows = self._rows_rows * FORGET + num_rows * num_rows
-        self._rows_seconds = self._rows_seconds * FORGET + num_rows * seconds
-
-    def parts(self) -> tuple[float, float]:
-        """Fixed seconds, seconds a row; neither is negative. Infinite while nothing is known."""
-        if not self._weight:
-            return math.inf, 0.0
-        spread = self._weight * self._rows_rows - self._rows**2
-        mean_s, mean_rows = self._seconds / self._weight, self._rows / self._weight
-        if spread <= 1e-9 * self._weight * self._rows_rows:  # all calls had as many rows
-            return mean_s, 0.0
-        per_row = max(0.0, (self._weight * self._rows_seconds - self._rows * self._seconds) / spread)
-        fixed = mean_s - per_row * mean_rows
-        return (fixed, per_row) if fixed >= 0 else (0.0, mean_s / mean_rows)
-
-    def of(self, num_rows: int) -> float:
-        """Seconds that a call of so many rows is expected to take."""
-        fixed, per_row = self.parts()
-        return fixed + per_row * num_rows
 
 
 class Batcher:
@@ -94,6 +63,8 @@ class Batcher:
         self._spec = spec
         self._timeout_s = timeout_s
         self._waiting: deque[_Ask] = deque()
+        self._apart: deque[_Ask] = deque()  # rows that failed before: they share no call
+        self._failed: dict[int, None] = {}  # hashes of their features, the oldest first
         self._rows_waiting = 0
         self._asked: deque[_Ask] = deque()  # in order of arrival, so of deadlines but for a moment
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +95,8 @@ class Batcher:
         deadline = arrived + self._timeout_s
         self.admit(len(features), deadline - now)
         ask = _Ask(features, loop.create_future(), deadline)
-        self._waiting.append(ask)
+        failed_before = bool(self._failed) and hash(features.tobytes()) in self._failed
+        (self._apart if failed_before else self._waiting).append(ask)
         self._asked.append(ask)
         self._rows_waiting += len(features)
         self._arrived.set()
@@ -149,7 +121,8 @@ class Batcher:
         """
         now = asyncio.get_running_loop().time()
         left_s = self._answer_s - (now - since)
-        if left_s > 0 and now - self._answered_at < self._answer_s:
+        others = self._worker is not None or now - self._answered_at < self._answer_s
+        if left_s > 0 and others:
             await asyncio.sleep(min(left_s, REFUSAL_MAX_WAIT_S))
 
     def admit(self, num_rows: int, left_s: float = math.inf) -> None:
@@ -191,14 +164,17 @@ class Batcher:
     async def _work(self) -> None:
         """Answer until nobody waits. While a call runs in the thread, the next group gathers by itself."""
         try:
-            while self._waiting:
+            while self._waiting or self._apart:
                 while self._asked and self._asked[0].answer.done():
                     self._asked.popleft()
-                await self._gather()
+                if self._waiting:
+                    await self._gather()
                 group = self._take()
                 if group:
                     self._company += 0.2 * (len(group) + len(self._waiting) - self._company)
                     await self._answer(group)
+                if self._apart:  # one a turn: they take no more of it, however many there are
+                    await self._answer_apart(self._apart.popleft())
         finally:
             self._worker = None
 
@@ -243,6 +219,7 @@ class Batcher:
             predictions = await self._call(_join(group))
         except Exception as error:  # the model is the user's code: anything may come
             if len(group) == 1:
+                self._remember(group[0])
                 _fail(group[0], error)
                 return
             half = len(group) // 2  # one bad row must not fail its neighbours, nor cost a call for each
@@ -255,6 +232,19 @@ class Batcher:
                 ask.answer.set_result(_part(predictions, start, start + len(ask.features)))
             start += len(ask.features)
 
+    async def _answer_apart(self, ask: _Ask) -> None:
+        self._rows_waiting -= len(ask.features)
+        if ask.answer.done():
+            return
+        self._failed.pop(hash(ask.features.tobytes()), None)  # comes back if it fails again
+        await self._answer([ask])
+
+    def _remember(self, failed: _Ask) -> None:
+        """Many clients send again what failed, and finding a bad row in its group costs as much as the group."""
+        self._failed[hash(failed.features.tobytes())] = None
+        if len(self._failed) > REMEMBERED_ROWS:
+            del self._failed[next(iter(self._failed))]
+
     async def _call(self, features: Features) -> Predictions:
         if self._cost.of(len(features)) <= INLINE_MAX_S:
             return self._timed(features)
@@ -262,10 +252,9 @@ class Batcher:
 
     def _timed(self, features: Features) -> Predictions:
         start = time.perf_counter()
-        try:
-            return self._model(features)
-        finally:
-            self._cost.note(len(features), time.perf_counter() - start)
+        predictions = self._model(features)
+        self._cost.note(len(features), time.perf_counter() - start)  # not of a call that failed: it ended early
+        return predictions
 
 
 def _join(group: list[_Ask]) -> Features:

@@ -36,7 +36,8 @@ local requests = {{}}
 function init(args)
   for number, body in ipairs(bodies) do requests[number] = wrk.format(nil, nil, nil, body) end
 end
-local turn = 0
+math.randomseed(os.time())
+local turn = math.random(#bodies)
 function request()
   turn = turn % #requests + 1
   return requests[turn]
@@ -78,7 +79,7 @@ def median(loads: Sequence[Load]) -> Load:
 
 
 def wrk_script(folder: Path, name: str, bodies: Sequence[bytes], headers: Mapping[str, str]) -> Path:
-    """Files for wrk: the bodies, sent in turn, and the script that sends them."""
+    """Files for wrk: the bodies, sent in turn from any of them on, and the script that sends them."""
     paths = []
     for number, body in enumerate(bodies):
         paths.append(folder / f"{name}-{number}.body")

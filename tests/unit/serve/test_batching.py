@@ -67,6 +67,31 @@ def test_ask_that_the_model_refuses_fails_alone():
     assert (one, two) == ([2], [4]) and isinstance(bad, DataError)
 
 
+def test_ask_that_failed_comes_again_and_shares_no_call():
+    model = Double()
+    batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
+    together(batcher, [rows(1), rows(-1)])
+    model.calls.clear()
+    one, bad, two = together(batcher, [rows(1), rows(-1), rows(2)])
+    assert (one, two) == ([2], [4]) and isinstance(bad, DataError)
+    assert model.calls == [2, 1]
+
+
+def test_ask_that_failed_once_and_does_no_more_shares_calls_again():
+    model, fails = Double(), [True]
+
+    def recovering(features: Features) -> Predictions:
+        if fails.pop() if fails else False:
+            raise DataError("out of memory")
+        return model(features)
+
+    batcher = Batcher(recovering, BatchingSpec(), TIMEOUT_S)
+    assert isinstance(together(batcher, [rows(1)])[0], DataError)
+    assert together(batcher, [rows(1)]) == [[2]]
+    model.calls.clear()
+    assert together(batcher, [rows(1), rows(2)]) == [[2], [4]] and model.calls == [2]
+
+
 def test_ask_whose_client_is_gone_is_not_computed():
     model = Double()
     batcher = Batcher(model, BatchingSpec(), TIMEOUT_S)
