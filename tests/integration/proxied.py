@@ -95,7 +95,16 @@ class Proxied:
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b"success"})
                 return
-            await self.app.asgi(scope, receive, send)
+            transport = send.__self__.transport  # header and body leave together, as in a replica of Ray's
+
+            async def together(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    transport.hold()
+                await send(message)
+                if message["type"] == "http.response.body":
+                    transport.release()
+
+            await self.app.asgi(scope, receive, together)
 
         options = SimpleNamespace(host="127.0.0.1", port=self._replica_port, keep_alive_timeout_s=90)
         return start_server(application, options, loop)
