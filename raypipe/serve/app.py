@@ -34,7 +34,7 @@ from raypipe.serve.pictures import HoldsUpTheLoop, Pictures
 from raypipe.serve.protocols import PROTOCOLS, Ask, Call, Protocol, Reply, Route, Served
 from raypipe.serve.protocols.oip_grpc import OpenInferenceGrpc
 from raypipe.serve.replica_port import keep_on_loopback
-from raypipe.serve.room import Room, Stay
+from raypipe.serve.room import Room
 from raypipe.serve.schemas import Notes, example_row
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
@@ -167,15 +167,15 @@ class ModelApp(GrpcCalls):
         headers = dict(scope["headers"])
         reply = self.door.preflight(method, headers)
         if reply is None:
-            protocol, route = self._routes.get(("GET" if method == "HEAD" else method, path), (None, None))
+            found = self._routes.get(("GET" if method == "HEAD" else method, path))
+            protocol = found[0] if found else self._protocol_of(path)
             call = Call(method, path, headers, b"", scope["query_string"])
-            arrived = asyncio.get_running_loop().time()
-            answer = self._routed(route, call, scope, receive, arrived)
-            reply = await self._told(protocol or self._protocol_of(path), answer, arrived)
-        reply.headers.update(self.door.shared_with(headers.get(b"origin")))
+            reply = await self._told(protocol, self._routed(found and found[1], call, scope, receive))
+        more = self.door.shared_with(headers.get(b"origin"))
         if may_be_unread(scope, headers):
-            reply.headers["connection"] = "close"
-        return reply
+            more = {**more, "connection": "close"}
+        # a new one: documents are handed out again and again
+        return replace(reply, headers={**reply.headers, **more}) if more else reply
 
     async def answer_rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         """Answer one call of gRPC, with the checks and refusals of HTTP.
@@ -185,13 +185,13 @@ class ModelApp(GrpcCalls):
             headers: metadata, names in lower case.
             body: one message.
         """
-        arrived = asyncio.get_running_loop().time()
-        reply = await self._told(self._grpc, self._rpc(Call("POST", path, headers, body), arrived), arrived)
+        reply = await self._told(self._grpc, self._rpc(path, headers, body))
         reply.headers[MODEL_HEADER] = self._name
         return reply
 
-    async def _told(self, protocol: Protocol, answer: Awaitable[Reply], arrived: float) -> Reply:
+    async def _told(self, protocol: Protocol, answer: Awaitable[Reply]) -> Reply:
         """The answer, or why there is none, in the protocol's words."""
+        arrived = asyncio.get_running_loop().time()
         try:
             return await answer
         except RequestError as error:
@@ -205,50 +205,43 @@ class ModelApp(GrpcCalls):
             known = isinstance(error, UserCodeError)
             logger.error("a request failed in %s: %s", self._name, error, exc_info=None if known else error)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        if refused.status in BAD_ROWS:
+        if refused.status < 401 or refused.status == 422:  # who is turned away takes nobody's time
             await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
         return reply
 
-    async def _routed(self, route: Route | None, call: Call, scope: Any, receive: Receive, arrived: float) -> Reply:
+    async def _routed(self, route: Route | None, call: Call, scope: Any, receive: Receive) -> Reply:
+        arrived = asyncio.get_running_loop().time()
         self.door.check(call.headers, "predict" if route is None else route.scope)
         if route is None:
             raise self._no_route(call.method, call.path)
         if not route.accepts:
             return await self._handled(route, call, arrived)
         self._batcher.admit(1)
-        stay = self.room.enter()
-        try:
-            call.body = await self._body(route, call.headers, receive, stay)
+        with self.room.enter() as stay:
+            _check_type(call.headers, route)
+            sent = await whole_body(call.headers, receive, self.spec, stay)
             scope[WHOLE] = True
+            call.body = decoded(sent, call.headers, self.spec.max_body_bytes)
+            if call.body is not sent:
+                stay.hold(len(call.body))
             return await self._handled(route, call, arrived, alone=len(scope.get(IN_FLIGHT, ())) == 1)
-        finally:
-            stay.leave()
 
-    async def _rpc(self, call: Call, arrived: float) -> Reply:
-        route = self._rpcs[call.path]
-        self.door.check(call.headers, route.scope)
+    async def _rpc(self, path: str, headers: dict[bytes, bytes], body: bytes) -> Reply:
         if self.spec.grpc_port is None:
             raise RequestError("this model is not served over gRPC", "set serve.grpc_port, or ask by HTTP", status=404)
-        if len(call.body) > self.spec.max_body_bytes:
-            raise too_large(f"{len(call.body)} bytes", self.spec.max_body_bytes)
+        arrived = asyncio.get_running_loop().time()
+        route = self._rpcs[path]
+        self.door.check(headers, route.scope)
+        if len(body) > self.spec.max_body_bytes:
+            raise too_large(f"{len(body)} bytes", self.spec.max_body_bytes)
+        if route.scope == "open":
+            return await self._handled(route, Call("POST", path, headers, body), arrived)
         self._batcher.admit(1)
-        stay = self.room.enter()
-        try:
-            stay.hold(len(call.body))
-            return await self._handled(route, call, arrived)
-        finally:
-            stay.leave()
-
-    async def _body(self, route: Route, headers: dict[bytes, bytes], receive: Receive, stay: Stay) -> bytes:
-        """As the handler reads it; what a compressed one becomes counts as well."""
-        _check_type(headers, route)
-        sent = await whole_body(headers, receive, self.spec, stay)
-        body = decoded(sent, headers, self.spec.max_body_bytes)
-        if body is not sent:
+        with self.room.enter() as stay:
             stay.hold(len(body))
-        return body
+            return await self._handled(route, Call("POST", path, headers, body), arrived)
 
     async def _handled(self, route: Route, call: Call, arrived: float, *, alone: bool = False) -> Reply:
         """Ask the route's handler, and the model for what it asks for.

@@ -146,7 +146,7 @@ class _Deadline:
 
 
 def too_large(found: str, limit: int) -> RequestError:
-    """The error for a body of `found` bytes."""
+    """Why a body is refused."""
     return RequestError(
         f"the request body has {found}; at most {limit} are read",
         "send fewer rows per request, or raise serve.max_body_bytes",

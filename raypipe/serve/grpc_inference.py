@@ -134,9 +134,11 @@ def grpc_options(spec: ServeSpec, timeout_s: float) -> dict[str, Any] | None:
     }
 
 
-def grpc_env(spec: ServeSpec) -> dict[str, str]:
+def grpc_env(spec: ServeSpec, host: str) -> dict[str, str]:
     """What Ray's controller, and through it every proxy and replica, needs in its environment.
 
+    Args:
+        host: where proxies and replicas listen.
     Raises:
         ServeError: the only place to reach Ray's proxies from is taken.
     """
@@ -148,7 +150,7 @@ def grpc_env(spec: ServeSpec) -> dict[str, str]:
             f"serve.grpc_port needs {CALLBACK}, which is set to {os.environ[CALLBACK]}",
             "unset it, or leave serve.grpc_port out",
         )
-    return {CALLBACK: ours, HOST: spec.host, MAX_BYTES: str(spec.max_body_bytes)}
+    return {CALLBACK: ours, HOST: host, MAX_BYTES: str(spec.max_body_bytes)}
 
 
 def limit_messages(max_bytes: int) -> None:

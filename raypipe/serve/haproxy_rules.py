@@ -74,14 +74,19 @@ def write_rules(spec: ServeSpec, folder: Path) -> Path:
     Raises:
         ServeError: the certificate cannot be served with.
     """
-    for status in REFUSALS:
-        (folder / f"answer-{status}.http").write_bytes(answer_of(status))
+    write_answers(folder)
     certificate.forget_bundle(folder)
     if spec.tls is not None:
         certificate.write_bundle(spec.tls, folder)
     path = folder / RULES
     path.write_text(rules(spec, folder), encoding="utf-8")
     return path
+
+
+def write_answers(folder: Path) -> None:
+    """What HAProxy says itself, each in a file."""
+    for status in REFUSALS:
+        (folder / f"answer-{status}.http").write_bytes(answer_of(status))
 
 
 def rules(spec: ServeSpec, folder: Path) -> str:
@@ -94,20 +99,14 @@ global
     tune.h2.fe.max-concurrent-streams {H2_STREAMS}
     tune.h2.fe.glitches-threshold {H2_GLITCHES}
 defaults
-    timeout http-request {limits.header_timeout_s}s
-    timeout http-keep-alive {limits.idle_timeout_s}s
-    option http-restrict-req-hdr-names delete
-    option http-ignore-probes
-{_lines(f"errorfile {status} {folder}/answer-{status}.http" for status in ERRORFILES)}
+{_lines(default_rules(spec, folder))}
 frontend http_frontend
     bind {_bind(spec, folder, "h2,http/1.1")}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
     http-request return errorfile {folder}/answer-429.http if {{ sc0_conn_cur gt {most} }}
-    http-request return errorfile {folder}/answer-431.http if {{ req.hdrs,length gt {limits.max_header_bytes} }}
-    http-request return errorfile {folder}/answer-431.http if {{ req.fhdr_cnt gt {limits.max_headers} }}
 {_lines(_closed_paths(spec, folder))}
-    http-request wait-for-body time {_ms(limits.body_timeout_s)} unless {{ req.body_size gt {spec.max_body_bytes} }}
+{_lines(request_rules(spec, folder))}
 frontend grpc_frontend
     bind {_bind(spec, folder, "h2")}
     tcp-request connection track-sc0 src table {CLIENTS}
@@ -117,6 +116,29 @@ backend default_backend
 backend {CLIENTS}
     stick-table type ipv6 size {MAX_CLIENTS} expire 1m store conn_cur
 """
+
+
+def default_rules(spec: ServeSpec, folder: Path) -> list[str]:
+    """Time limits of a client, and refusals; `folder` has `write_answers`'s files."""
+    return [
+        f"timeout http-request {spec.limits.header_timeout_s}s",
+        f"timeout http-keep-alive {spec.limits.idle_timeout_s}s",
+        "option http-restrict-req-hdr-names delete",
+        "option http-ignore-probes",
+        *(f"errorfile {status} {folder}/answer-{status}.http" for status in ERRORFILES),
+    ]
+
+
+def request_rules(spec: ServeSpec, folder: Path) -> list[str]:
+    """What a request may be, before a replica sees it."""
+    limits = spec.limits
+    too_long = f"http-request return errorfile {folder}/answer-431.http if"
+    is_read = f"unless {{ req.body_size gt {spec.max_body_bytes} }}"
+    return [
+        f"{too_long} {{ req.hdrs,length gt {limits.max_header_bytes} }}",
+        f"{too_long} {{ req.fhdr_cnt gt {limits.max_headers} }}",
+        f"http-request wait-for-body time {_ms(limits.body_timeout_s)} {is_read}",
+    ]
 
 
 def answer_of(status: int) -> bytes:

@@ -106,15 +106,12 @@ def _start_serve(spec: ServeSpec) -> Listener:
 
     alone = is_on_this_machine_alone()
     # HAProxy reaches replicas of its own machine over loopback; nobody else needs to reach them beside it.
-    host = (
-        running.BEHIND_HAPROXY
-        if alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
-        else spec.host
-    )
+    is_hidden = alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
+    host = running.BEHIND_HAPROXY if is_hidden else spec.host
     timeout_s = spec.request_timeout_s + TIMEOUT_GRACE_S
     http = {"host": host, "port": spec.port, "request_timeout_s": timeout_s}
     # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone) | grpc_env(spec)
+    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone) | grpc_env(spec, host)
     controller = {"runtime_env": {"env_vars": env}}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:

@@ -35,7 +35,7 @@ class Room:
 
 
 class Stay:
-    """Of one request inside; `leave` gives back what it took."""
+    """Of one request inside, until the block ends: then what it took is given back."""
 
     __slots__ = ("_bytes", "_room")
 
@@ -55,7 +55,10 @@ class Stay:
         room.held_bytes += num_bytes
         self._bytes += num_bytes
 
-    def leave(self) -> None:
+    def __enter__(self) -> Stay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """The request has its answer."""
         self._room.requests -= 1
         self._room.held_bytes -= self._bytes

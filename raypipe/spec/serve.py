@@ -130,12 +130,6 @@ class ServeSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def ports_differ(self) -> Self:
-        if self.grpc_port == self.port:
-            raise ValueError(f"grpc_port={self.grpc_port} is the port for HTTP; choose another, e.g. 9000")
-        return self
-
-    @model_validator(mode="after")
     def keys_stay_secret(self) -> Self:
         if self.auth is not None and self.tls is None and self.host not in LOOPBACK and not self.allow_plaintext_keys:
             raise ValueError(
@@ -148,4 +142,10 @@ class ServeSpec(Spec):
     def tls_has_haproxy(self) -> Self:
         if self.tls is not None and self.ingress == "python":
             raise ValueError("tls needs ingress: haproxy (Linux); Ray's Python proxy cannot take up a new certificate")
+        return self
+
+    @model_validator(mode="after")
+    def ports_differ(self) -> Self:
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port={self.grpc_port} is the port for HTTP; choose another, e.g. 9000")
         return self

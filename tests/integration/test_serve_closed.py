@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -120,7 +121,7 @@ def test_only_haproxy_listens_where_the_file_says_and_all_else_on_loopback(serve
             serve[process.pid] = command
     listening = [
         (str(found.laddr[0]), int(found.laddr[1]), serve[found.pid])
-        for found in psutil.net_connections("tcp")
+        for found in cast(Any, psutil.net_connections("tcp"))
         if found.status == psutil.CONN_LISTEN and found.pid in serve
     ]
     assert [entry[:2] for entry in listening if entry[0] == HOST] == [(HOST, spec.port)]

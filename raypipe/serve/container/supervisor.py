@@ -20,7 +20,7 @@ from pathlib import Path
 
 from raypipe.errors import ServeError
 from raypipe.records import ModelVersion
-from raypipe.serve.container.front import command, config
+from raypipe.serve.container.front import command, write_config
 from raypipe.serve.container.settings import Settings
 from raypipe.serve.container.worker import Work
 
@@ -83,7 +83,7 @@ class Container:
         deadline = time.monotonic() + settings.spec.start_timeout_s
         self._wait_until_all_answer([(socket.AF_UNIX, str(path)) for path in sockets], deadline)
         file = folder / "haproxy.cfg"
-        file.write_text(config(settings.spec, sockets, STOP_TIMEOUT_S), encoding="utf-8")
+        write_config(settings.spec, sockets, STOP_TIMEOUT_S, file)
         self._front = _start(command(file))
         family, _, _, _, address = socket.getaddrinfo(reached_at(settings.spec.host), settings.spec.port)[0]
         self._wait_until_all_answer([(family, address)], deadline)

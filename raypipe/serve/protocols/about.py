@@ -60,8 +60,8 @@ class About(Protocol):
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/", self._hand_out, scope="open", summary="A page to try the model.", answers=("text/html",)),
-            Route("GET", "/docs", self._hand_out, scope="open", summary="The reference page.", answers=("text/html",)),
+            Route("GET", "/", self._hand_out, summary="A page to try the model.", answers=("text/html",)),
+            Route("GET", "/docs", self._hand_out, summary="The reference page.", answers=("text/html",)),
             Route(
                 "GET",
                 "/openapi.json",

@@ -81,9 +81,15 @@ class OpenInference(Protocol):
         name, version = self.model.model, self.model.version
         base, repository = f"/v2/models/{name}", "/v2/repository"
         return [
-            _get("/v2", self.server, "Name, version and extensions of the server.", oip_schemas.SERVER),
-            _get("/v2/health/live", self.live, "Whether the server runs.", oip_schemas.LIVE),
-            _get("/v2/health/ready", self.ready, "Whether the server answers.", oip_schemas.READY),
+            Route(
+                "GET",
+                "/v2",
+                self.server,
+                summary="Name, version and extensions of the server.",
+                response=oip_schemas.SERVER,
+            ),
+            _health("/v2/health/live", self.live, "Whether the server runs.", oip_schemas.LIVE),
+            _health("/v2/health/ready", self.ready, "Whether the server answers.", oip_schemas.READY),
             *self._model_routes(base),
             *self._model_routes(f"{base}/versions/{version}"),
             Route(
@@ -91,7 +97,7 @@ class OpenInference(Protocol):
                 f"{repository}/index",
                 self.index,
                 accepts=(JSON,),
-                scope="open",
+                scope="admin",
                 summary="The models of the server: this one.",
                 request=oip_schemas.INDEX_REQUEST,
                 response=oip_schemas.index(name, version),
@@ -99,7 +105,7 @@ class OpenInference(Protocol):
                 needs_body=False,
             ),
             *(
-                Route("POST", f"{repository}/models/{name}/{verb}", self.fixed, scope="open", summary="Not done here.")
+                Route("POST", f"{repository}/models/{name}/{verb}", self.fixed, scope="admin", summary="Not done here.")
                 for verb in ("load", "unload")
             ),
         ]
@@ -109,7 +115,7 @@ class OpenInference(Protocol):
             Route(
                 "GET", path, self.metadata, summary="Inputs and outputs.", response=oip_schemas.metadata(self.tensors)
             ),
-            _get(f"{path}/ready", self.model_ready, "Whether the model answers.", oip_schemas.MODEL_READY),
+            _health(f"{path}/ready", self.model_ready, "Whether the model answers.", oip_schemas.MODEL_READY),
             Route(
                 "POST",
                 f"{path}/infer",
@@ -253,7 +259,7 @@ class OpenInference(Protocol):
         return Reply(b"".join([header, *chunks]), media_type=BINARY, headers=length)
 
 
-def _get(path: str, handler: Any, summary: str, response: dict[str, Any]) -> Route:
+def _health(path: str, handler: Any, summary: str, response: dict[str, Any]) -> Route:
     return Route("GET", path, handler, scope="open", summary=summary, response=response)
 
 

@@ -57,14 +57,14 @@ class OpenInferenceGrpc(Protocol):
     def routes(self) -> list[Route]:
         inference, health = INFERENCE.service, HEALTH.service
         return [
-            _route(inference, "ServerLive", self.live, "Whether the server runs."),
-            _route(inference, "ServerReady", self.ready, "Whether the server answers."),
-            _route(inference, "ModelReady", self.model_ready, "Whether the model answers."),
+            _route(inference, "ServerLive", self.live, "Whether the server runs.", "open"),
+            _route(inference, "ServerReady", self.ready, "Whether the server answers.", "open"),
+            _route(inference, "ModelReady", self.model_ready, "Whether the model answers.", "open"),
             _route(inference, "ServerMetadata", self.server, "Name, version and extensions of the server."),
-            _route(inference, "ModelMetadata", self.metadata, "Inputs and outputs.", "predict"),
-            _route(inference, "ModelInfer", self.infer, "Predict rows given as tensors.", "predict"),
-            _route(inference, "RepositoryIndex", self.index, "The models of the server: this one."),
-            _route(health, "Check", self.health, "Whether a service answers."),
+            _route(inference, "ModelMetadata", self.metadata, "Inputs and outputs."),
+            _route(inference, "ModelInfer", self.infer, "Predict rows given as tensors."),
+            _route(inference, "RepositoryIndex", self.index, "The models of the server: this one.", "admin"),
+            _route(health, "Check", self.health, "Whether a service answers.", "open"),
         ]
 
     def refuse(self, error: RequestError) -> Reply:
@@ -204,5 +204,5 @@ def _reply(message: Any) -> Reply:
     return Reply(message.SerializeToString(), media_type=GRPC)
 
 
-def _route(service: str, method: str, handler: Handler, summary: str, scope: Scope = "open") -> Route:
+def _route(service: str, method: str, handler: Handler, summary: str, scope: Scope = "predict") -> Route:
     return Route("POST", f"/{service}/{method}", handler, accepts=(GRPC,), scope=scope, summary=summary)

@@ -38,7 +38,7 @@ def read(parts: AsyncIterator[bytes], spec: ServeSpec = SPEC) -> tuple[bytes | R
         task = asyncio.current_task()
         assert task is not None and not getattr(task, "cancelling", int)(), "the task may go on"
         await asyncio.sleep(0)
-        stay.leave()
+        stay.__exit__()
         return found, asyncio.get_running_loop().time() - start, room
 
     return asyncio.run(story())

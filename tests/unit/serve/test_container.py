@@ -15,7 +15,7 @@ from raypipe.registry.aliases import Aliases
 from raypipe.registry.stage import register
 from raypipe.serve.container import settings
 from raypipe.serve.container.chosen import chosen_version, open_model_store
-from raypipe.serve.container.front import REFUSALS, config
+from raypipe.serve.container.front import write_config
 from raypipe.serve.container.settings import read_settings
 from raypipe.spec.registry import RegistrySpec
 from raypipe.spec.serve import ServeSpec
@@ -186,7 +186,7 @@ def test_several_versions_need_a_champion_or_a_name(tmp_path: Path):
 def test_haproxy_takes_its_file(tmp_path: Path, host: str):
     file = tmp_path / "haproxy.cfg"
     sockets = [tmp_path / "0.sock", tmp_path / "1.sock"]
-    file.write_text(config(ServeSpec(host=host, port=8123, request_timeout_s=0.5), sockets, 20))
+    write_config(ServeSpec(host=host, port=8123, request_timeout_s=0.5), sockets, 20, file)
     done = subprocess.run(
         [get_haproxy_binary(), "-c", "-f", str(file)], capture_output=True, text=True, timeout=30, check=False
     )
@@ -194,7 +194,10 @@ def test_haproxy_takes_its_file(tmp_path: Path, host: str):
 
 
 def test_haproxy_binds_nothing_but_the_port_of_the_container(tmp_path: Path):
-    text = config(ServeSpec(host="0.0.0.0", port=8123), [tmp_path / "0.sock"], 20)
-    assert [line.strip() for line in text.splitlines() if "bind" in line.split()] == ["bind 0.0.0.0:8123"]
-    assert "stats" not in text
-    assert {int(line.split()[2]) for line in text.splitlines() if "http-error" in line} == set(REFUSALS)
+    file = tmp_path / "haproxy.cfg"
+    write_config(ServeSpec(host="0.0.0.0", port=8123), [tmp_path / "0.sock"], 20, file)
+    lines = [line.split() for line in file.read_text().splitlines()]
+    assert [words[1] for words in lines if words[:1] == ["bind"]] == ["0.0.0.0:8123"]
+    assert not any(words[:1] == ["stats"] for words in lines)
+    named = [Path(words[2]) for words in lines if words[:1] == ["errorfile"]]
+    assert named and all(b"content-type: application/json" in path.read_bytes() for path in named)

@@ -10,7 +10,7 @@ import pytest
 
 from raypipe.records import DatasetVersion
 from raypipe.serve.app import ModelApp
-from raypipe.serve.keys import line_of, new_key
+from raypipe.serve.keys import headers_of, line_of, new_key
 from raypipe.spec.access import AuthSpec, CorsSpec
 from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.serve import ServeSpec
@@ -19,9 +19,23 @@ from raypipe.testing.served import ask, model_app, model_version, request
 
 PERSON = json.dumps({"instances": [{"age": 33.5, "color": "red"}]}).encode()
 
-HEALTH = ("/healthz", "/ping", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/prices/ready")
-HEALTH_OF_A_VERSION = "/v2/models/prices/versions/1/ready"
+HEALTH = {
+    "/health",
+    "/healthz",
+    "/ping",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/prices/ready",
+    "/v2/models/prices/versions/1/ready",
+}
 """All that may answer without a key: whether the endpoint is healthy, as those ask who start and watch containers."""
+
+HEALTH_RPCS = {
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ModelReady",
+    "/grpc.health.v1.Health/Check",
+}
 
 PREDICT, ADMIN, EXPIRED, LIMITED = new_key(), new_key(), new_key(), new_key()
 
@@ -84,7 +98,8 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 def test_only_routes_that_tell_health_are_open(closed: ModelApp):
     open_paths = {route.path for route in closed.routes() if route.scope == "open"}
     assert "/healthz" in open_paths
-    assert open_paths <= {*HEALTH, HEALTH_OF_A_VERSION}, "a route that is not about health needs a scope"
+    assert open_paths <= HEALTH, "a route that is not about health needs a scope"
+    assert {route.path for route in closed.rpc_routes() if route.scope == "open"} <= HEALTH_RPCS
     assert all(route.method == "GET" and not route.accepts for route in closed.routes() if route.scope == "open")
 
 
@@ -107,6 +122,18 @@ def test_no_route_answers_without_a_key_in_any_disguise(credential: str, closed:
     for method, path, status, body in asyncio.run(ask_all()):
         assert status == (403 if credential == "page" else 401), (method, path)
         assert b"prediction" not in body and PREDICT.encode() not in body
+
+
+@pytest.mark.parametrize("credential", [name for name in NO_CREDENTIALS if name != "page"])
+def test_no_call_of_grpc_is_answered_without_a_key(credential: str, store: LocalFolder, table: DatasetVersion):
+    app = served(store, table, auth=AUTH, grpc_port=9000)
+    metadata = headers_of(NO_CREDENTIALS[credential].items())
+    for route in app.rpc_routes():
+        status = asyncio.run(app.answer_rpc(route.path, metadata, b"")).status
+        assert (status == 401) == (route.scope != "open"), route.path
+        other = ADMIN if route.scope == "predict" else PREDICT
+        refused = asyncio.run(app.answer_rpc(route.path, headers_of(bearer(other).items()), b""))
+        assert (refused.status == 403) == (route.scope != "open"), route.path
 
 
 def test_key_of_another_scope_is_403_on_every_route(closed: ModelApp):

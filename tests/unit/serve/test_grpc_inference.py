@@ -231,6 +231,7 @@ def test_every_call_of_the_files_is_a_method_and_a_route(app: ModelApp):
     calls = {f"/{each.service}/{name}" for each in grpc_inference.SERVICES for name in each.calls}
     assert {route.path for route in app.rpc_routes()} == calls
     assert {route.path.rsplit("/", 1)[1] for route in app.rpc_routes() if route.scope == "predict"} == {
+        "ServerMetadata",
         "ModelMetadata",
         "ModelInfer",
     }
@@ -252,11 +253,11 @@ def test_proto_file_that_is_not_understood_is_refused(text: str, tmp_path: Path)
 
 
 def test_ray_is_told_of_grpc_only_where_the_file_names_a_port(monkeypatch: pytest.MonkeyPatch):
-    assert grpc_options(ServeSpec(), 5.0) is None and grpc_env(ServeSpec()) == {}
+    assert grpc_options(ServeSpec(), 5.0) is None and grpc_env(ServeSpec(), "127.0.0.1") == {}
     spec = ServeSpec(grpc_port=9000, host="::1")
     options = grpc_options(spec, 5.0)
     assert options is not None and (options["port"], options["request_timeout_s"]) == (9000, 5.0)
-    assert grpc_env(spec)["RAYPIPE_GRPC_HOST"] == "::1"
+    assert grpc_env(spec, "::1")["RAYPIPE_GRPC_HOST"] == "::1"
     monkeypatch.setenv(CALLBACK, "mine.middlewares")
     with pytest.raises(ServeError, match=r"which is set to mine\.middlewares"):
-        grpc_env(spec)
+        grpc_env(spec, "::1")

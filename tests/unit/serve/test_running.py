@@ -40,7 +40,7 @@ def test_reason_of_haproxy_is_what_it_says_alarms_it_not_what_it_notices(tmp_pat
         "[ALERT]    (7) : [haproxy.main()] Some protocols failed to start their listeners! Exiting.\n"
     )
     reason = "HAProxy crashed during startup: Starting frontend prometheus: cannot bind socket (Address already in use)"
-    assert logged_reason(tmp_path) == reason
+    assert logged_reason(tmp_path) == f"RuntimeError: {reason}"
 
 
 def test_no_log_is_no_reason(tmp_path: Path):

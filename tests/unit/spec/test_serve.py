@@ -45,12 +45,6 @@ def test_route_prefix_that_is_rewritten_or_taken_is_refused(route: str, message:
         ServeSpec(route_prefix=route)
 
 
-def test_grpc_needs_a_port_of_its_own():
-    assert ServeSpec(grpc_port=9000).grpc_port == 9000 and ServeSpec().grpc_port is None
-    with pytest.raises(ValidationError, match="grpc_port=8000 is the port for HTTP"):
-        ServeSpec(port=8000, grpc_port=8000)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -87,3 +81,9 @@ def test_access_that_would_not_be_what_it_says_is_refused(fields: dict[str, obje
 )
 def test_access_that_is_what_it_says_is_taken(fields: dict[str, object]):
     assert ServeSpec.model_validate(fields)
+
+
+def test_grpc_needs_a_port_of_its_own():
+    assert ServeSpec(grpc_port=9000).grpc_port == 9000 and ServeSpec().grpc_port is None
+    with pytest.raises(ValidationError, match="grpc_port=8000 is the port for HTTP"):
+        ServeSpec(port=8000, grpc_port=8000)
