@@ -1,7 +1,7 @@
 """What the address of an endpoint alone tells: a page to try the model, a reference, OpenAPI, metadata.
 
 Everything is made once, when a replica starts: a call only hands out bytes. The page to try the model is open where
-keys are asked for, and empty there: its script learns what it shows from the metadata, with the key that a person types.
+keys are asked for, and empty there: its script learns what it shows from the metadata, with the key that is typed.
 """
 
 from __future__ import annotations
