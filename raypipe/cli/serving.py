@@ -55,6 +55,16 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     min_replicas: Annotated[int, typer.Option(help="Replicas kept without load.")] = 1,
     max_replicas: Annotated[int, typer.Option(help="Replicas under load at most.")] = 2,
+    keys_file: Annotated[
+        Path | None, typer.Option("--keys-file", metavar="PATH", help="API keys: the lines that `raypipe key` makes.")
+    ] = None,
+    keys_env: Annotated[
+        str | None, typer.Option("--keys-env", metavar="NAME", help="The same, in a variable that Ray starts with.")
+    ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option("--cert-file", metavar="PATH", help="HTTPS: certificate, PEM.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option("--key-file", metavar="PATH", help="Its private key, PEM.")] = None,
     code: Code = None,
     allow: Allow = None,
     address: Address = None,
@@ -72,7 +82,8 @@ def serve(
     from raypipe.runtime.reach import check_shared, open_reachable
     from raypipe.serve.ingress import check_port_free
 
-    spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas)
+    access = _access(keys_file, keys_env, cert_file, key_file)
+    spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas, **access)
     if address is None and starts_ray_here():
         check_port_free(spec.host, spec.port)  # before seconds of imports
     opened = open_reachable(store)
@@ -276,8 +287,26 @@ def _checked(kind: str, **values: Any) -> Any:
                     f"give --read {place[2]}=VALUE",
                 ) from None
         else:
-            option = "--format" if place == ["source"] else "--" + place[0].replace("_", "-") if place else kind
+            if not place:
+                raise SpecError(what) from None
+            option = "--format" if place == ["source"] else "--" + place[-1].replace("_", "-")
         raise SpecError(f"{option}: found {_found(first['input'])}; {what}") from None
+
+
+def _access(
+    keys_file: Path | None, keys_env: str | None, cert_file: Path | None, key_file: Path | None
+) -> dict[str, Any]:
+    """Fields of ServeSpec about who may ask, and how; paths as replicas find them."""
+    if keys_file is not None and keys_env is not None:
+        raise SpecError("--keys-file and --keys-env: keys are in one place", "leave one out")
+    if (cert_file is None) != (key_file is None):
+        raise SpecError("--cert-file and --key-file: HTTPS needs both", "give the other one, too")
+    fields: dict[str, Any] = {}
+    if keys_file is not None or keys_env is not None:
+        fields["auth"] = {"keys_file": None if keys_file is None else _absolute(str(keys_file)), "keys_env": keys_env}
+    if cert_file is not None:
+        fields["tls"] = {"cert_file": _absolute(str(cert_file)), "key_file": _absolute(str(key_file))}
+    return fields
 
 
 def _found(value: Any) -> str:

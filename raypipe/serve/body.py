@@ -16,8 +16,11 @@ from raypipe.spec.serve import ServeSpec
 Receive = Callable[[], Awaitable[Any]]
 """The next message of a request, as ASGI has it."""
 
-BYTES_A_SECOND = 64 * 2**10
-"""A body that comes at least as fast is waited for, until the request's own time is over."""
+BYTES_A_SECOND = 16 * 2**10
+"""A body that goes on coming at least as fast is waited for beyond `body_timeout_s`, as long as a request may take."""
+
+LOOK_EVERY_S = 2.0
+"""How often that is looked at."""
 
 
 WHOLE = "raypipe.whole"
@@ -25,7 +28,7 @@ WHOLE = "raypipe.whole"
 
 SMALL_BYTES = 64 * 2**10
 
-DRAIN_S = 5.0
+DRAIN_S = 2.0
 """Longest a client may go on sending what nobody reads any more. Cut at once, it would not read its answer either."""
 
 
@@ -116,14 +119,15 @@ class _Deadline:
         self._start = self._loop.time()
         self._least_s = min(spec.limits.body_timeout_s, spec.request_timeout_s)
         self._most_s = spec.request_timeout_s
+        self._looked_at, self._seen = self._start, 0
         self._timer = self._loop.call_at(self._start + self._least_s, self._look)
 
-    def _allowed_s(self) -> float:
-        return min(self._most_s, self._least_s + self.received / BYTES_A_SECOND)
-
     def _look(self) -> None:
-        until = self._start + self._allowed_s()
-        if until > self._loop.time():
+        now = self._loop.time()
+        is_fast = self.received - self._seen >= BYTES_A_SECOND * (now - self._looked_at)
+        until = min(self._start + self._most_s, now + LOOK_EVERY_S)
+        if is_fast and until > now:
+            self._looked_at, self._seen = now, self.received
             self._timer = self._loop.call_at(until, self._look)
             return
         self.is_over = True
@@ -138,8 +142,9 @@ class _Deadline:
         """What the client is told; the task goes on with it."""
         if self._task is not None and hasattr(self._task, "uncancel"):  # from Python 3.11 on
             self._task.uncancel()  # pyright: ignore[reportAttributeAccessIssue]
+        waited_s = self._loop.time() - self._start
         return RequestError(
-            f"the request body did not arrive within {self._allowed_s():.3g} s: {self.received} bytes came",
+            f"the request body did not arrive in {waited_s:.1f} s: {self.received} bytes came",
             "send it faster, or raise serve.limits.body_timeout_s",
             status=408,
         )

@@ -26,8 +26,9 @@ class LimitsSpec(Spec):
     """Of request bodies that one replica holds at once; beyond that requests get 503 with Retry-After."""
     header_timeout_s: int = Field(default=5, ge=1, le=3600)
     """Longest time for a request's header, and for the first one on a connection."""
-    body_timeout_s: float = Field(default=10.0, gt=0, le=3600)
-    """Longest time for a request's body, and a second more for each 64 KiB that came; then 408."""
+    body_timeout_s: float = Field(default=8.0, gt=0, le=3600)
+    """Longest time for a request's body, then 408; one that goes on coming at 16 KiB a second or more has
+    `request_timeout_s`."""
     stalled_timeout_s: int = Field(default=10, ge=1, le=3600)
     """Longest a client may not read an answer, or not send more of a request."""
     idle_timeout_s: int = Field(default=65, ge=1, le=3600)

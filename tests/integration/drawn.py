@@ -67,13 +67,15 @@ def draw(page: Any, digit: int) -> None:
         page.mouse.up()
 
 
-def digits_app(store: Store) -> ModelApp:
+def digits_app(store: Store, serving: ServeSpec | None = None) -> ModelApp:
     """Reads scikit-learn's digits, 8x8 pixels of 0 to 16."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
     spec = MlpModel(kind="mlp", hidden=[128])
-    return _trained(store, "digits", bunch.images.astype(np.uint8), bunch.target.astype(np.int64), 0.0625, spec, 10)
+    return _trained(
+        store, "digits", bunch.images.astype(np.uint8), bunch.target.astype(np.int64), 0.0625, spec, 10, serving
+    )
 
 
 def mnist_app(store: Store, num_rows: int = 12_000) -> ModelApp:
@@ -93,6 +95,7 @@ def _trained(
     factor: float,
     spec: MlpModel,
     epochs: int,
+    serving: ServeSpec | None = None,
 ) -> ModelApp:
     scale = ScaleTransform(kind="scale", columns=["image"], factor=factor)
     dataset = tiny_dataset(store, {"image": images}, labels, transforms=[scale], name=name)
@@ -109,7 +112,7 @@ def _trained(
             torch.nn.functional.cross_entropy(module(inputs[part]), targets[part]).backward()
             optimizer.step()
     model = model_version(store, dataset, name=name, spec=spec, module=module.eval())
-    return model_app(store, model, ServeSpec())
+    return model_app(store, model, serving or ServeSpec())
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

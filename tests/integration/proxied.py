@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import threading
 import time
@@ -34,11 +35,16 @@ class Proxied:
         url: where HAProxy answers.
         folder: HAProxy's private one.
         haproxy: its process.
+        server: the replica's.
+        asked: method and path of every request that reached the replica.
+        headers: of the last of them.
     """
 
     def __init__(self, app: ModelApp, spec: ServeSpec, folder: Path) -> None:
         self.app = app
         self.server: Any = None
+        self.asked: list[tuple[str, str]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.folder = folder
         self._replica_port, metrics, stats = pick_ports(3)
         env = ingress_env(spec, folder)
@@ -95,7 +101,18 @@ class Proxied:
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b"success"})
                 return
-            await self.app.asgi(scope, receive, send)
+            self.asked.append((scope["method"], scope["path"]))
+            self.headers = scope["headers"]
+            transport = send.__self__.transport  # header and body leave together, as in a replica of Ray's
+
+            async def together(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    transport.hold()
+                await send(message)
+                if message["type"] == "http.response.body":
+                    transport.release()
+
+            await self.app.asgi(scope, receive, together)
 
         options = SimpleNamespace(host="127.0.0.1", port=self._replica_port, keep_alive_timeout_s=90)
         return start_server(application, options, loop)
@@ -114,6 +131,17 @@ class Proxied:
     def log(self) -> str:
         """What HAProxy and its launcher said."""
         return (self.folder / "haproxy.log").read_text(errors="replace")[-4000:]
+
+    def end_replica(self) -> None:
+        """As if it had been killed: its port is closed, and HAProxy sees that."""
+        self.server.should_exit = self.server.force_exit = True
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.server.started:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._replica_port), timeout=1):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                continue
+            return
 
     def stop(self) -> None:
         """End HAProxy."""

@@ -20,8 +20,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
 
-from raypipe.errors import RequestError
 from raypipe.serve.app import ModelApp
+from raypipe.serve.keys import line_of, new_key
+from raypipe.spec.access import AuthSpec
+from raypipe.spec.serve import ServeSpec
 from raypipe.spec.transforms import (
     ImputeTransform,
     LogMelTransform,
@@ -95,8 +97,12 @@ def prices(store: LocalFolder) -> Iterator[tuple[ModelApp, str]]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, address: str, **context: Any) -> Iterator[SimpleNamespace]:
-    """A page, all it asked for and all it complained of."""
+def opened(browser: Browser, address: str, begins: str = "Predict", **context: Any) -> Iterator[SimpleNamespace]:
+    """A page, all it asked for and all it complained of.
+
+    Args:
+        begins: a button that is there once the page is ready.
+    """
     seen = SimpleNamespace(errors=[], requests=[], bodies=[], page=browser.new_page(**context))
     page: Page = seen.page
     page.set_default_timeout(20_000)
@@ -105,7 +111,7 @@ def opened(browser: Browser, address: str, **context: Any) -> Iterator[SimpleNam
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("request", lambda request: seen.bodies.append(request.post_data) if request.method == "POST" else None)
     page.goto(address)
-    page.get_by_role("button", name="Predict").wait_for()
+    page.get_by_role("button", name=begins).wait_for()
     yield seen
     page.close()
 
@@ -332,40 +338,32 @@ def below(prefix: str, app: Asgi) -> Asgi:
     return routed
 
 
-def test_page_asks_for_the_key_where_the_endpoint_does(digits: tuple[ModelApp, str], browser: Browser):
-    with listening(closed("s3cret", digits[0])) as address, opened(browser, address) as seen:
+def test_page_asks_for_the_key_where_the_endpoint_does(
+    store: LocalFolder, browser: Browser, monkeypatch: pytest.MonkeyPatch
+):
+    key = new_key()
+    monkeypatch.setenv("PAGE_KEYS", line_of(key, "ann", ["predict"]))
+    app = digits_app(store, ServeSpec(auth=AuthSpec(keys_env="PAGE_KEYS")))
+    with listening(app.asgi) as address, opened(browser, address, begins="Use this key") as seen:
         page: Page = seen.page
-        page.get_by_text("a key is needed").wait_for()
+        page.get_by_text("this endpoint asks for an API key").first.wait_for()
         expect(page.get_by_label("API key")).to_be_focused()
+        expect(page.get_by_role("button", name="Predict")).to_be_hidden()
+        assert "digits" not in page.content()
         page.get_by_label("API key").fill("wrong")
         page.keyboard.press("Enter")
         page.get_by_text("Check the key.").wait_for()
-        page.get_by_label("API key").fill("s3cret")
+        page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Use this key").click()
         page.get_by_text("The key is accepted.").wait_for()
+        expect(page.get_by_role("heading", level=1)).to_have_text("digits version 1")
         draw(page, 0)
         expect(verdict(page)).to_have_text("0")
         shown = page.locator("#curl").inner_text() + page.locator("#python").inner_text()
-        assert "$API_KEY" in shown and "s3cret" not in shown
+        assert "$API_KEY" in shown and key not in shown
         stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
         assert stored == '[{},{},""]'
         assert all("401" in error for error in seen.errors), "only the browser's own lines about refused requests"
-
-
-def closed(key: str, app: ModelApp) -> Asgi:
-    """As an endpoint that asks for a key where the scope of a route says so."""
-    scopes = {route.path: route.scope for route in app.routes()}
-
-    async def guarded(scope: Any, receive: Any, send: Any) -> None:
-        headers = dict(scope["headers"])
-        if scopes.get(scope["path"]) == "open" or headers.get(b"authorization") == f"Bearer {key}".encode():
-            await app.asgi(scope, receive, send)
-            return
-        reply = app._protocols["predict"].refuse(RequestError("a key is needed", status=401))
-        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": reply.body})
-
-    return guarded
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

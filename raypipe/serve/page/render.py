@@ -48,8 +48,15 @@ TOO_LONG = Markup('<p class="quiet">The example is too long to print; it is in t
 
 
 def try_page(served: Served) -> Reply:
-    """The page where a person tries the model."""
+    """The page where a person tries the model.
+
+    Where keys are asked for it tells nothing of the model, as a browser has no key to send with an address: its script
+    learns what it shows from the metadata, with the key that is typed there.
+    """
     model, signature = served.model, served.signature
+    if served.spec.auth is not None:
+        tells = "This endpoint asks for an API key."
+        return _page("try.html", TRY_SCRIPTS, name="a model", title="A model", tells=tells, data=in_script(None))
     data = {
         "model": model.model,
         "version": model.version,
@@ -61,8 +68,8 @@ def try_page(served: Served) -> Reply:
     return _page(
         "try.html",
         TRY_SCRIPTS,
-        model=model.model,
-        version=model.version,
+        name=f"{model.model} {model.version}",
+        title=Markup("{} <small>version {}</small>").format(model.model, model.version),
         tells=_tells(signature),
         data=in_script(data),
     )

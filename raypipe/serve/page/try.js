@@ -1,7 +1,7 @@
 // The page to try a model: ask what is known of its inputs, make the form, send rows, show answers and the same calls.
 
 {
-  const model = JSON.parse(document.getElementById("model").textContent);
+  let model = JSON.parse(document.getElementById("model").textContent); // null where it is told to holders of a key alone
   const address = endpointAddress("");
   const form = document.getElementById("form");
   const place = document.getElementById("answer");
@@ -20,17 +20,28 @@
     keyInput.focus();
   };
 
+  /** What the page shows of the model, out of its metadata. */
+  const named = ({ model, version, signature }) => {
+    document.title = `Try ${model} ${version}`;
+    document.getElementById("title").replaceChildren(model, " ", make("small", {}, `version ${version}`));
+    return { ...signature, model, version };
+  };
+
   /** Whether what is known of the inputs was handed out. */
   const begin = async () => {
     let hints = {}, isKnown = false;
     try {
       const answer = await fetch(address + "/metadata", { headers: headers({}) });
       isKnown = answer.ok;
-      if (isKnown) hints = (await answer.json()).inputs;
-      else if (answer.status === 401 || answer.status === 403) {
+      if (isKnown) {
+        const known = await answer.json();
+        hints = known.inputs;
+        model ??= named(known);
+      } else if (answer.status === 401 || answer.status === 403) {
         askForKey(refusalOf(answer.status, await answer.text()).message);
       }
     } catch { /* the form works without: ranges come from the types then */ }
+    if (model === null) return false;
     fields = fieldsFor(model.inputs, hints, changed);
     document.getElementById("fields").replaceChildren(...fields.map((field) => field.element));
     for (const field of fields) field.fill();

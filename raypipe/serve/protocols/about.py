@@ -1,9 +1,7 @@
 """What the address of an endpoint alone tells: a page to try the model, a reference, OpenAPI, metadata.
 
-Everything is made once, when a replica starts: a call only hands out bytes. The two pages are open where keys are asked
-for, as a browser has none to send with an address; they hold names, types, class labels and one example. What more is
-known of the training data (all categories, ranges, scores) is in the OpenAPI document and the metadata, for whom has a
-key.
+Everything is made once, when a replica starts: a call only hands out bytes. The page to try the model is open where
+keys are asked for, and empty there: its script learns what it shows from the metadata, with the key that is typed.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ class About(Protocol):
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/", self._hand_out, summary="A page to try the model.", answers=("text/html",)),
+            Route("GET", "/", self._hand_out, scope="open", summary="A page to try the model.", answers=("text/html",)),
             Route("GET", "/docs", self._hand_out, summary="The reference page.", answers=("text/html",)),
             Route(
                 "GET",
@@ -81,7 +79,7 @@ class About(Protocol):
     def started(self, routes: Sequence[tuple[str, Protocol, Route]]) -> None:
         """Make all documents."""
         prefix = self.served.spec.route_prefix.rstrip("/")
-        document = openapi(self.model, routes, prefix)
+        document = openapi(self.model, routes, prefix, asks_for_keys=self.served.spec.auth is not None)
         self._replies = {
             "/": try_page(self.served),
             "/docs": docs_page(self.served, routes),

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from raypipe.cli import serving
 from raypipe.cli.main import app
 from raypipe.cli.summary import curl_line
 from raypipe.records import Endpoint
 from raypipe.serve.keys import Keys
 from raypipe.spec.access import AuthSpec
+from raypipe.spec.serve import ServeSpec
 
 runner = CliRunner()
 
@@ -71,3 +73,28 @@ def test_curl_line_asks_with_a_key_and_trusts_the_certificate():
     assert line.startswith("curl -s --cacert '/a b/c.pem' https://h:1/predict")
     assert '-H "Authorization: Bearer $RAYPIPE_KEY"' in line
     assert curl_line(endpoint, None) == "curl -s --cacert '/a b/c.pem' https://h:1/healthz"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--keys-file", "a", "--keys-env", "B"], "--keys-file and --keys-env: keys are in one place"),
+        (["--cert-file", "a"], "--cert-file and --key-file: HTTPS needs both"),
+        (["--keys-env", "A B"], "--keys-env: found 'A B'"),
+        (["--keys-env", "KEYS", "--host", "0.0.0.0"], "auth on host 0.0.0.0 without tls would send keys in the clear"),
+    ],
+)
+def test_serve_with_access_that_does_not_fit_names_the_option(words: list[str], told: str):
+    answer = runner.invoke(app, ["serve", "model", *words])
+    assert answer.exit_code == 2 and told in answer.stderr
+
+
+def test_paths_of_keys_and_certificate_are_those_of_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    fields = serving._access(Path("keys.jsonl"), None, Path("cert.pem"), Path("/k/key.pem"))
+    spec = ServeSpec.model_validate(fields)
+    assert spec.auth is not None and spec.auth.keys_file == str(tmp_path / "keys.jsonl")
+    assert spec.tls is not None and spec.tls.cert_file == str(tmp_path / "cert.pem")
+    assert spec.tls.key_file == "/k/key.pem"

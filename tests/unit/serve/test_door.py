@@ -98,9 +98,16 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 def test_only_routes_that_tell_health_are_open(closed: ModelApp):
     open_paths = {route.path for route in closed.routes() if route.scope == "open"}
     assert "/healthz" in open_paths
-    assert open_paths <= HEALTH, "a route that is not about health needs a scope"
+    assert open_paths <= HEALTH | {"/"}, "a route that is not about health needs a scope"
     assert {route.path for route in closed.rpc_routes() if route.scope == "open"} <= HEALTH_RPCS
     assert all(route.method == "GET" and not route.accepts for route in closed.routes() if route.scope == "open")
+
+
+def test_page_that_is_open_tells_nothing_of_the_model(closed: ModelApp):
+    page = bytes(ask(closed, "GET", "/").body)
+    assert b"asks for an API key" in page
+    for word in ("prices", "age", "color", "red"):  # the model's name, its inputs, a category
+        assert f'"{word}"'.encode() not in page and f">{word}<".encode() not in page
 
 
 @pytest.mark.parametrize("credential", NO_CREDENTIALS)
@@ -108,7 +115,7 @@ def test_no_route_answers_without_a_key_in_any_disguise(credential: str, closed:
     open_paths = {route.path for route in closed.routes() if route.scope == "open"}
     paths = {route.path for route in closed.routes()} | {"/absent", "/-/x"}
     asked = {(method, disguise(path)) for method in METHODS for path in paths for disguise in DISGUISES.values()}
-    closed_ones = [(m, path) for m, path in asked if path not in open_paths or m not in ("GET", "HEAD")]
+    closed_ones = [(m, path) for m, path in asked if (path or "/") not in open_paths or m not in ("GET", "HEAD")]
     assert len(closed_ones) > 300
 
     async def ask_all() -> list[tuple[str, str, int, bytes]]:
