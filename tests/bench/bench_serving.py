@@ -1,6 +1,6 @@
 """Requests per second and latency of one replica beside other servers, and of our protocols beside each other.
 
-    .venv/bin/python tests/bench/bench_serving.py [--only json one floats binary image] [--rounds 4] [--seconds 3]
+    .venv/bin/python tests/bench/bench_serving.py [--only json one floats binary image] [--rounds 4] [--seconds 2]
 
 The network of examples/02_mnist, one model process each, one torch thread each; sides take turns (A B C A B C ...) and
 figures are medians. The client is wrk, one thread, on the same machine. JSON lines; the last is the headline.
@@ -62,7 +62,7 @@ def main() -> None:
     options.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options.add_argument("--peers", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     options.add_argument("--rounds", type=int, default=4)
-    options.add_argument("--seconds", type=int, default=3)
+    options.add_argument("--seconds", type=int, default=2)
     chosen = options.parse_args()
     # Short: Ray's socket paths must stay under 107 characters.
     with tempfile.TemporaryDirectory(prefix="rb-", dir="/tmp") as folder, ExitStack() as stack:
