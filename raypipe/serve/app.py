@@ -26,7 +26,7 @@ from raypipe.records import ModelVersion, Signature
 from raypipe.serve.batching import Batcher
 from raypipe.serve.body import WHOLE, Receive, drained, may_be_unread, too_large, whole_body
 from raypipe.serve.checker import Checker, Columns
-from raypipe.serve.direct import IN_FLIGHT, answer_directly
+from raypipe.serve.direct import HAS_ARRIVED, IN_FLIGHT, answer_directly
 from raypipe.serve.door import Door
 from raypipe.serve.encodings import decoded
 from raypipe.serve.grpc_inference import GrpcCalls, limit_messages
@@ -221,7 +221,8 @@ class ModelApp(GrpcCalls):
         self._batcher.admit(1)
         with self.room.enter() as stay:
             _check_type(call.headers, route)
-            sent = await whole_body(call.headers, receive, self.spec, stay)
+            has_arrived = scope.get(HAS_ARRIVED, False)
+            sent = await whole_body(call.headers, receive, self.spec, stay, has_arrived=has_arrived)
             scope[WHOLE] = True
             call.body = decoded(sent, call.headers, self.spec.max_body_bytes)
             if call.body is not sent:

@@ -51,11 +51,14 @@ async def drained(receive: Receive) -> None:
         await asyncio.wait_for(take(), DRAIN_S)
 
 
-async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay) -> bytes:
+async def whole_body(
+    headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay, *, has_arrived: bool = False
+) -> bytes:
     """Read all of it.
 
     Args:
         stay: told of each byte that is held.
+        has_arrived: all of it is here, so there is no time to watch.
     Raises:
         RequestError: 413 over `max_body_bytes`, 408 not in time, 503 the replica holds too much already.
         ClientDisconnect: the client went.
@@ -64,7 +67,7 @@ async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeS
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(f"{declared[:20].decode()} bytes", limit)
-    clock = _Deadline(spec)
+    clock = None if has_arrived else _Deadline(spec)
     try:
         message = await receive()
         body = message.get("body", b"")
@@ -77,14 +80,15 @@ async def whole_body(headers: dict[bytes, bytes], receive: Receive, spec: ServeS
             return body
         return await _rest(receive, body, limit, stay, clock)
     except asyncio.CancelledError:
-        if clock.is_over:
+        if clock is not None and clock.is_over:
             raise clock.refusal() from None
         raise
     finally:
-        clock.stop()
+        if clock is not None:
+            clock.stop()
 
 
-async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _Deadline) -> bytes:
+async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _Deadline | None) -> bytes:
     body = bytearray(start)
     more = True
     while more:
@@ -96,7 +100,8 @@ async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _
         part = message.get("body", b"")
         stay.hold(len(part))
         body += part
-        clock.received = len(body)
+        if clock is not None:
+            clock.received = len(body)
         more = message.get("more_body", False)
     if len(body) > limit:
         raise too_large(f"{len(body)} bytes", limit)

@@ -25,6 +25,9 @@ RAYS_PATHS = "/-/"
 IN_FLIGHT = "raypipe.in_flight"
 """In a request's scope: the requests that have reached this replica, itself among them."""
 
+HAS_ARRIVED = "raypipe.has_arrived"
+"""In a request's scope: whether all of its body is here."""
+
 BATCH = 64
 """Requests told of together; telling takes some ten microseconds each, and the event loop is for everybody."""
 
@@ -210,8 +213,10 @@ def _direct(rays: Asgi, application: Asgi) -> Asgi:
             return
         scope["root_path"] = prefix
         status = ""
-        transport = send.__self__.transport  # of uvicorn's request
+        cycle = send.__self__  # uvicorn's request
+        transport = cycle.transport
         scope[IN_FLIGHT] = transport.in_flight
+        scope[HAS_ARRIVED] = not cycle.more_body
 
         async def noting(message: Any) -> None:
             nonlocal status

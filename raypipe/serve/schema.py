@@ -183,7 +183,8 @@ def shown(value: Any) -> str:
     """A value for people; text stands in quotes, so that nothing and blanks are told apart."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
     return f"'{text}'" if isinstance(value, str) else text
 
 
