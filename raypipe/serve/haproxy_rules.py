@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from raypipe.serve import certificate
-from raypipe.serve.protocols.base import CODES
+from raypipe.serve.statuses import CODES
 from raypipe.spec.serve import ServeSpec
 
 RULES = "rules.cfg"

@@ -20,8 +20,9 @@ from markupsafe import Markup, escape
 
 from raypipe.records import Signature
 from raypipe.serve.openapi import REFUSALS, error_examples
-from raypipe.serve.protocols.base import CODES, JSON, Protocol, Reply, Route, Served
+from raypipe.serve.protocols.base import JSON, Protocol, Reply, Route, Served
 from raypipe.serve.schema import expected
+from raypipe.serve.statuses import CODES
 
 HERE = Path(__file__).parent
 

@@ -19,6 +19,7 @@ from raypipe.model.predictions import Predictions
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.checker import Checker, Columns
 from raypipe.serve.schemas import NO_NOTES, Notes
+from raypipe.serve.statuses import CODES
 from raypipe.spec.serve import ServeSpec
 
 JSON = "application/json"
@@ -26,25 +27,6 @@ JSON = "application/json"
 Scope = Literal["open", "predict", "admin"]
 """Who may call a route where keys are asked for: everybody, or holders of a key with that scope. Only a route that says
 whether the endpoint is healthy is open."""
-
-CODES = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    406: "not_acceptable",
-    408: "timeout",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "unprocessable",
-    429: "too_many_requests",
-    431: "header_too_large",
-    500: "internal",
-    503: "overloaded",
-    504: "timeout",
-}
-"""HTTP status -> the word programs look at."""
 
 
 @dataclass(slots=True)

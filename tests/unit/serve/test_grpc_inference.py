@@ -19,9 +19,9 @@ from raypipe.serve import grpc_inference
 from raypipe.serve.app import ModelApp
 from raypipe.serve.grpc_inference import CALLBACK, add_services, grpc_env, grpc_options
 from raypipe.serve.protocols import tensors
-from raypipe.serve.protocols.base import CODES
 from raypipe.serve.protocols.oip_grpc import HEALTH, INFERENCE, MESSAGES
 from raypipe.serve.protocols.proto_file import read_proto
+from raypipe.serve.statuses import CODES
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.served import ask as ask_http
