@@ -15,7 +15,8 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import model_app, model_version
 
-SMALL = ServeSpec(max_body_bytes=4096, max_request_rows=20, request_timeout_s=0.2)
+# Each test has a replica of its own; preparing the faster engine would take most of its time (test_parity.py has one).
+SMALL = ServeSpec(max_body_bytes=4096, max_request_rows=20, request_timeout_s=30, engine="eager")
 
 
 @pytest.fixture
@@ -50,3 +51,10 @@ def classifier(store: LocalFolder, images: DatasetVersion) -> ModelApp:
 @pytest.fixture
 def regressor(store: LocalFolder, table: DatasetVersion) -> ModelApp:
     return model_app(store, model_version(store, table, name="prices"), SMALL)
+
+
+@pytest.fixture
+def hasty(store: LocalFolder, table: DatasetVersion) -> ModelApp:
+    """The regression, with a fifth of a second for an answer."""
+    spec = SMALL.model_copy(update={"request_timeout_s": 0.2})
+    return model_app(store, model_version(store, table, name="prices"), spec)

@@ -149,7 +149,7 @@ def test_declared_length_that_lies_is_still_capped(regressor: ModelApp):
     assert refusal(answer)[0] == 413
 
 
-def test_body_that_does_not_arrive_in_time_is_408(regressor: ModelApp):
+def test_body_that_does_not_arrive_in_time_is_408(hasty: ModelApp):
     parts = [{"type": "http.request", "body": b"{", "more_body": True}]
 
     async def receive() -> Any:
@@ -158,7 +158,7 @@ def test_body_that_does_not_arrive_in_time_is_408(regressor: ModelApp):
         await asyncio.Event().wait()
 
     scope = request("POST", "/predict", b"{}").scope
-    assert refusal(asyncio.run(regressor(Request(scope, receive))))[0] == 408
+    assert refusal(asyncio.run(hasty(Request(scope, receive))))[0] == 408
 
 
 @pytest.mark.parametrize(
@@ -198,17 +198,17 @@ def test_model_that_breaks_is_500_without_its_inner_words(regressor: ModelApp):
     assert status == 500 and "secret" not in json.dumps(error)
 
 
-def test_model_that_takes_too_long_is_504_within_the_time_limit(regressor: ModelApp):
+def test_model_that_takes_too_long_is_504_within_the_time_limit(hasty: ModelApp):
     stuck = threading.Event()
-    predict = regressor._batcher._model
+    predict = hasty._batcher._model
 
     def slow(columns: Any) -> Any:
         stuck.wait(30)
         return predict(columns)
 
-    regressor._batcher._model = slow
+    hasty._batcher._model = slow
     start = time.monotonic()
-    status, error = refusal(ask(regressor, "POST", "/predict", GOOD))
+    status, error = refusal(ask(hasty, "POST", "/predict", GOOD))
     stuck.set()
     assert status == 504 and error["code"] == "timeout"
     assert "1 rows within 0.2 s" in error["message"] and "serve.request_timeout_s" in error["hint"]

@@ -28,7 +28,7 @@ from raypipe.testing.served import ask as ask_http
 from raypipe.testing.served import model_app, model_version
 
 IMAGES = np.random.default_rng(2).integers(0, 256, (3, 4, 3)).astype(np.uint8)
-SPEC = ServeSpec(grpc_port=9000, max_body_bytes=4096, max_request_rows=20, request_timeout_s=0.2)
+SPEC = ServeSpec(grpc_port=9000, max_body_bytes=4096, max_request_rows=20, engine="eager")
 TIMEOUT_S = 10.0
 STATUSES = {
     "INVALID_ARGUMENT": [400, 405, 406, 413, 415, 422, 431],

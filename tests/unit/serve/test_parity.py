@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from raypipe.model.predictor import Predictor
+from raypipe.records import DatasetVersion
 from raypipe.serve.app import ModelApp
 from raypipe.serve.checker import columns_of
+from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.contracts.protocols import WIRES
-from raypipe.testing.served import ask
+from raypipe.testing.served import ask, model_app, model_version
 
 ROWS_A_REQUEST = 20
 REQUESTS = 50
@@ -36,10 +38,17 @@ checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck
 once = settings(max_examples=REQUESTS, deadline=None, suppress_health_check=checks)
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch, classifier: ModelApp, regressor: ModelApp) -> None:
-    for app in (classifier, regressor):  # a busy machine is not what is tried here
-        monkeypatch.setattr(app._batcher, "_timeout_s", 60.0)
+SPEC = ServeSpec(max_request_rows=ROWS_A_REQUEST, request_timeout_s=60)
+
+
+@pytest.fixture
+def classifier(store: LocalFolder, images: DatasetVersion) -> ModelApp:
+    return model_app(store, model_version(store, images, name="shapes"), SPEC)
+
+
+@pytest.fixture
+def regressor(store: LocalFolder, table: DatasetVersion) -> ModelApp:
+    return model_app(store, model_version(store, table, name="prices"), SPEC)
 
 
 def answered(app: ModelApp, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
