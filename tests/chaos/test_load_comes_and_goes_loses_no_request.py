@@ -52,6 +52,7 @@ def spec(free_port: int) -> Iterator[ServeSpec]:
         port=free_port,
         start_timeout_s=START_TIMEOUT_S,
         max_replicas=2,
+        engine="eager",  # a trace of the model would not wait
         target_ongoing_requests=2,
         upscale_delay_s=1,
         downscale_delay_s=1,

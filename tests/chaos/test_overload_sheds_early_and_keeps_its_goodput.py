@@ -138,6 +138,7 @@ def spec(free_port: int) -> Iterator[ServeSpec]:
         port=free_port,
         start_timeout_s=90,
         max_replicas=1,
+        engine="eager",  # a trace of the model would not wait
         resources=ResourceSpec(num_cpus=0.5),
         batching=BatchingSpec(max_rows=8, max_wait_s=MAX_WAIT_S),
         limits=LimitsSpec(max_connections_per_client=2000),

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -54,7 +55,9 @@ def dataset(store: LocalFolder) -> DatasetVersion:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("closed")
-    issued = trustme.CA().issue_cert(HOST)
+    authority = trustme.CA()
+    issued = authority.issue_cert(HOST)
+    (folder / "authority.pem").write_bytes(authority.cert_pem.bytes())
     (folder / "cert.pem").write_bytes(issued.cert_chain_pems[0].bytes())
     (folder / "key.pem").write_bytes(issued.private_key_pem.bytes())
     (folder / "keys.jsonl").write_text(line_of(PREDICT, "ann", ["predict"]) + "\n" + line_of(ADMIN, "ada", ["admin"]))
@@ -63,10 +66,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(ray_cluster: SimpleNamespace, files: Path) -> Iterator[ServeSpec]:
-    (port,) = pick_ports(1)
+    port, grpc_port = pick_ports(2)
     yield ServeSpec(
         host=HOST,
         port=port,
+        grpc_port=grpc_port,
         ingress="haproxy",
         start_timeout_s=90,
         max_replicas=1,
@@ -107,9 +111,40 @@ def test_nobody_is_let_in_without_a_key_and_health_is_open(client: httpx.Client)
     for headers, wanted in (({}, 401), (bearer(new_key()), 401), (bearer(ADMIN), 403)):
         answer = client.post("/predict", json={"instances": ROWS}, headers=headers)
         assert answer.status_code == wanted and set(answer.json()["error"]) == {"code", "message", "hint"}
-    for path in ("/", "/absent", "/-/routes", "/%2d/routes", "/-/%72outes", "//-/routes", "/healthz/../-/routes"):
+    for path in (
+        "/metadata",
+        "/openapi.json",
+        "/absent",
+        "/-/routes",
+        "/%2d/routes",
+        "/-/%72outes",
+        "//-/routes",
+        "/healthz/../-/routes",
+    ):
         answer = client.get(path)
-        assert answer.status_code == 401 and b"tiny" not in answer.content.replace(b"tiny@1", b""), path
+        assert answer.status_code == 401 and b"tiny" not in answer.content, path
+    page = client.get("/")
+    assert page.status_code == 200 and b"tiny" not in page.content, "it tells nothing until a key is typed"
+
+
+def test_grpc_asks_for_tls_and_for_the_same_keys(served: Endpoint, spec: ServeSpec, files: Path):
+    def code(channel: grpc.Channel, path: str, *metadata: tuple[str, str]) -> grpc.StatusCode:
+        try:
+            channel.unary_unary(path)(b"", metadata=metadata, timeout=10)
+        except grpc.RpcError as error:
+            return error.code()  # pyright: ignore[reportAttributeAccessIssue]
+        return grpc.StatusCode.OK
+
+    check, metadata = "/grpc.health.v1.Health/Check", "/inference.GRPCInferenceService/ServerMetadata"
+    trusted = grpc.ssl_channel_credentials((files / "authority.pem").read_bytes())
+    with grpc.secure_channel(f"{HOST}:{spec.grpc_port}", trusted) as channel:
+        assert code(channel, check) == grpc.StatusCode.OK
+        assert code(channel, metadata, ("authorization", f"Bearer {PREDICT}")) == grpc.StatusCode.OK
+        assert code(channel, metadata, ("x-api-key", PREDICT)) == grpc.StatusCode.OK
+        assert code(channel, metadata) == grpc.StatusCode.UNAUTHENTICATED
+        assert code(channel, metadata, ("x-api-key", ADMIN)) == grpc.StatusCode.PERMISSION_DENIED
+    with grpc.insecure_channel(f"{HOST}:{spec.grpc_port}") as channel:
+        assert code(channel, check) == grpc.StatusCode.UNAVAILABLE
 
 
 def test_only_haproxy_listens_where_the_file_says_and_all_else_on_loopback(served: Endpoint, spec: ServeSpec):
@@ -124,7 +159,7 @@ def test_only_haproxy_listens_where_the_file_says_and_all_else_on_loopback(serve
         for found in cast(Any, psutil.net_connections("tcp"))
         if found.status == psutil.CONN_LISTEN and found.pid in serve
     ]
-    assert [entry[:2] for entry in listening if entry[0] == HOST] == [(HOST, spec.port)]
+    assert {entry[:2] for entry in listening if entry[0] == HOST} == {(HOST, spec.port), (HOST, spec.grpc_port)}
     elsewhere = [entry for entry in listening if not ipaddress.ip_address(entry[0]).is_loopback]
     assert not [entry for entry in elsewhere if "haproxy" in entry[2] or speaks_http(entry[1])]
     assert any("ServeReplica" in entry[2] and entry[0] == "127.0.0.1" for entry in listening), "what HAProxy reaches"

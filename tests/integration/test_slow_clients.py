@@ -35,7 +35,7 @@ CUT_S = 15.0
 HEAD = b"POST /predict HTTP/1.1\r\nhost: model\r\ncontent-type: application/json\r\n"
 ROW = [[7] * 3] * 4
 ANSWERED = json.dumps({"instances": [{"image": ROW}]}).encode()
-LARGE = json.dumps({"instances": [{"image": ROW}] * 10_000}).encode()
+LARGE = json.dumps({"instances": [{"image": ROW}] * 2000}).encode()
 
 H2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 

