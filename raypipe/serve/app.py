@@ -205,7 +205,7 @@ class ModelApp(GrpcCalls):
             known = isinstance(error, UserCodeError)
             logger.error("a request failed in %s: %s", self._name, error, exc_info=None if known else error)
             refused = RequestError("the model failed on this request", "the replica's log has the reason", status=500)
-        if refused.status < 401 or refused.status == 422:  # who is turned away takes nobody's time
+        if refused.status in BAD_ROWS:  # who is turned away before takes nobody's time
             await self._batcher.hold_back(arrived)
         reply = protocol.refuse(refused)
         reply.headers.update(refused.headers)
