@@ -4,7 +4,7 @@ Only a pair that a client would take is given; any other changes nothing. What w
 can start with it at any time. It is run as a script, by path and with the standard library alone, and ends within a
 second of the HAProxy that it was started beside:
 
-    certificate_watch.py SETTINGS SOCKET
+    certificate_watch.py SETTINGS SOCKET PID
 """
 
 from __future__ import annotations
@@ -168,13 +168,16 @@ def _state(path: str) -> object:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def main(settings: str, path: str) -> None:
-    """Look every second until the process that this one was started beside has ended."""
-    beside = os.getppid()
+def main(settings: str, path: str, beside: str) -> None:
+    """Look every second until the process that started this one has ended; it may have before this one began.
+
+    Args:
+        beside: its number.
+    """
     with open(settings, encoding="utf-8") as file:
         watch = Watch(path=path, **json.load(file))
     told = ""
-    while os.getppid() == beside:
+    while os.getppid() == int(beside):
         why = watch.look()
         if why and why != told:
             print(f"raypipe: the certificate of serve.tls stays as it was: {why}", file=sys.stderr, flush=True)

@@ -170,7 +170,8 @@ def _watch_certificate(settings: str, config: str) -> None:
     control = re.search(r"stats socket (\S+)", config)
     assert control is not None, "merged() has looked"
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "certificate_watch.py")
-    os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", script, settings, control[1]], os.environ)
+    words = [sys.executable, "-I", "-S", script, settings, control[1], str(os.getpid())]
+    os.posix_spawn(sys.executable, words, os.environ)
 
 
 def _text_of(path: str) -> str:

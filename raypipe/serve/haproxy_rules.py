@@ -24,8 +24,12 @@ CLIENTS = "raypipe_clients"
 MAX_CLIENTS = 100_000
 """Addresses that are counted at once."""
 
-H2_STREAMS = 100
-"""Requests at once on one HTTP/2 connection."""
+H2_STREAMS = 32
+"""Requests at once on one HTTP/2 connection. Each may hold a buffer, and one client has many connections."""
+
+MAX_BUFFERS = 2048
+"""Of HAProxy's, each of ingress.BUFFER_BYTES: beyond them requests wait for one, so that its memory ends at a quarter
+of a GiB whatever clients send."""
 
 H2_GLITCHES = 100
 """Oddities of an HTTP/2 connection, e.g. streams begun only to be reset, or empty frames, after which it is closed."""
@@ -96,9 +100,11 @@ def rules(spec: ServeSpec, folder: Path) -> str:
     return f"""\
 global
     tune.http.maxhdr {2 * limits.max_headers + 1}
+    tune.buffers.limit {MAX_BUFFERS}
     tune.h2.fe.max-concurrent-streams {H2_STREAMS}
     tune.h2.fe.glitches-threshold {H2_GLITCHES}
 defaults
+    option idle-close-on-response
 {_lines(default_rules(spec, folder))}
 frontend http_frontend
     bind {_bind(spec, folder, "h2,http/1.1")}
