@@ -29,8 +29,9 @@ INLINE_MAX_S = 0.002
 """A call predicted to be shorter than this runs in the event loop: handing it to a thread costs more than it frees. A
 longer one runs in a thread, so that health checks and other requests are not held up."""
 
-WAIT_SHARE = 0.5
-"""Of a call's fixed cost: a call saved is worth at most that, so no longer is waited for company."""
+WAIT_SHARE = 0.75
+"""Of a call's fixed cost, which is what a call saved is worth: so long is waited for company at most. With 0.5, 4
+connections got 0.86 to 0.89 of what the best fixed wait gives; with 1, 64 got 0.87; with this, both 0.96 (measured)."""
 
 MIN_WAIT_S = 0.0002
 """A shorter wait is no longer than a turn of the event loop, which is taken anyway."""
