@@ -16,6 +16,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from raypipe.serve.replica_port import rays_replica
+
 START_SERVER = "start_asgi_http_server"
 """The function of Ray's replica that starts the HTTP server; there is no setting."""
 
@@ -27,6 +29,9 @@ IN_FLIGHT = "raypipe.in_flight"
 
 HAS_ARRIVED = "raypipe.has_arrived"
 """In a request's scope: whether all of its body is here."""
+
+STATUS = "raypipe.status"
+"""In a request's scope, once it is answered: with what."""
 
 BATCH = 64
 """Requests told of together; telling takes some ten microseconds each, and the event loop is for everybody."""
@@ -89,11 +94,9 @@ def answer_directly(application: Asgi) -> None:
     Args:
         application: ASGI; called for every request below the route prefix that is not Ray's own.
     """
-    import ray
-
-    if not ray.is_initialized():  # no replica: the application alone
+    replica = rays_replica()
+    if replica is None:
         return
-    from ray.serve._private import replica
 
     async def start(
         rays: Asgi, options: Any, *, event_loop: asyncio.AbstractEventLoop, enable_so_reuseport: bool = False
@@ -101,6 +104,31 @@ def answer_directly(application: Asgi) -> None:
         return start_server(_direct(rays, application), options, event_loop)
 
     setattr(replica, START_SERVER, start)
+
+
+def in_one_piece(application: Asgi) -> Asgi:
+    """The application for a server with TogetherProtocol: header and body of its answers leave in one call."""
+
+    async def together(scope: Any, receive: Any, send: Any) -> None:
+        cycle = send.__self__  # uvicorn's request
+        transport = cycle.transport
+        scope[IN_FLIGHT] = transport.in_flight
+        scope[HAS_ARRIVED] = not cycle.more_body
+
+        async def held(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                scope[STATUS] = str(message["status"])
+                transport.hold()
+            await send(message)
+            if message["type"] == "http.response.body":
+                transport.release()
+
+        try:
+            await application(scope, receive, held)
+        finally:
+            transport.release()
+
+    return together
 
 
 def start_server(
@@ -205,6 +233,7 @@ def _direct(rays: Asgi, application: Asgi) -> Asgi:
     replica: Any = rays.__self__  # pyright: ignore[reportFunctionMemberAccess]
     prefix = (replica._route_prefix or "").rstrip("/")
     metrics = Metrics(replica)
+    answer = in_one_piece(application)
 
     async def direct(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
@@ -212,27 +241,11 @@ def _direct(rays: Asgi, application: Asgi) -> Asgi:
             await rays(scope, receive, send)
             return
         scope["root_path"] = prefix
-        status = ""
-        cycle = send.__self__  # uvicorn's request
-        transport = cycle.transport
-        scope[IN_FLIGHT] = transport.in_flight
-        scope[HAS_ARRIVED] = not cycle.more_body
-
-        async def noting(message: Any) -> None:
-            nonlocal status
-            if not status:
-                status = str(message["status"])
-                transport.hold()
-            await send(message)
-            if message["type"] == "http.response.body":
-                transport.release()
-
         start = time.perf_counter()
         metrics.begin()
         try:
-            await application(scope, receive, noting)
+            await answer(scope, receive, send)
         finally:
-            transport.release()
-            metrics.end(scope["method"], status, time.perf_counter() - start)
+            metrics.end(scope["method"], scope.get(STATUS, ""), time.perf_counter() - start)
 
     return direct

@@ -95,14 +95,10 @@ def write_answers(folder: Path) -> None:
 
 def rules(spec: ServeSpec, folder: Path) -> str:
     """Sections and their lines, as haproxy_launcher.merged reads them."""
-    limits = spec.limits
-    most = limits.max_connections_per_client
+    most = spec.limits.max_connections_per_client
     return f"""\
 global
-    tune.http.maxhdr {2 * limits.max_headers + 1}
-    tune.buffers.limit {MAX_BUFFERS}
-    tune.h2.fe.max-concurrent-streams {H2_STREAMS}
-    tune.h2.fe.glitches-threshold {H2_GLITCHES}
+{_lines(global_rules(spec))}
 defaults
     option idle-close-on-response
 {_lines(default_rules(spec, folder))}
@@ -122,6 +118,16 @@ backend default_backend
 backend {CLIENTS}
     stick-table type ipv6 size {MAX_CLIENTS} expire 1m store conn_cur
 """
+
+
+def global_rules(spec: ServeSpec) -> list[str]:
+    """What one connection may hold, and all together. HTTP/2 needs no TLS: clients may begin with it."""
+    return [
+        f"tune.http.maxhdr {2 * spec.limits.max_headers + 1}",
+        f"tune.buffers.limit {MAX_BUFFERS}",
+        f"tune.h2.fe.max-concurrent-streams {H2_STREAMS}",
+        f"tune.h2.fe.glitches-threshold {H2_GLITCHES}",
+    ]
 
 
 def default_rules(spec: ServeSpec, folder: Path) -> list[str]:

@@ -16,14 +16,22 @@ OPEN_PORT = "add_port_to_grpc_server"
 EVERYWHERE = "[::]:"
 
 
-def keep_on_loopback() -> None:
-    """In a replica, before Ray opens the port: have it opened on the node's address if that is a loopback one."""
+def rays_replica() -> Any:
+    """Ray's own module of a replica; None where this process is none: the application alone."""
     ray = sys.modules.get("ray")  # importing it takes a container as long as loading a small model
-    if ray is None or not ray.is_initialized():  # no replica: the application alone
-        return
+    if ray is None or not ray.is_initialized():
+        return None
     from ray.serve._private import replica
 
-    address = ray.util.get_node_ip_address()
+    return replica
+
+
+def keep_on_loopback() -> None:
+    """In a replica, before Ray opens the port: have it opened on the node's address if that is a loopback one."""
+    replica = rays_replica()
+    if replica is None:
+        return
+    address = sys.modules["ray"].util.get_node_ip_address()
     if not ipaddress.ip_address(address).is_loopback:
         return
     open_port = getattr(replica, OPEN_PORT)

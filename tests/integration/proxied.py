@@ -19,7 +19,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 
 from raypipe.serve.app import ModelApp
-from raypipe.serve.direct import start_server
+from raypipe.serve.direct import in_one_piece, start_server
 from raypipe.serve.ingress import BINARY, ingress_env
 from raypipe.spec.serve import ServeSpec
 from tests.conftest import pick_ports
@@ -96,6 +96,8 @@ class Proxied:
     def serve(self, loop: asyncio.AbstractEventLoop) -> Any:
         """The replica's server, in a loop of its own thread."""
 
+        answer = in_one_piece(self.app.asgi)
+
         async def application(scope: Any, receive: Any, send: Any) -> None:
             if scope["path"] == "/-/healthz":
                 await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -103,16 +105,7 @@ class Proxied:
                 return
             self.asked.append((scope["method"], scope["path"]))
             self.headers = scope["headers"]
-            transport = send.__self__.transport  # header and body leave together, as in a replica of Ray's
-
-            async def together(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    transport.hold()
-                await send(message)
-                if message["type"] == "http.response.body":
-                    transport.release()
-
-            await self.app.asgi(scope, receive, together)
+            await answer(scope, receive, send)
 
         options = SimpleNamespace(host="127.0.0.1", port=self._replica_port, keep_alive_timeout_s=90)
         return start_server(application, options, loop)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raypipe.errors import ServeError
-from raypipe.serve.haproxy_rules import default_rules, request_rules, write_answers
-from raypipe.serve.ingress import choose_ingress, haproxy_binary
+from raypipe.serve.haproxy_rules import default_rules, global_rules, request_rules, write_answers
+from raypipe.serve.ingress import BUFFER_BYTES, choose_ingress, haproxy_binary
 from raypipe.spec.serve import ServeSpec
 
 ANSWER_GRACE_S = 2
@@ -35,8 +35,8 @@ def write_config(spec: ServeSpec, sockets: Sequence[Path], stop_timeout_s: float
         "global": [
             f"maxconn {limits.max_connections}",
             "nbthread 1",
-            f"tune.http.maxhdr {2 * limits.max_headers + 1}",
-            "tune.bufsize 65536",
+            f"tune.bufsize {BUFFER_BYTES}",
+            *global_rules(spec),
             f"hard-stop-after {math.ceil(stop_timeout_s)}s",
         ],
         "defaults": [

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from raypipe.errors import RaypipeError
 from raypipe.serve.app import ModelApp
 from raypipe.serve.container.settings import PlatformPath
+from raypipe.serve.direct import TogetherProtocol, in_one_piece
 
 STAYS_OPEN_S = 3600
 """HAProxy decides when its connections end; one that we end could just be taking a request."""
@@ -59,8 +60,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     server = uvicorn.Server(
         uvicorn.Config(
-            app.asgi,
+            in_one_piece(app.asgi),
             uds=str(work.socket),
+            http=TogetherProtocol,
+            ws="none",
             interface="asgi3",
             lifespan="off",
             proxy_headers=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from raypipe.serve.container import settings
 from raypipe.serve.container.chosen import chosen_version, open_model_store
 from raypipe.serve.container.front import write_config
 from raypipe.serve.container.settings import read_settings
+from raypipe.serve.haproxy_rules import global_rules
 from raypipe.spec.registry import RegistrySpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import Store, open_store
@@ -201,3 +203,22 @@ def test_haproxy_binds_nothing_but_the_port_of_the_container(tmp_path: Path):
     assert not any(words[:1] == ["stats"] for words in lines)
     named = [Path(words[2]) for words in lines if words[:1] == ["errorfile"]]
     assert named and all(b"content-type: application/json" in path.read_bytes() for path in named)
+
+
+def test_haproxy_of_a_container_has_the_limits_of_an_endpoint_s(tmp_path: Path):
+    file = tmp_path / "haproxy.cfg"
+    write_config(ServeSpec(host="0.0.0.0", port=8123), [tmp_path / "0.sock"], 20, file)
+    assert set(global_rules(ServeSpec())) <= {line.strip() for line in file.read_text().splitlines()}
+
+
+def test_application_outside_of_ray_imports_no_ray():
+    ask = """
+import sys
+from raypipe.serve.container import worker
+from raypipe.serve.direct import answer_directly
+from raypipe.serve.replica_port import keep_on_loopback
+keep_on_loopback(), answer_directly(None)
+print("ray" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout == "False\n"
