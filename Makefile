@@ -15,10 +15,11 @@ DEV := .venv/.installed-dev
 BENCH := .venv/.installed-bench
 CLIENTS := .venv-clients/.installed
 PEERS := .venv-peers/.installed
+TRAINERS := .venv-trainers/.installed
 PINS := pyproject.toml constraints.txt
 DEMO := examples/01_digits/pipeline.yaml
 
-.PHONY: help install install-dev install-e2e install-clients install-peers demo serve check test unit integration chaos bench examples fix clean
+.PHONY: help install install-dev install-e2e install-clients install-peers install-trainers demo serve check test unit integration chaos bench examples fix clean
 
 help: ## list these targets
 	@awk -F':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,7 @@ $(CLIENTS): tests/clients/pins.txt | $(BIN)/python
 	@touch $@
 
 install-peers: $(PEERS) ## for make bench: servers that cannot live beside raypipe (BentoML), into .venv-peers
+install-trainers: $(TRAINERS) ## for make bench: Keras and Lightning, to train beside, into .venv-trainers
 
 $(BIN)/python:
 	@python=""; \
@@ -77,6 +79,11 @@ $(PEERS): tests/bench/peers.txt | $(BIN)/python
 	  bentoml torch safetensors orjson uvloop
 	@touch $@
 
+$(TRAINERS): tests/bench/trainers.txt | $(BIN)/python
+	$(BIN)/python -m venv .venv-trainers
+	.venv-trainers/bin/python -m pip --disable-pip-version-check install --only-binary :all: -c $< keras lightning torch
+	@touch $@
+
 # --- running ---------------------------------------------------------------------------------------------------------
 
 demo: $(RUN) ## train, judge, register and serve handwritten digits, then stop
@@ -87,22 +94,26 @@ serve: $(RUN) ## the same, and keep the endpoint up until Ctrl-C
 
 # --- checking --------------------------------------------------------------------------------------------------------
 
-check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (a few minutes on two cores)
+check: $(DEV) ## format, lint, types, imports, unit tests; before every commit (a minute and a half on two cores)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	@# pyright keeps one core busy, so it runs beside the tests; with more room for young objects it needs a fifth less
+	@# pyright keeps one core busy, so it runs beside the tests; with more room for young objects it needs a fifth less.
+	@# The tests give way to it (nice): they can use its core afterwards, and it could not use theirs.
 	NODE_OPTIONS="--max-semi-space-size=128 --v8-pool-size=1" $(BIN)/pyright & types=$$!; failed=0; \
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit || failed=$$?; \
+	nice $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not thorough' tests/unit || failed=$$?; \
 	wait $$types && exit $$failed
 
 unit: $(DEV) ## unit tests only
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit
 
 integration: $(DEV) ## stories on real Ray and a real S3 server, loopback only
-	@# what needs no Ray mostly waits, so it runs beside what does, and its report comes last
+	@# what needs no Ray mostly waits, so it runs beside what does, and its report comes last; then the unit tests that
+	@# `make check` leaves out, and those that draw examples draw as many as they name, where it draws three of ten
 	@log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; failed=0; \
-	$(BIN)/python -m pytest -m 'not ray' tests/integration >"$$log" 2>&1 & beside=$$!; \
+	{ status=0; $(BIN)/python -m pytest -m 'not ray' tests/integration || status=$$?; \
+	  $(BIN)/python -m pytest -m 'thorough or hypothesis' --hypothesis-profile thorough tests/unit || status=$$?; \
+	  exit $$status; } >"$$log" 2>&1 & beside=$$!; \
 	$(BIN)/python -m pytest -m ray tests/integration || failed=$$?; \
 	wait $$beside || failed=$$?; cat "$$log"; exit $$failed
 
@@ -122,5 +133,5 @@ fix: $(DEV) ## format, and repair what lint can repair
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and its like, and every cache (local runs in .raypipe stay)
-	rm -rf .venv .venv-clients .venv-peers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-clients .venv-peers .venv-trainers .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,10 @@
     ├── TrainingError                1     training failed
     │   ├── UserCodeError            2     the model's own code raised
     │   ├── NonFiniteLossError       3     the loss became NaN or infinite
-    │   └── CheckpointError          1     a checkpoint is damaged or missing
+    │   ├── NotFiniteError           1     a trained model answers NaN or infinity
+    │   ├── CheckpointError          1     a checkpoint is damaged or missing
+    │   ├── PreemptedError           4     the machine is taken away; the training goes on elsewhere
+    │   └── MoreWorkersError         4     there is room for more workers; the training goes on with them
     ├── StoreError                   4     storage did not answer; the same call may go through later
     │   ├── StoreAccessError         2     wrong address, bucket or credentials: waiting does not help
     │   ├── ObjectMissing            1     an object that must exist is not there
@@ -119,8 +122,22 @@ class NonFiniteLossError(TrainingError):
     exit_code = 3
 
 
+class NotFiniteError(TrainingError):
+    pass
+
+
 class CheckpointError(TrainingError):
     pass
+
+
+class PreemptedError(TrainingError):
+    exit_code = 4
+    transient = True
+
+
+class MoreWorkersError(TrainingError):
+    exit_code = 4
+    transient = True
 
 
 class StoreError(RaypipeError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 Value = str | int | float | bool
 """A class label or a category."""
@@ -40,13 +40,20 @@ class Column(Record):
     """Shape of one row's value; () is a scalar."""
     nullable: bool = False
     """Whether a missing value is allowed (an `impute` transform fills it)."""
+    is_list: bool = False
+    """Whether a row holds several texts; they are kept as one, see data/table/text_lists.py."""
+
+    @property
+    def empty_text(self) -> str:
+        """What stands for no text at all."""
+        return "[]" if self.is_list else ""
 
 
 class Reading(Record):
     """How the rows a model learned were read, so that the rows it is asked about are read alike."""
 
-    format: str
-    """As in data.source.format."""
+    format: Annotated[str, AfterValidator(lambda name: "sound" if name == "wav" else name)]
+    """As in data.source.format; `wav` is an older name of `sound`."""
     settings: dict[str, Any] = {}
     """The other fields of data.source, without paths and without the choice of columns and rows."""
 
@@ -56,19 +63,65 @@ class Reading(Record):
         return frozenset(word for word in self.settings.get("null_values", ()) if isinstance(word, str))
 
 
+class Language(Record):
+    """What a model writes that writes texts."""
+
+    context_length: int = Field(ge=1)
+    """The most tokens it looks back on; of sequence to sequence the most of a target, its end included."""
+    tokens: tuple[str, ...]
+    """Characters that train holds; ids count from 2 in this order, behind padding and unknown characters."""
+    tokenizer: Literal["char", "byte", "bpe"] = "char"
+    """`byte`: tokens are the 256 bytes of UTF-8, in order, and `tokens` is empty. `bpe`: these and `merges`."""
+    merges: tuple[tuple[int, int], ...] = ()
+    """Pairs of ids that became one token, in order; each has the next id behind those of the bytes."""
+    refuse: tuple[Literal["empty", "too_long", "unknown"], ...] = ()
+    """Targets that are refused, as in data.target_tokens."""
+
+
+class LabelSets(Record):
+    """How sets of labels are stored, and when a model gives one."""
+
+    separator: str | None
+    """Between the labels of a stored text; None: each label is a column of true/false."""
+    threshold: float = Field(gt=0, lt=1)
+    """A label is given where its probability is at least this."""
+
+
 class Signature(Record):
     """What a model reads and answers."""
 
     inputs: Annotated[tuple[Column, ...], FailFast()]
     """Raw feature columns, in order."""
-    task: Literal["classification", "regression"]
-    target: str
+    task: Literal["classification", "multi_label", "regression", "language_model", "sequence_to_sequence"]
+    target: str | tuple[str, ...]
+    """The column that is predicted, or several."""
     classes: tuple[Value, ...] | None = None
-    """Classification: the label of each output, in order."""
+    """Classification and multi-label: the label of each output, in order."""
+    label_sets: LabelSets | None = None
+    """Multi-label: how they are stored and given."""
+    language: Language | None = None
+    """Of a task whose answers are texts, their tokens. Known once the transforms are fitted."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """Columns or fields that are not among the inputs: left out, or refused by name (data.policy)."""
     reading: Reading | None = None
     """None: not known, as of versions registered before it was kept."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that are predicted."""
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
+    def target_problem(self) -> str:
+        """What is wrong with several targets; empty: nothing."""
+        if isinstance(self.target, str) or len(self.target) == len(set(self.target)) > 1:
+            return ""
+        return "signature.target: several must be two or more, and each once"
+
+    @property
+    def target_text(self) -> str:
+        """The targets in words."""
+        return ", ".join(self.targets)
 
     @property
     def null_words(self) -> frozenset[str]:
@@ -88,7 +141,7 @@ class Split(Record):
 
     num_rows: int
     shards: tuple[Shard, ...]
-    """Arrow IPC files in row order; columns: `__row_id` (uint64), the raw features, and the target."""
+    """Arrow IPC files in row order; columns: `__row_id` (uint64), the raw features, the target, and the weight."""
 
 
 class TargetStatistics(Record):
@@ -107,13 +160,51 @@ class TargetStatistics(Record):
     log_std: float | None
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class TargetTransform(Record):
     """What was done to the target before the network learned it (train.target_transform): `standardize` trains on
     (target - mean) / std, `log` on (ln target - mean) / std. Predictions undo it."""
 
     kind: Literal["none", "standardize", "log"] = "none"
-    mean: float = Field(default=0.0, allow_inf_nan=False)
-    std: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    mean: Finite | tuple[Finite, ...] = 0.0
+    """Of several targets: of each."""
+    std: AboveZero | tuple[AboveZero, ...] = 1.0
+
+
+class RowWeights(Record):
+    """How much the rows of a dataset version count (data.weight); each sum is above 0."""
+
+    column: str
+    sums: dict[str, float]
+    """Split -> the sum of its rows' weights."""
+    of_classes: tuple[float, ...] | None = None
+    """Classification: the same of the train rows of each class."""
+
+
+WarningKind = Literal[
+    "row_number",
+    "identifier",
+    "constant",
+    "leak",
+    "no_class",
+    "spelling",
+    "few_rows",
+    "long_tail",
+    "split_drift",
+]
+
+
+class DataWarning(Record):
+    """Something that the rows show and that is worth acting on before a model learns from them."""
+
+    kind: WarningKind
+    columns: tuple[str, ...]
+    """Those it is about, the first 10 of them."""
+    text: str
+    """Columns, what was found, with figures, and the setting that acts on it, in one line."""
 
 
 class DatasetVersion(Record):
@@ -142,8 +233,21 @@ class DatasetVersion(Record):
     """The DataProfile: what each column holds, and which expectations it met."""
     content_fingerprint: str
     """Same rows, same value, whatever the file order or read parallelism."""
-    target_statistics: TargetStatistics | None = None
-    """Regression: what a training may scale the target by. None in versions prepared before these were kept."""
+    target_statistics: TargetStatistics | tuple[TargetStatistics, ...] | None = None
+    """Regression: what a training may scale the target by; of several targets: each. None in versions prepared before
+    these were kept."""
+    class_counts: tuple[int, ...] | None = None
+    """Classification and multi-label: rows of train in each class. None in versions prepared before these were kept."""
+    warnings: tuple[DataWarning, ...] = ()
+    """What the rows show that is worth acting on, at most 50."""
+    notes: tuple[str, ...] = ()
+    """What was told of how the files were read and of what was recognised in their columns, at most 200 lines."""
+    weights: RowWeights | None = None
+    """None: all rows count alike."""
+
+    def mean_weight(self, split: str) -> float | None:
+        """Of the rows of a split that has any; None where all rows count alike."""
+        return None if self.weights is None else self.weights.sums[split] / self.splits[split].num_rows
 
 
 class TopValue(Record):
@@ -195,6 +299,8 @@ class ColumnProfile(Record):
     smallest, which is a uniform sample of the distinct rows."""
     counted: int = 0
     """Values that quantiles, histogram and top rest on."""
+    num_different: int | None = None
+    """Different ones among them. None in profiles written before it was kept."""
     quantiles: dict[str, float] = {}
     """`0.01` ... `0.99` -> value: the smallest one that at least this share of the values does not exceed."""
     grid: tuple[float, ...] = ()
@@ -268,6 +374,58 @@ class EpochMetrics(Record):
     the losses under target_transform `log`, which are of the target's natural logarithm."""
 
 
+class Goodput(Record):
+    """Where a training's time went, from when its workers were asked for to the end of its first worker.
+
+    Each second is in one part. Workers that were lost and their restarts are in it; where another command went on with
+    the training, neither the time between the two nor what the first one did after its last checkpoint is.
+    """
+
+    share: float
+    """Of the whole time, that of optimizer steps that count."""
+    steps_s: float
+    """Optimizer steps that count: each once, however often it was done."""
+    starting_s: float
+    """Until the first step of each command: workers are placed and start, data, network and checkpoint are read."""
+    rows_s: float
+    """Steps waited for their rows."""
+    validation_s: float
+    checkpoints_s: float
+    """Steps waited for checkpoints: for copies, and for writes before."""
+    failures_s: float
+    """Lost with workers: steps that were done again, and the start of new workers."""
+    packaging_s: float
+    mfu: float | None = None
+    """Model FLOPs utilization: FLOPs of forward and backward passes at `rows_per_s` by what the workers' GPUs could do
+    at most in this precision; None on CPUs, and where either is not known."""
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds of all parts."""
+        return sum(getattr(self, f"{name}_s") for name in ("steps", *_OTHER_PARTS))
+
+    @property
+    def text(self) -> str:
+        """One line: `goodput 0.87: steps 41.2 s of 47.3 s; starting 3.1 s, validation 1.9 s`, the largest first."""
+        others = {told: getattr(self, f"{name}_s") for name, told in _OTHER_PARTS.items()}
+        named = sorted(others.items(), key=lambda item: -item[1])
+        rest = ", ".join(f"{told} {seconds:.1f} s" for told, seconds in named if seconds >= 0.05)
+        used = "" if self.mfu is None else f"; MFU {self.mfu:.2f}"
+        steps = f"steps {self.steps_s:.1f} s of {self.whole_s:.1f} s"
+        return f"goodput {self.share:.2f}: {steps}{'; ' if rest else ''}{rest}{used}"
+
+
+_OTHER_PARTS = {
+    "starting": "starting",
+    "rows": "waiting for rows",
+    "validation": "validation",
+    "checkpoints": "checkpoints",
+    "failures": "lost to failures",
+    "packaging": "packaging",
+}
+"""Of a Goodput, beside the steps: field without its unit -> in words."""
+
+
 class TrainResult(Record):
     """One trained model."""
 
@@ -284,10 +442,18 @@ class TrainResult(Record):
     num_workers: int
     attempts: int = 1
     """1, plus one for each time the workers were started again in this run."""
+    workers_by_attempt: tuple[int, ...] = ()
+    """How many workers each attempt had, where their number was elastic."""
     stopped_early: bool = False
     rows_per_s: float
     """Training rows per second over all workers, first epoch left out where there are more."""
     target_transform: TargetTransform = TargetTransform()
+    quantile: float | None = None
+    """That the model tells (train.loss: quantile); None: a mean, or what else its loss leads to."""
+    weighted_by: str | None = None
+    """Column by which rows count in losses and metrics (data.weight); None: all count alike."""
+    goodput: Goodput | None = None
+    """Where its time went; None in trainings from before it was kept."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -301,8 +467,9 @@ class Trial(Record):
     trial_id: str
     values: dict[str, Any]
     """Field path to value, this point of the space."""
-    status: Literal["completed", "stopped", "failed"]
-    """`stopped`: the scheduler ended it early."""
+    status: Literal["completed", "stopped", "diverged", "failed"]
+    """`stopped`: the scheduler, or the end of the search's time, ended it early; `diverged`: its loss became NaN or
+    infinite."""
     metric: float | None
     epochs: int
     error: str | None = None
@@ -338,6 +505,8 @@ class EvaluationReport(Record):
     artifact: ArtifactRef
     dataset: str
     num_rows: int
+    weighted_by: str | None = None
+    """Column by which rows count in `metrics` and `per_class` (data.weight); None: all count alike."""
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]] | None = None
     """Class label -> precision, recall, f1, support; None where there are more than 100 classes."""
@@ -349,6 +518,16 @@ class EvaluationReport(Record):
     details_key: str | None = None
     """EvaluationDetails: calibration, residuals, the worst rows."""
     gates: tuple[GateResult, ...] = ()
+
+    @property
+    def rows_text(self) -> str:
+        """What was measured, in words: `366 test rows weighted by w`."""
+        return f"{self.num_rows} test rows{self.weighted_text}"
+
+    @property
+    def weighted_text(self) -> str:
+        """` weighted by w`, behind a word for rows; empty where all count alike."""
+        return "" if self.weighted_by is None else f" weighted by {self.weighted_by}"
 
     @property
     def passed(self) -> bool:

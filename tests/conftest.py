@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import hypothesis
 import pytest
@@ -19,9 +21,18 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has one core; threads that spin would take its neighbour's
     os.environ["OMP_NUM_THREADS"] = "1"
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("raypipe", deadline=None)
-hypothesis.settings.load_profile("raypipe")
+# Drawing examples is a quarter of the unit tests' time, so `make check` draws few, and `make integration` all of them.
+# No example has a deadline: how long one takes says how busy the machine is.
+THOROUGH_EXAMPLES, QUICK_EXAMPLES = 100, 30
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=THOROUGH_EXAMPLES)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=QUICK_EXAMPLES)
+hypothesis.settings.load_profile("quick")
+
+
+def examples(count: int) -> int:
+    """`max_examples` of a test that is to draw `count` of them; fewer, by the same share for all, in a quick look."""
+    return -(-count * hypothesis.settings().max_examples // THOROUGH_EXAMPLES)
+
 
 FIRST_PORT, LAST_PORT = 20_000, 29_999
 """Below the ephemeral range, above Ray's worker ports (10002-19999), below Serve's replicas (30000+)."""
@@ -34,11 +45,17 @@ FREE_PORT_TRIES = 1_000
 MNT_DETACH = 2
 
 
+def pytest_collection() -> None:
+    """What collection imports stays: looking through it again and again takes a seventh of collection's time."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What collection imported stays: looking through it again and again takes a tenth of the unit tests' time."""
+    """Nor is it looked through later, which takes a tenth of the unit tests' time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 def pick_ports(count: int, *, twin_offset: int = 0) -> list[int]:
@@ -107,6 +124,17 @@ def ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def installer() -> ModuleType:
+    """The program `make install` runs, which is no part of the package."""
+    file = Path(__file__).parents[1] / ".ci" / "install.py"
+    spec = importlib.util.spec_from_file_location("installer", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raypipe.data.table.one_type import MixedSource
+from raypipe.data.table.one_type import AskedJsonl, MixedSource
 from raypipe.records import Reading, Signature
 from raypipe.spec.sources import NOT_HOW, CsvSource, JsonlSource, Source
 
@@ -36,5 +36,6 @@ def as_learned(source: Source, signature: Signature) -> Any:
         return MixedSource.model_validate({**dict(source), "dtypes": {**text, **source.dtypes}, "mixed": mixed})
     if isinstance(source, JsonlSource):  # a declared field that no line has becomes a column of nulls
         kept = {name: dtype for name, dtype in source.dtypes.items() if name in inputs or name not in learned}
-        return source.model_copy(update={"dtypes": kept})
+        fields = {**dict(source), "dtypes": kept, "asked": tuple(inputs), "others_matter": False}
+        return AskedJsonl.model_validate(fields)
     return source

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raypipe.data.table import columns, fits
+from raypipe.data.table import columns, fits, text_lists
 from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 from raypipe.spec.data import INDEX_NAME
@@ -28,43 +28,49 @@ def raw_columns(table: pa.Table, signature: Signature) -> dict[str, Any]:
     Raises:
         DataError: a column is not there, of another kind, out of range, lacks a value it must have, or is one too many.
     """
-    known = [column.name for column in signature.inputs]
+    known = {column.name: column for column in signature.inputs}
     extra = [name for name in table.column_names if name not in known and not INDEX_NAME.fullmatch(name)]
     if extra and signature.extra_columns == "error":
         close = difflib.get_close_matches(extra[0], known, n=1)
         raise DataError(
-            f"the input has a column '{extra[0]}', which the model does not read; it reads {known[:50]}",
+            f"the input has a column '{extra[0]}', which the model does not read; it reads {[*known][:50]}",
             f"is '{close[0]}' meant?"
             if close
             else "name the model's columns in source.columns, or train with data.policy.extra_columns: ignore",
         )
-    return {column.name: _raw(table, column, signature.null_words) for column in signature.inputs}
+    there = columns.by_name(table)
+    for name in known:
+        if name not in there:
+            close = difflib.get_close_matches(name, there, n=1)
+            raise DataError(
+                f"the input has no column '{name}', which the model reads; it has {[*there][:50]}",
+                f"is '{close[0]}' meant? name it '{name}'" if close else "add it, or correct source.columns",
+            )
+    return {name: _raw(there[name], column, signature.null_words) for name, column in known.items()}
 
 
-def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray[Any] | pa.Array:
+def _raw(held: pa.ChunkedArray, column: Column, null_words: frozenset[str]) -> NDArray[Any] | pa.Array:
     name = column.name
-    if name not in table.column_names:
-        close = difflib.get_close_matches(name, table.column_names, n=1)
-        raise DataError(
-            f"the input has no column '{name}', which the model reads; it has {table.column_names[:50]}",
-            f"is '{close[0]}' meant? name it '{name}'" if close else "add it, or correct source.columns",
-        )
-    kind = columns.kind(table.schema.field(name).type)
+    kind = columns.kind(held.type)
     _check_kind(kind, column)
+    if column.is_list:
+        text = text_lists.as_text(held)
+        _check_missing(text.is_null().to_numpy(zero_copy_only=False), column)
+        return text
     if column.dtype == "string":
-        text, missing = columns.strings(columns.without(table[name], null_words))
+        text, missing = columns.strings(columns.without(held, null_words))
         _check_missing(missing, column)
         return text
     exact = kind.dtype if kind.dtype in columns.NUMBERS else "float64"
     if column.shape:
-        values, misfit = columns.tensors(table[name], exact, column.shape)
+        values, misfit = columns.tensors(held, exact, column.shape)
         if misfit.any():
             raise DataError(
                 f"column '{name}': {int(misfit.sum())} of {len(misfit)} rows do not have shape {list(column.shape)}",
                 "every row needs the shape the model was trained on",
             )
         return _as_stored(values, column)
-    values, missing = columns.scalars(table[name], "bool" if column.dtype == "bool" else exact)
+    values, missing = columns.scalars(held, "bool" if column.dtype == "bool" else exact)
     _check_missing(missing, column)
     if column.nullable:
         return np.where(missing, np.nan, _as_stored(values, column, missing).astype(np.float64))
@@ -73,7 +79,7 @@ def _raw(table: pa.Table, column: Column, null_words: frozenset[str]) -> NDArray
 
 def _check_kind(kind: columns.ColumnKind, column: Column) -> None:
     if not fits.kind_fits(kind.dtype, bool(kind.form), column):
-        shape = f" of shape {list(column.shape)}" if column.shape else ""
+        shape = " in lists" if column.is_list else f" of shape {list(column.shape)}" if column.shape else ""
         raise DataError(
             f"column '{column.name}' holds {kind}; the model reads {fits.family_of(column.dtype)}{shape} "
             f"({column.dtype})",

@@ -20,6 +20,7 @@ from raypipe.data.formats.datasource import files_of
 from raypipe.data.table.marks import refuse_bad
 from raypipe.data.table.packing import decoded
 from raypipe.errors import ClusterError, DataError, RaypipeError, TrainingError, causes, find_known
+from raypipe.model.tasks import OutputColumn, Task
 from raypipe.records import ArtifactRef, BatchOutput, ModelVersion, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.progress import Listener
@@ -174,22 +175,36 @@ class Answerer:
     def __call__(self, table: pa.Table) -> pa.Table:
         """B rows in, the same B rows with their answers out."""
         table = refuse_bad(table)
-        taken = [name for name in (PREDICTION, PROBABILITY) if name in table.column_names]
+        predictor = self._predictor
+        names = answer_names(predictor.task)
+        taken = [name for name in (PREDICTION, PROBABILITY, *names.values()) if name in table.column_names]
         if taken:
             raise DataError(
                 f"the input has a column '{taken[0]}' already, where the answer goes",
                 "rename it, or leave it out with source.columns",
             )
-        predictor = self._predictor
         predictions = predictor.predict(raw_columns(table, predictor.signature))
         if len(predictions.values) != table.num_rows:
             raise TrainingError(f"the model gave {len(predictions.values)} answers for {table.num_rows} rows")
-        if predictions.classes is None:
-            return table.append_column(PREDICTION, pa.array(predictions.values))
-        best = predictions.labels()
-        labels = pa.array(list(predictions.classes)).take(pa.array(best))
-        table = table.append_column(PREDICTION, labels)
-        return table.append_column(PROBABILITY, pa.array(predictions.values[range(len(best)), best]))
+        for column, name in names.items():
+            answers = predictor.task.answer(column, predictions.values)
+            table = table.append_column(name, pa.array(answers, _arrow_type(column)))
+        return table
+
+
+def _arrow_type(column: OutputColumn) -> pa.DataType | None:
+    """Of labels and texts, which must be known where there is no row; None: numpy's arrays tell it."""
+    if column.labels:
+        known = pa.array(column.labels).type
+        return pa.list_(known) if column.is_set else known
+    return pa.string() if column.dtype == "string" else None
+
+
+def answer_names(task: Task) -> dict[OutputColumn, str]:
+    """What is written of each row -> the column it goes to; of several answers `prediction_NAME`."""
+    answers = task.columns_of("answer")
+    names = {column: PREDICTION if len(answers) == 1 else f"{PREDICTION}_{column.name}" for column in answers}
+    return names | {column: PROBABILITY for column in task.columns_of("confidence")}
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What a dataset holds, column by column, as `raypipe data` ends with it."""
+"""What a dataset holds, column by column, and what of it is worth acting on: how `raypipe data` ends."""
 
 from __future__ import annotations
 
-from raypipe.cli.output import show, show_table
+from raypipe.cli.output import show, show_set_in, show_table
+from raypipe.data.profile.meaning import meaning
 from raypipe.errors import DocumentError, ObjectMissing
 from raypipe.records import ColumnProfile, DataProfile, DatasetVersion, StageRecord
 from raypipe.storage import Store
@@ -14,11 +15,19 @@ MAX_VALUE_CHARS = 24
 
 
 def show_columns(store: Store, dataset: StageRecord) -> None:
-    """A row a column: type, missing values, what values there are, and what is odd about them.
+    """A row a column: what it was recognised as, missing values, what values there are; and a line a warning.
 
-    Nothing where the profile is not there or damaged: who needs it says so.
+    No table where the profile is not there or damaged: who needs it says so.
     """
     assert isinstance(dataset, DatasetVersion)
+    _show_table(store, dataset)
+    if dataset.warnings:
+        show("")
+    for each in dataset.warnings:
+        show_set_in("warning: ", each.text)
+
+
+def _show_table(store: Store, dataset: DatasetVersion) -> None:
     if dataset.profile_key is None:
         return
     try:
@@ -26,16 +35,18 @@ def show_columns(store: Store, dataset: StageRecord) -> None:
     except (DocumentError, ObjectMissing):
         return
     show("")
-    columns, target = profile.columns[:MAX_COLUMNS], dataset.signature.target
-    show_table(("column", "type", "missing", "values", "note"), [_row(column, target) for column in columns])
+    columns = profile.columns[:MAX_COLUMNS]
+    warned = {name for each in dataset.warnings for name in each.columns}
+    rows = [(*_row(column), meaning(column).text, _note(column, dataset, column.name in warned)) for column in columns]
+    show_table(("column", "type", "missing", "values", "recognised as", "note"), rows)
     if left_out := len(profile.columns) - len(columns):
         show(f"and {left_out} more columns, in {dataset.profile_key}")
 
 
-def _row(column: ColumnProfile, target: str) -> tuple[str, ...]:
+def _row(column: ColumnProfile) -> tuple[str, ...]:
     kind = column.dtype + (f" {list(column.shape)}" if column.shape else "")
     missing = f"{column.nulls / column.count:.1%}" if column.nulls and column.count else ""
-    return column.name, kind, missing, _values(column), _note(column, target)
+    return column.name, kind, missing, _values(column)
 
 
 def _values(column: ColumnProfile) -> str:
@@ -49,18 +60,14 @@ def _values(column: ColumnProfile) -> str:
     return top + more
 
 
-def _note(column: ColumnProfile, target: str) -> str:
-    notes = ["the target"] if column.name == target else []
-    there = column.count - column.nulls
-    if column.count and not there:
-        notes.append("nothing but missing values")
-    elif column.distinct == 1:
-        notes.append("one value only")
-    elif column.dtype == "string" and column.distinct is not None and 1 < there == column.distinct:
-        notes.append("every value is different")
+def _note(column: ColumnProfile, dataset: DatasetVersion, is_warned: bool) -> str:
+    targets = dataset.signature.targets
+    notes = ["the target" if len(targets) == 1 else "a target"] if column.name in targets else []
+    if dataset.weights is not None and column.name == dataset.weights.column:
+        notes.append("how much a row counts")
     if column.infinite:
         notes.append(f"{column.infinite} infinite")
-    return "; ".join(notes)
+    return "; ".join([*notes, *(["see below"] if is_warned else [])])
 
 
 def _short(value: object) -> str:

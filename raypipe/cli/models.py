@@ -10,6 +10,7 @@ import typer
 from raypipe.cli.options import AsJson, Reference, StoreUri
 from raypipe.cli.output import number, reported, show, show_json, show_table
 from raypipe.records import ModelVersion
+from raypipe.spec.metrics import main_metrics
 
 Model = Annotated[str, typer.Argument(help="Registered model, e.g. digits.", show_default=False)]
 Alias = Annotated[str, typer.Option(help="Movable name.")]
@@ -126,6 +127,7 @@ def _alias_document(name: str, alias: Any, problem: str, numbers: list[int]) -> 
 @reported
 def show_version(reference: Reference, store: StoreUri = None, as_json: AsJson = False) -> None:
     """Show one version: what it reads, what it answers, how it was judged."""
+    from raypipe.model.tasks import task_of
     from raypipe.registry.versions import resolve
     from raypipe.storage import open_store
 
@@ -136,14 +138,17 @@ def show_version(reference: Reference, store: StoreUri = None, as_json: AsJson =
     show(f"{version.model}@{version.version}  registered {version.created_at} by run {version.run_id}")
     show(f"  artifact  {version.artifact.key} (SHA-256 {version.artifact.digest[:12]})")
     show(f"  dataset   {version.dataset}")
-    show(f"  metrics   {_metrics_text(version.metrics)}, on {version.evaluation.num_rows} test rows")
+    show(f"  metrics   {_metrics_text(version.metrics)}, on {version.evaluation.rows_text}")
     for gate in version.evaluation.gates:
         show(f"  gate      {gate.rule}: {gate.reason}")
     for column in version.signature.inputs:
         shape = f" {list(column.shape)}" if column.shape else ""
         show(f"  reads     {column.name}: {column.dtype}{shape}{', may be missing' if column.nullable else ''}")
-    classes = version.signature.classes
-    show(f"  answers   {version.signature.target}: {f'one of {list(classes)}' if classes else 'a number'}")
+    task = task_of(version.signature)
+    for column in task.columns_of("answer"):
+        any_value = "a text" if task.answers_texts else "a number"
+        what = f"{'any' if column.is_set else 'one'} of {list(column.labels)}" if column.labels else any_value
+        show(f"  answers   {version.signature.target_text if column.labels else column.name}: {what}")
 
 
 @reported
@@ -279,7 +284,7 @@ def _facts(store: Any, version: ModelVersion) -> dict[str, Any]:
 
 
 def _metrics_text(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())
+    return ", ".join(f"{name} {number(value)}" for name, value in main_metrics(metrics).items())
 
 
 def _aliases_text(aliases: dict[str, int], broken: dict[str, str]) -> str:

@@ -71,7 +71,9 @@ def _show_run(history: Any, as_json: bool) -> None:
     summary = history.summary
     if as_json:
         stages = [vars(stage) for stage in history.stages]
-        show_json({**summary.document(), "stages": stages, "resume": history.resume, "asked": history.asked})
+        goodput = None if history.goodput is None else history.goodput.model_dump(mode="json")
+        more = {"stages": stages, "goodput": goodput, "resume": history.resume, "asked": history.asked}
+        show_json({**summary.document(), **more})
         return
     show(f"run {summary.run_id} of {summary.pipeline}: {summary.state}, {_when(summary)}")
     show(f"  file      {history.asked.get('file')}")
@@ -80,6 +82,8 @@ def _show_run(history: Any, as_json: bool) -> None:
     for stage in history.stages:
         spent = duration(stage.wall_s) if stage.state == "done" else stage.state
         show(f"  {stage.name:<9} {spent:>8}  {stage.left}")
+    if history.goodput is not None:
+        show(f"  {history.goodput.text}")
     if summary.metric:
         show(f"  {summary.metric[0]} {number(summary.metric[1])}")
     if history.resume and summary.state != "running":

@@ -33,7 +33,7 @@ FORMATS = {
 }
 """File name ending -> format, where --format is not given."""
 
-BY_PATH = "csv, parquet, jsonl, arrow, images, wav, numpy or text"
+BY_PATH = "csv, parquet, jsonl, arrow, images, sound, numpy or text"
 """Formats of files that one path names."""
 
 Address = Annotated[
@@ -65,6 +65,10 @@ def serve(
         Path | None, typer.Option("--cert-file", metavar="PATH", help="HTTPS: certificate, PEM.")
     ] = None,
     key_file: Annotated[Path | None, typer.Option("--key-file", metavar="PATH", help="Its private key, PEM.")] = None,
+    plaintext: Annotated[
+        bool,
+        typer.Option("--allow-plaintext-keys", help="Take keys without TLS, or on several nodes, over a safe network."),
+    ] = False,
     code: Code = None,
     allow: Allow = None,
     address: Address = None,
@@ -82,7 +86,7 @@ def serve(
     from raypipe.runtime.reach import check_shared, open_reachable
     from raypipe.serve.ingress import check_port_free
 
-    access = _access(keys_file, keys_env, cert_file, key_file)
+    access = _access(keys_file, keys_env, cert_file, key_file) | {"allow_plaintext_keys": plaintext}
     spec = _checked("serve", host=host, port=port, min_replicas=min_replicas, max_replicas=max_replicas, **access)
     if address is None and starts_ray_here():
         check_port_free(spec.host, spec.port)  # before seconds of imports

@@ -17,6 +17,7 @@ from raypipe.records import (
     TrainResult,
     TuneResult,
 )
+from raypipe.spec.metrics import main_metrics
 
 MAX_CURL_BODY_CHARS = 400
 """Longer request bodies go to a file: a line that wraps five times is not pasted."""
@@ -136,7 +137,9 @@ def _train(trained: TrainResult) -> str:
         f"{of_log if name.endswith('_loss') else ''}{name} {number(value)}"
         for name, value in list(trained.metrics.items())[:MAX_METRICS]
     )
-    return f"best epoch {trained.best_epoch} of {len(trained.history)}: {shown}, {trained.rows_per_s:,.0f} rows/s"
+    goodput = "" if trained.goodput is None else f", goodput {trained.goodput.share:.2f}"
+    rate = f"{trained.rows_per_s:,.0f} rows/s{goodput}"
+    return f"best epoch {trained.best_epoch} of {len(trained.history)}: {shown}, {rate}"
 
 
 def _tune(tuned: TuneResult) -> str:
@@ -147,9 +150,9 @@ def _tune(tuned: TuneResult) -> str:
 
 
 def _evaluate(report: EvaluationReport) -> str:
-    metrics = ", ".join(f"{name} {number(value)}" for name, value in report.metrics.items())
+    metrics = ", ".join(f"{name} {number(value)}" for name, value in main_metrics(report.metrics).items())
     gates = [f"{gate.rule} ({'holds' if gate.passed else 'fails'})" for gate in report.gates]
-    return f"{metrics} on {report.num_rows} test rows" + (f"; gates: {'; '.join(gates)}" if gates else "")
+    return f"{metrics} on {report.rows_text}" + (f"; gates: {'; '.join(gates)}" if gates else "")
 
 
 def _model_name(stages: dict[str, Any]) -> dict[str, Any] | None:

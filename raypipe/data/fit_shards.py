@@ -13,7 +13,7 @@ from raypipe.data.shuffle.written import WrittenShards
 from raypipe.data.tasks import collect
 from raypipe.data.transforms import FittedTransforms, State
 from raypipe.data.transforms.fitting import Contributions, contributions, fit, summed
-from raypipe.data.transforms.passes import has_enough
+from raypipe.data.transforms.passes import has_enough, may_refuse_of_train
 from raypipe.records import Shard, Signature
 from raypipe.runtime.context import RunContext
 from raypipe.spec.transforms import Transform
@@ -26,7 +26,8 @@ TASK_BYTES = 96 * 2**20
 def fit_shards(
     transforms: Sequence[Transform], written: WrittenShards, signature: Signature, ctx: RunContext
 ) -> FittedTransforms:
-    """Fit on the train shards; then see that the other splits hold nothing the transforms refuse.
+    """Fit on the train shards; then see that the other splits, and train where it may, hold nothing the transforms
+    refuse.
 
     What the first pass needs was taken while the shards were written; taken again where some rows were left out as not
     needed because more train rows were reckoned with before them than there are.
@@ -51,10 +52,12 @@ def fit_shards(
     fitted = fit(transforms, signature.inputs, run)
     for line in encoded_numbers(fitted.state()):
         ctx.progress.say("data", line)
-    if not written.first_pass.takes_others(fitted):
-        groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in others]))
-        tries = [_apply_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
-        collect(tries, "applying transforms to val and test")
+    tried = [] if written.first_pass.takes_others(fitted) else others
+    if may_refuse_of_train(transforms):
+        tried = [*train, *tried]
+    groups = ([shard for _, shard in some] for some in _grouped([(0, item.shard) for item in tried]))
+    tries = [_apply_task.remote(ctx.store.uri, fitted.state(), signature, some) for some in groups]
+    collect(tries, "trying the transforms on all rows")
     return fitted
 
 

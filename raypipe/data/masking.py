@@ -76,14 +76,14 @@ class Masking:
             return block
         require(list(self._method), block.column_names, f"{file} (data.masking)")
         kept: dict[str, pa.ChunkedArray | pa.Array] = {}
-        for name in block.column_names:
+        for name, column in columns.by_name(block).items():
             spec = self._method.get(name)
             if name == BAD:
-                kept[name] = _without_quotes(block[name])
+                kept[name] = _without_quotes(column)
             elif spec is None:
-                kept[name] = block[name]
+                kept[name] = column
             elif spec.method != "drop":
-                kept[name] = _masked(block[name], name, spec, self._keys, file)
+                kept[name] = _masked(column, name, spec, self._keys, file)
         table = pa.table(kept) if kept else block.select([])
         return table.replace_schema_metadata(block.schema.metadata)
 

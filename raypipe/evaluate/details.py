@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.records import CalibrationBin, EvaluationDetails, Histogram, Residuals, Signature, WorstRow
-
-NUM_BINS = 10
-"""Of confidence, as wide as each other."""
+from raypipe.model.metrics import CALIBRATION_BINS
+from raypipe.model.tasks import Task
+from raypipe.records import CalibrationBin, EvaluationDetails, Histogram, Residuals, WorstRow
 
 NUM_RESIDUAL_BINS = 40
 NUM_CELLS = 24
@@ -34,35 +33,38 @@ MAX_VALUES = 12
 MAX_PICTURE_SIDE = 128
 """A larger picture is left out: the details are read whole."""
 
-LEAST_PROBABILITY = 1e-12
-"""A class that was given less counts as if it had been given this."""
-
 
 def details_of(
     target_B: NDArray[Any],
     answer_B: NDArray[Any],
     confidence_B: NDArray[np.float64] | None,
     worst: Sequence[WorstRow],
+    *,
+    has_residuals: bool = True,
 ) -> EvaluationDetails:
     """The details of a whole split.
 
     Args:
-        target_B, answer_B: class indices, or numbers in the target's unit.
-        confidence_B: probability of the answered class; None for numbers.
+        target_B, answer_B: class indices, numbers in the target's unit, or ids of texts [B, T].
+        confidence_B: probability of the answer; None for numbers.
         worst: the rows to show.
+        has_residuals: see Task.
     """
+    if confidence_B is None and not has_residuals:
+        return EvaluationDetails(worst=tuple(worst))
     if confidence_B is None:
         residuals = residuals_of(target_B.astype(np.float64), answer_B.astype(np.float64))
         return EvaluationDetails(residuals=residuals, worst=tuple(worst))
-    return EvaluationDetails(calibration=calibration_of(target_B == answer_B, confidence_B), worst=tuple(worst))
+    right_B = (target_B == answer_B).reshape(len(target_B), -1).all(axis=1)
+    return EvaluationDetails(calibration=calibration_of(right_B, confidence_B), worst=tuple(worst))
 
 
 def calibration_of(right_B: NDArray[np.bool_], confidence_B: NDArray[np.float64]) -> tuple[CalibrationBin, ...]:
     """How often the answer was right where the model was this sure; bins without rows are left out."""
-    bin_B = np.minimum((confidence_B * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    counts = np.bincount(bin_B, minlength=NUM_BINS)
-    sums = np.bincount(bin_B, weights=confidence_B, minlength=NUM_BINS)
-    rights = np.bincount(bin_B, weights=right_B, minlength=NUM_BINS)
+    bin_B = np.minimum((confidence_B * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    counts = np.bincount(bin_B, minlength=CALIBRATION_BINS)
+    sums = np.bincount(bin_B, weights=confidence_B, minlength=CALIBRATION_BINS)
+    rights = np.bincount(bin_B, weights=right_B, minlength=CALIBRATION_BINS)
     return tuple(
         CalibrationBin(num_rows=int(n), confidence=float(total / n), accuracy=float(right / n))
         for n, total, right in zip(counts, sums, rights, strict=True)
@@ -75,7 +77,8 @@ def residuals_of(target_B: NDArray[np.float64], value_B: NDArray[np.float64]) ->
     with np.errstate(over="ignore"):
         residual_B = value_B - target_B
     residual_B = residual_B[np.isfinite(residual_B)]
-    counts, edges = np.histogram(residual_B, bins=_edges(residual_B, NUM_RESIDUAL_BINS))
+    spread = residual_B if len(residual_B) else np.zeros(1)
+    counts, edges = np.histogram(residual_B, bins=_edges(spread, NUM_RESIDUAL_BINS))
     scale = _edges(np.concatenate([target_B, value_B]), NUM_CELLS)
     cells, _, _ = np.histogram2d(target_B, value_B, bins=[scale, scale])
     return Residuals(
@@ -96,25 +99,13 @@ def _edges(values: NDArray[np.float64], num_bins: int) -> NDArray[np.float64]:
     return np.unique(edges)
 
 
-def loss_of(target_B: NDArray[Any], values: NDArray[np.floating], signature: Signature) -> NDArray[np.float64]:
-    """How badly each row was answered: minus the logarithm of what its class was given, or how far off a number is.
-
-    Args:
-        values: probabilities [B, K], or numbers [B].
-    """
-    if signature.classes is None:
-        return np.abs(values.astype(np.float64) - target_B)
-    given_B = values[np.arange(len(target_B)), target_B].astype(np.float64)
-    return -np.log(np.maximum(given_B, LEAST_PROBABILITY))
-
-
 def worst_rows(
     start: int,
     row_id_B: NDArray[np.uint64],
     target_B: NDArray[Any],
     values: NDArray[np.floating],
     columns: Mapping[str, NDArray[Any]],
-    signature: Signature,
+    task: Task,
     above: float = -1.0,
 ) -> list[WorstRow]:
     """The NUM_WORST rows with the largest loss, the worst first; of a classification only those answered wrongly.
@@ -124,25 +115,24 @@ def worst_rows(
         columns: their inputs, as the model was given them.
         above: rows of this loss or less are left out, before anything is drawn of them.
     """
-    loss_B = loss_of(target_B, values, signature)
-    classes = signature.classes
-    answer_B = values if classes is None else values.argmax(axis=1)
+    loss_B = task.row_losses(target_B, values)
     order = np.argsort(-loss_B, kind="stable")
     order = order[loss_B[order] > above]
-    if classes is not None:
-        order = order[answer_B[order] != target_B[order]]
+    shown = order[task.is_wrong(target_B[order], values[order])][:NUM_WORST]
+    predicted, true = task.known_as(task.encoded(values[shown])), task.known_as(target_B[shown])
+    sure = task.confidence(values[shown])
     return [
         WorstRow(
             row=start + i,
             row_id=f"{int(row_id_B[i]):016x}",
-            true=float(target_B[i]) if classes is None else classes[int(target_B[i])],
-            predicted=float(answer_B[i]) if classes is None else classes[int(answer_B[i])],
-            confidence=None if classes is None else float(values[i].max()),
+            true=true[place],
+            predicted=predicted[place],
+            confidence=None if sure is None else float(sure[place]),
             loss=float(loss_B[i]),
             values=_shown(columns, i),
             picture=_picture(columns, i),
         )
-        for i in order[:NUM_WORST].tolist()
+        for place, i in enumerate(shown.tolist())
     ]
 
 

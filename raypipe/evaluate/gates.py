@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from raypipe.records import GateResult
 from raypipe.spec.evaluate import GateSpec
-from raypipe.spec.pipeline import HIGHER_IS_BETTER
+from raypipe.spec.metrics import is_better_when_higher
 
 ROUNDING = 1e-12
 """A bound missed by no more than this counts as met: 0.3 - 0.2 is a gain of 0.1."""
@@ -75,7 +75,7 @@ def _at_most(metric: str, found: float, bound: float) -> GateResult:
 
 
 def _gain(metric: str, found: float, bound: float, champion: Standing | None) -> GateResult:
-    better = "higher" if metric in HIGHER_IS_BETTER else "lower"
+    better = "higher" if is_better_when_higher(metric) else "lower"
     rule = (
         f"{metric} at least {bound:g} {better} than the champion's" if bound else f"{metric} no worse than champion's"
     )

@@ -21,37 +21,53 @@ def to_markdown(report: EvaluationReport, title: str) -> str:
     """The whole report: verdict, gates, metrics, each class, confusions."""
     parts = [
         f"# {title}",
-        f"Artifact `{report.artifact.digest[:12]}` on dataset `{report.dataset}`, {report.num_rows} test rows. "
+        f"Artifact `{report.artifact.digest[:12]}` on dataset `{report.dataset}`, {report.rows_text}. "
         + _verdict(report),
     ]
     if report.gates:
         rows = [["yes" if g.passed else "**no**", g.rule, g.reason] for g in report.gates]
         parts += ["## Gates", _table(["holds", "rule", "reason"], rows)]
-    parts += ["## Metrics", _table(["metric", "value"], [[k, f"{v:.6g}"] for k, v in report.metrics.items()])]
+    parts += [
+        f"## Metrics{_weighted(report)}",
+        _table(["metric", "value"], [[k, f"{v:.6g}"] for k, v in report.metrics.items()]),
+    ]
     if report.per_class is not None:
         names = ["precision", "recall", "f1"]
         rows = [
-            [label, *(f"{values[name]:.4f}" for name in names), f"{values['support']:.0f}"]
+            [
+                label,
+                *(f"{values[name]:.4f}" for name in names),
+                f"{values['support']:.{0 if report.weighted_by is None else 4}f}",
+            ]
             for label, values in report.per_class.items()
         ]
-        parts += ["## Each class", _table(["class", *names, "support"], rows)]
+        parts += [f"## Each class{_weighted(report)}", _table(["class", *names, "support"], rows)]
     if report.confusion is not None and report.per_class is not None:
-        parts += ["## Confusions", _confusions(report.confusion, list(report.per_class))]
+        parts += [
+            "## Confusions" if report.weighted_by is None else "## Confusions, in rows",
+            _confusions(report.confusion, list(report.per_class)),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def recorded(report: EvaluationReport, key: str) -> tuple[EvaluationReport, bytes | None]:
     """The report as a record may keep it, and what goes under `key` beside it: the confusions as CSV, if they do."""
     confusion, labels = report.confusion, list(report.per_class or {})
-    if confusion is None or len(confusion) <= MAX_RECORDED_CLASSES:
+    if len(labels) <= MAX_RECORDED_CLASSES:
         return report, None
+    small = report.model_copy(update={"confusion": None, "per_class": None})
+    if confusion is None:  # a row may have several of these labels: none is taken for another
+        return small, None
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("true", "predicted", "rows"))
     for true, counts in zip(labels, confusion, strict=True):
         writer.writerows((true, predicted, n) for predicted, n in zip(labels, counts, strict=True) if n)
-    small = report.model_copy(update={"confusion": None, "per_class": None, "confusion_key": key})
-    return small, text.getvalue().encode()
+    return small.model_copy(update={"confusion_key": key}), text.getvalue().encode()
+
+
+def _weighted(report: EvaluationReport) -> str:
+    return report.weighted_text and f" of rows{report.weighted_text}"
 
 
 def _verdict(report: EvaluationReport) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from raypipe.data.shards import encode_target, load_rows
 from raypipe.errors import ClusterError, RaypipeError, TrainingError, causes, find_known
 from raypipe.evaluate.details import NUM_WORST, merged, worst_rows
+from raypipe.model.measures import Measures, times_of
 from raypipe.records import ArtifactRef, DatasetVersion, WorstRow
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_options
@@ -59,10 +60,11 @@ class Scored:
 
     Attributes:
         row_id: uint64 [B], as stored with the rows.
-        target: int64 class index [B], or float64 [B] for regression.
-        answer: int64 index of the most probable class [B], or the predicted numbers [B], in the target's unit.
+        target: as `encode_target` gives it: int64 class index [B], float64 [B] of a regression, ids of a text [B, T].
+        answer: what the model took it for, in the same form; see Task.encoded.
         confidence: float64 probability of the answered class [B]; None for regression.
         worst: the rows among them that were answered worst.
+        measures: what they contribute to the metrics.
     """
 
     start: int
@@ -71,6 +73,7 @@ class Scored:
     answer: NDArray[Any]
     confidence: NDArray[np.float64] | None = None
     worst: tuple[WorstRow, ...] = ()
+    measures: Measures = field(default_factory=Measures)
 
 
 def score(spec: EvaluateSpec, artifact: ArtifactRef, dataset: DatasetVersion, ctx: RunContext) -> Scored:
@@ -135,6 +138,7 @@ def assemble(num_rows: int, parts: Iterable[Scored]) -> Scored:
         answer=np.concatenate([part.answer for part in ordered]),
         confidence=np.concatenate(known) if known else None,
         worst=merged([row for part in ordered for row in part.worst]),
+        measures=reduce(Measures.__add__, (part.measures for part in ordered), Measures()),
     )
 
 
@@ -146,10 +150,11 @@ def score_piece(piece: Piece) -> Scored:
     answers: list[NDArray[Any]] = []
     sure: list[NDArray[np.float64]] = []
     worst: list[WorstRow] = []
+    measures = Measures()
     for at in range(0, len(rows.row_id), CHUNK_ROWS):
         here = slice(at, at + CHUNK_ROWS)
         columns = {name: column[here] for name, column in rows.columns.items()}
-        predictions = predictor.predict(columns)
+        predictions = predictor.judge(columns, target[here])
         finite = np.isfinite(predictions.values).reshape(len(predictions.values), -1).all(axis=1)
         if not finite.all():
             raise TrainingError(
@@ -157,12 +162,15 @@ def score_piece(piece: Piece) -> Scored:
                 f"from row {piece.start + at} on; the first is row id {rows.row_id[at + int(np.argmin(finite))]}",
                 "lower train.optimizer.lr, set train.clip_grad_norm, or check the model's forward",
             )
-        answers.append(predictions.values if predictions.classes is None else predictions.labels())
-        if predictions.classes is not None:
-            sure.append(predictions.values.max(axis=1).astype(np.float64))
+        weight = None if rows.weight is None else rows.weight[here]
+        measures += predictor.task.measure(target[here], predictions.values, times_of(weight))
+        answers.append(predictor.task.encoded(predictions.values))
+        confidence = predictor.task.confidence(predictions.values)
+        if confidence is not None:
+            sure.append(confidence.astype(np.float64))
         above = worst[-1].loss if len(worst) == NUM_WORST else -1.0
         worst += worst_rows(
-            piece.start + at, rows.row_id[here], target[here], predictions.values, columns, predictor.signature, above
+            piece.start + at, rows.row_id[here], target[here], predictions.values, columns, predictor.task, above
         )
         worst = list(merged(worst))
     return Scored(
@@ -172,6 +180,7 @@ def score_piece(piece: Piece) -> Scored:
         answer=np.concatenate(answers),
         confidence=np.concatenate(sure) if sure else None,
         worst=tuple(worst),
+        measures=measures,
     )
 
 
@@ -236,7 +245,11 @@ def _run(pieces: list[Piece], spec: EvaluateSpec, ctx: RunContext) -> list[Score
                 running.append(remote.options(**options, name=name).remote(piece))
             ready, running = ray.wait(running, timeout=TELL_EVERY_S)
             for ref in ready:
-                done.append(_answer(ray.get(ref)))
+                part = _answer(ray.get(ref))
+                if done:  # what has come so far keeps one set of measures, however many parts there are
+                    done[0] = replace(done[0], measures=done[0].measures + part.measures)
+                    part = replace(part, measures=Measures())
+                done.append(part)
             now = time.monotonic()
             heard = now if ready else heard
             if now - heard > MAX_SILENCE_S:

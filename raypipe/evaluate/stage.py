@@ -9,7 +9,8 @@ from raypipe.evaluate.details import details_of
 from raypipe.evaluate.gates import Standing, judge, needs_champion
 from raypipe.evaluate.report import recorded, to_markdown
 from raypipe.evaluate.score import Scored, score
-from raypipe.model.metrics import classification_metrics, regression_metrics
+from raypipe.model.metrics import confusion_matrix
+from raypipe.model.tasks import task_of
 from raypipe.records import (
     ArtifactRef,
     Column,
@@ -21,6 +22,7 @@ from raypipe.records import (
 )
 from raypipe.runtime.context import RunContext
 from raypipe.spec.evaluate import EvaluateSpec
+from raypipe.spec.metrics import main_metrics
 from raypipe.storage import layout
 from raypipe.storage.documents import write_document
 
@@ -47,9 +49,9 @@ def evaluate(
         )
     start = time.monotonic()
     scored = score(spec, trained.artifact, dataset, ctx)
-    report = measure(scored, trained.artifact, dataset)
+    report = measure(scored, trained.artifact, dataset, trained.quantile)
     rows_per_s = report.num_rows / max(time.monotonic() - start, 1e-9)
-    standing = _standing(spec, dataset, champion, ctx) if needs_champion(spec.gates) else None
+    standing = _standing(spec, trained.quantile, dataset, champion, ctx) if needs_champion(spec.gates) else None
     report = report.model_copy(update={"gates": tuple(judge(spec.gates, report.metrics, standing))})
     text = to_markdown(report, title=f"Evaluation of {ctx.name}, run {ctx.run_id}")
     ctx.store.write(layout.evaluation_text(ctx.run_id), text.encode())
@@ -57,40 +59,64 @@ def evaluate(
     report, confusions = recorded(report, key)
     if confusions is not None:
         ctx.store.write(key, confusions)
-    details = details_of(scored.target, scored.answer, scored.confidence, scored.worst)
+    details = details_of(
+        scored.target,
+        scored.answer,
+        scored.confidence,
+        scored.worst,
+        has_residuals=task_of(dataset.signature).has_residuals,
+    )
     report = report.model_copy(update={"details_key": layout.evaluation_details(ctx.run_id)})
     write_document(ctx.store, str(report.details_key), details)
     _tell(report, rows_per_s, ctx)
     return report
 
 
-def measure(scored: Scored, artifact: ArtifactRef, dataset: DatasetVersion) -> EvaluationReport:
-    """Metrics of all rows together; judged by nobody yet."""
-    classes = dataset.signature.classes
-    if classes is None:
-        metrics, per_class, confusion = regression_metrics(scored.target, scored.answer), None, None
-    else:
-        metrics, each, counts = classification_metrics(scored.target, scored.answer, len(classes))
-        per_class = {str(label): values for label, values in zip(classes, each, strict=True)}
+def measure(
+    scored: Scored, artifact: ArtifactRef, dataset: DatasetVersion, quantile: float | None = None
+) -> EvaluationReport:
+    """Metrics of all rows together; judged by nobody yet.
+
+    Args:
+        quantile: that the candidate was trained to tell; both it and the champion are measured as tellers of it.
+    """
+    task = task_of(dataset.signature)
+    confusion = None
+    answer = task.columns_of("answer")[0]
+    if answer.labels and not answer.is_set:
+        counts = confusion_matrix(scored.target, scored.answer, len(answer.labels))
         confusion = tuple(tuple(row) for row in counts.tolist())
     return EvaluationReport(
         artifact=artifact,
         dataset=dataset.version,
         num_rows=len(scored.answer),
-        metrics=metrics,
-        per_class=per_class,
+        weighted_by=None if dataset.weights is None else dataset.weights.column,
+        metrics=task.metrics(scored.measures, quantile),
+        per_class=task.each_class(scored.measures),
         confusion=confusion,
     )
 
 
+def judged_before(champion: ModelVersion, dataset: DatasetVersion, spec: EvaluateSpec) -> dict[str, float] | None:
+    """The champion's metrics on these rows, where they are kept: None where it was judged on others, or by a release
+    or for a quantile that did not measure what the gates ask for."""
+    metrics = champion.evaluation.metrics
+    compared = {gate.metric for gate in spec.gates if gate.min_gain_over_champion is not None}
+    return metrics if champion.evaluation.dataset == dataset.version and compared <= metrics.keys() else None
+
+
 def _standing(
-    spec: EvaluateSpec, dataset: DatasetVersion, champion: ModelVersion | None, ctx: RunContext
+    spec: EvaluateSpec,
+    quantile: float | None,
+    dataset: DatasetVersion,
+    champion: ModelVersion | None,
+    ctx: RunContext,
 ) -> Standing | None:
     """The champion's metrics on these test rows: as it was judged on them before, or scored now."""
     if champion is None:
         return None
-    if champion.evaluation.dataset == dataset.version:
-        return Standing(champion.version, champion.evaluation.metrics)
+    if (known := judged_before(champion, dataset, spec)) is not None:
+        return Standing(champion.version, known)
     if problem := _difference(champion.signature, dataset.signature):
         return Standing(champion.version, None, problem)
     ctx.progress.say("evaluate", f"scoring version {champion.version}, the champion, on the same rows")
@@ -98,7 +124,7 @@ def _standing(
         scored = score(spec, champion.artifact, dataset, ctx)
     except (DataError, ModelError, TrainingError) as error:  # fails closed: nobody can say who is better
         return Standing(champion.version, None, error.message)
-    return Standing(champion.version, measure(scored, champion.artifact, dataset).metrics)
+    return Standing(champion.version, measure(scored, champion.artifact, dataset, quantile).metrics)
 
 
 def _difference(theirs: Signature, ours: Signature) -> str:
@@ -106,7 +132,13 @@ def _difference(theirs: Signature, ours: Signature) -> str:
     for what, there, here in (
         ("task", theirs.task, ours.task),
         ("target", theirs.target, ours.target),
+        ("tokens", theirs.language, ours.language),
         ("classes", theirs.classes, ours.classes),
+        (
+            "label sets",
+            theirs.label_sets and theirs.label_sets.separator,
+            ours.label_sets and ours.label_sets.separator,
+        ),
         ("inputs", [_kind(c) for c in theirs.inputs], [_kind(c) for c in ours.inputs]),
     ):
         if there != here:
@@ -124,8 +156,8 @@ def _short(value: object) -> str:
 
 
 def _tell(report: EvaluationReport, rows_per_s: float, ctx: RunContext) -> None:
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
-    text = f"{report.num_rows} rows  {metrics}  {rows_per_s:.0f} rows/s"
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in main_metrics(report.metrics).items())
+    text = f"{report.num_rows} rows{report.weighted_text}  {metrics}  {rows_per_s:.0f} rows/s"
     ctx.progress.say("evaluate", text, rows=report.num_rows, metrics=report.metrics)
     for gate in report.gates:
         held = "holds" if gate.passed else "does NOT hold"

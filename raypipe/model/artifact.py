@@ -18,10 +18,10 @@ from raypipe.model.build import build_model, outline
 from raypipe.records import ArtifactRef, DatasetVersion, Record, Signature, TargetTransform
 from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
-from raypipe.storage import Store
+from raypipe.storage import Store, layout
 from raypipe.storage.publish import publish, read_manifest, read_published
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS = layout.WEIGHTS
 DESCRIPTION = "artifact.json"
 
 MAX_FILES_TOLD = 3
@@ -34,7 +34,7 @@ class Artifact(Record):
 
     format: Literal[1] = 1
     model: dict[str, Any]
-    """The model's part of the pipeline file."""
+    """The network's part of the pipeline file; where its training started is not in it."""
     signature: Signature
     transforms: Annotated[tuple[dict[str, Any], ...], FailFast()]
     target_transform: TargetTransform = TargetTransform()
@@ -66,7 +66,7 @@ def write_artifact(
     """
     tensors = {name: _stored(name, tensor) for name, tensor in module.state_dict().items()}
     artifact = Artifact(
-        model=spec.model_dump(mode="json"),
+        model=spec.architecture(),
         signature=dataset.signature,
         transforms=dataset.transforms,
         target_transform=target_transform or TargetTransform(),
@@ -95,11 +95,14 @@ def read_artifact(store: Store, ref: ArtifactRef, *, code_dir: Path | None = Non
         artifact, spec = _described(files[DESCRIPTION])
         shapes = untrusted.tensor_shapes(files[WEIGHTS])
         if not isinstance(spec, ImportModel):  # a network without memory: a layer may be as wide as was forged
-            untrusted.check_weights(shapes, outline(spec, artifact.signature, artifact.feature_shape).state_dict())
+            network = outline(spec, artifact.signature, artifact.feature_shape, artifact.transforms)
+            untrusted.check_weights(shapes, network.state_dict())
     except ArtifactError as error:
         raise ArtifactError(f"{where} is not an artifact this raypipe reads: {error.message}", error.hint) from None
     own = _checked_code(artifact, spec, code_dir) if isinstance(spec, ImportModel) else None
-    module = build_model(spec, artifact.signature, artifact.feature_shape, code_dir, own=own)
+    module = build_model(
+        spec, artifact.signature, artifact.feature_shape, code_dir, own=own, transforms=artifact.transforms
+    )
     try:
         untrusted.check_weights(shapes, module.state_dict())
         module.load_state_dict(safetensors.torch.load(files[WEIGHTS]))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from raypipe.data.transforms import State
 from raypipe.errors import ArtifactError, ModelError
 from raypipe.model import own_code, user_code
+from raypipe.model.features import Features
+from raypipe.model.frozen import freeze
+from raypipe.model.tasks import Task, task_of
 from raypipe.model.zoo import ZOO
 from raypipe.records import Signature
 from raypipe.spec.code import OwnModule
 from raypipe.spec.model import ImportModel, Model
-
-
-def num_outputs(signature: Signature) -> int:
-    """Width of the model's output: one a class, or 1 for regression."""
-    return len(signature.classes) if signature.classes is not None else 1
 
 
 def build_model(
@@ -29,6 +29,7 @@ def build_model(
     code_dir: Path | None,
     *,
     own: OwnModule | None = None,
+    transforms: Sequence[State] = (),
 ) -> nn.Module:
     """Build the network and run two rows of zeros through it.
 
@@ -36,16 +37,20 @@ def build_model(
         feature_shape: shape of one row after the transforms.
         code_dir: folder that `kind: import` paths start from.
         own: the module of `kind: import`, where it was read already.
+        transforms: fitted state, of which networks with embeddings learn how many categories or tokens there are.
     Returns:
-        A module reading float32 [B, *feature_shape] and giving [B, num_outputs].
+        A module reading float32 [B, *feature_shape] and giving [B, *task.output_shape]; of one that gives a mapping
+        with `logits`, these.
     Raises:
-        ModelError: it cannot be built, or its output does not fit the target.
+        ModelError: it cannot be built, its output does not fit the target, or a pattern of `spec.frozen` matches no
+            parameter.
     """
     if isinstance(spec, ImportModel):
         own_code.run_module(own or own_code.read_module(spec.path, code_dir))
-    width = num_outputs(signature)
-    module = ZOO[spec.kind](spec, feature_shape, width)
-    _check_output(module, spec, feature_shape, width, signature)
+    task = task_of(signature)
+    module = ZOO[spec.kind](spec, Features(feature_shape, signature.inputs, transforms), task.num_outputs)
+    _check_output(module, spec, feature_shape, task)
+    freeze(module, spec.frozen)
     return module
 
 
@@ -76,7 +81,9 @@ def check_single_row(module: nn.Module, feature_shape: tuple[int, ...]) -> None:
         return
 
 
-def outline(spec: Model, signature: Signature, feature_shape: tuple[int, ...]) -> nn.Module:
+def outline(
+    spec: Model, signature: Signature, feature_shape: tuple[int, ...], transforms: Sequence[State] = ()
+) -> nn.Module:
     """One of our own networks without memory: its tensors have names and shapes, but no values.
 
     Raises:
@@ -84,17 +91,16 @@ def outline(spec: Model, signature: Signature, feature_shape: tuple[int, ...]) -
     """
     try:
         with torch.device("meta"):
-            return ZOO[spec.kind](spec, feature_shape, num_outputs(signature))
+            features = Features(feature_shape, signature.inputs, transforms)
+            return ZOO[spec.kind](spec, features, task_of(signature).num_outputs)
     except ModelError as error:
         raise ArtifactError(error.message, error.hint) from None
-    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # a size beyond what torch counts
+    except (RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:  # a size beyond what torch counts
         raise ArtifactError(f"model: it cannot be built: {type(error).__name__}: {str(error)[:200]}") from None
 
 
-def _check_output(
-    module: nn.Module, spec: Model, feature_shape: tuple[int, ...], width: int, signature: Signature
-) -> None:
-    what = f"{len(signature.classes)} classes" if signature.classes is not None else "one number"
+def _check_output(module: nn.Module, spec: Model, feature_shape: tuple[int, ...], task: Task) -> None:
+    wanted = (2, *task.output_shape)
     module.eval()
     try:
         with torch.no_grad():
@@ -105,13 +111,23 @@ def _check_output(
             f"{user_code.described_if_own(error)}",
             "fit its first layer to the data's features",
         ) from error
+    if _logits_alone(module, (), output) is not output:
+        module.register_forward_hook(_logits_alone)  # a hook: a module around it would rename its weights
+        output = _logits_alone(module, (), output)
     shape = tuple(check_answer(output, f"model.kind: {spec.kind}").shape)
-    if shape != (2, width) and not (width == 1 and shape == (2,)):
+    if shape != wanted and not (wanted == (2, 1) and shape == (2,)):
         raise ModelError(
-            f"model.kind: {spec.kind} answers {list(shape)} for 2 rows, but the target '{signature.target}' is {what}, "
-            f"so it must answer [2, {width}]",
+            f"model.kind: {spec.kind} answers {list(shape)} for 2 rows, but the target "
+            f"'{task.signature.target_text}' is {task.wanted}, so it must answer {list(wanted)}",
             "make its last layer num_outputs wide",
         )
+
+
+def _logits_alone(module: nn.Module, inputs: object, output: Any) -> Any:
+    """What models of Hugging Face answer before a softmax, out of all that they answer; any other output as it is."""
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), torch.Tensor):
+        return output["logits"]
+    return output
 
 
 def check_answer(output: object, what: str) -> torch.Tensor:

@@ -84,6 +84,15 @@ def choose_engine(wanted: EngineName, network: AnsweringNetwork, probes: Feature
         raise ServeError(f"serve.engine: {name} is refused: {unfit}", "set serve.engine: auto") from unfit.__cause__
 
 
+def refuse_engine(wanted: EngineName) -> None:
+    """Raise ServeError where the file names an engine for a model whose answers take many calls of the network."""
+    if wanted not in ("auto", "eager"):
+        raise ServeError(
+            f"serve.engine: {wanted} is refused: the model writes its answers token by token, each a call of its own",
+            "set serve.engine: auto",
+        )
+
+
 class _NotUsed(Exception):
     """Why an engine is not used, in words."""
 

@@ -1,4 +1,5 @@
-"""What a model answers; apart from the Predictor, as who only hands answers on needs no torch.
+"""What a model answers; apart from the Predictor, as who only hands answers on needs no torch.  Its task (tasks/) tells
+what the values mean and how they are written.
 
 Shape letters: B rows, K classes.
 """
@@ -6,7 +7,6 @@ Shape letters: B rows, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ class Predictions:
 
     Attributes:
         classes: label of each output; None for regression.
-        values: float32 probabilities [B, K], or predicted numbers [B] in the target's unit, float64 where the target
+        values: float32 probabilities [B, K], or predicted numbers [B], of several targets [B, T], in the target's unit,
+            float64 where the target
             was transformed for the training, else float32.
         step_size: how far a value moves where the network's output moves by 1; rounding differences are in proportion.
     """
@@ -32,12 +33,3 @@ class Predictions:
     def labels(self) -> NDArray[np.int64]:
         """Index of the most probable class [B]."""
         return self.values.argmax(axis=1)
-
-    def rows(self) -> list[Any]:
-        """One JSON-able answer a row: a number, or label, its probability, and all probabilities in class order."""
-        if self.classes is None:
-            return self.values.tolist()
-        return [
-            {"label": self.classes[best], "probability": row[best], "probabilities": row}
-            for best, row in zip(self.labels().tolist(), self.values.tolist(), strict=True)
-        ]

@@ -6,13 +6,15 @@ them the same in every replica.  B rows.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raypipe.data.table import fits
+from raypipe.data.table import fits, text_lists
+from raypipe.errors import DataError
 from raypipe.records import Column, Signature
 
 NUM_DRAWN = 30
@@ -35,36 +37,48 @@ MOMENTS = ("1969-07-20", "2024-02-29T12:30:00Z", "2038-01-19 03:14:07")
 
 MAX_TEXT_TOKENS = 20
 
+logger = logging.getLogger("ray.serve")
+
 Apply = Callable[[Mapping[str, Any]], NDArray[np.float32]]
 """Raw columns -> features; may raise for values that it does not take."""
 
 
 def probe_features(
-    signature: Signature, states: Sequence[Mapping[str, Any]], feature_shape: tuple[int, ...], apply: Apply
+    signature: Signature, states: Sequence[Mapping[str, Any]], row_shape: tuple[int, ...], apply: Apply
 ) -> NDArray[np.float32]:
-    """Features to compare engines with, float32 [B, *feature_shape]: zeros first, then the far ends, then drawn rows.
+    """Features to compare engines with, float32 [B, *row_shape]: zeros first, then the far ends, then drawn rows.
 
     Args:
         states: the fitted transforms, as FittedTransforms.state gives them.
         apply: the transforms.
     """
     random = np.random.default_rng(0)
-    zeros = np.zeros((1, *feature_shape), np.float32)
+    zeros = np.zeros((1, *row_shape), np.float32)
     for is_careful in (False, True):
         try:
             draws = [_Draw(column, states, random, is_careful=is_careful) for column in signature.inputs]
             drawn = {draw.column.name: draw.rows(NUM_DRAWN) for draw in draws}
             _put_known_combinations(drawn, states, random)
             parts = [zeros, apply(drawn)]
-        except Exception:  # mostly values that a transform refuses; nothing may stop a start that only tries rows
+        except DataError:  # values that a transform refuses
+            continue
+        except Exception:
+            _log_unexpected("drawn rows")
             continue
         for end in (0, -1):
             try:
                 parts.insert(1, apply({draw.column.name: draw.end(end) for draw in draws}))
-            except Exception:  # e.g. a logarithm of what lies far below the mean
+            except DataError:  # e.g. a logarithm of what lies far below the mean
                 continue
+            except Exception:
+                _log_unexpected("a row at the far ends")
         return np.concatenate(parts)
-    return np.concatenate([zeros, random.standard_normal((NUM_DRAWN, *feature_shape), np.float32)])
+    return np.concatenate([zeros, random.standard_normal((NUM_DRAWN, *row_shape), np.float32)])
+
+
+def _log_unexpected(rows: str) -> None:
+    """Of what no transform may raise; nothing may stop a start that only tries rows."""
+    logger.warning("%s to compare engines with could not be made; others are taken", rows, exc_info=True)
 
 
 class _Draw:
@@ -88,7 +102,7 @@ class _Draw:
         """[num, *shape]."""
         column, known, random = self.column, self._known, self._random
         if column.dtype == "string":
-            return np.array(self._texts(num), object)
+            return np.array(self._lists(num) if column.is_list else self._texts(num), object)
         shape = (num, *column.shape)
         if "categories" in known:
             return self._cast(random.choice(np.array(known["categories"], np.float64), shape))
@@ -101,7 +115,8 @@ class _Draw:
         """One row [1, *shape] at the lower (0) or the upper (-1) end."""
         column, known = self.column, self._known
         if column.dtype == "string":
-            return np.array([_ends(self._words())[end]], object)
+            word = _ends(self._words())[end]
+            return np.array([text_lists.written([word]) if column.is_list else word], object)
         shape = (1, *column.shape)
         if "categories" in known:
             return self._cast(np.full(shape, _ends(known["categories"])[end], np.float64))
@@ -148,6 +163,11 @@ class _Draw:
         lengths = self._random.integers(1, MAX_TEXT_TOKENS, num)
         glue = "" if all(len(word) == 1 for word in words) else " "
         return [glue.join(words[i] for i in self._random.integers(0, len(words), length)) for length in lengths]
+
+    def _lists(self, num: int) -> list[str]:
+        words = self._words()
+        lengths = self._random.integers(0, MAX_TEXT_TOKENS, num)
+        return [text_lists.written([words[i] for i in self._random.integers(0, len(words), n)]) for n in lengths]
 
     def _words(self) -> list[str]:
         return list(

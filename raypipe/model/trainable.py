@@ -1,4 +1,4 @@
-"""Whether a network can be trained, found when it is built: one row, two rows, and one backward pass.
+"""Whether a network can be trained, found when it is built: one row, two rows, one backward pass, some unlike rows.
 
 Otherwise it would be found by the first step, by the last batch of an epoch, by DDP alone, or when the model is
 written.
@@ -6,6 +6,7 @@ written.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -31,11 +32,12 @@ def check_trainable(module: nn.Module, kind: str, feature_shape: tuple[int, ...]
     Returns:
         Names of parameters that wait for a gradient, but that the forward does not use: they stay as they are.
     Raises:
-        ModelError: nothing in it can be trained, its answer has no gradient or another shape for a single row, or its
-            state cannot be packaged.
+        ModelError: nothing in it can be trained, its answer has no gradient, does not depend on the rows or has another
+            shape for a single row, its parameters are of several types, or its state cannot be packaged.
     """
     what = f"model.kind: {kind}"
     _check_state(module, what)
+    _check_types(module, what)
     trained = _trained(module, what)
     with _as_it_was(module):
         with torch.no_grad():
@@ -60,7 +62,13 @@ def check_trainable(module: nn.Module, kind: str, feature_shape: tuple[int, ...]
                 f"{what}: {told(sparse)} get sparse gradients, which optimizers and several workers do not take",
                 "make the layer with sparse=False",
             )
-        return [name for name, parameter in trained.items() if parameter.grad is None]
+        unused = [name for name, parameter in trained.items() if parameter.grad is None]
+        if not (_tells_rows_apart(module.eval(), feature_shape) or _would_tell_rows_apart(module, feature_shape)):
+            raise ModelError(
+                f"{what} answers the same whatever it is asked: it does not read its rows",
+                "let forward compute its answer from its argument",
+            )
+        return unused
 
 
 _LOSS_HINT = "answer the last layer's output itself: no argmax, detach, numpy or torch.no_grad on the way"
@@ -84,6 +92,58 @@ def _check_state(module: nn.Module, what: str) -> None:
             )
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ModelError(f"{what}: '{name}' is no dense tensor with values; only those can be packaged")
+
+
+def _check_types(module: nn.Module, what: str) -> None:
+    """What is summed, clipped, averaged and sharded together must be of one type; whole numbers do not take part."""
+    by_type: dict[torch.dtype, list[str]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            by_type.setdefault(parameter.dtype, []).append(name)
+    if len(by_type) > 1:
+        each = "; ".join(f"{str(dtype).removeprefix('torch.')}: {told(names)}" for dtype, names in by_type.items())
+        raise ModelError(
+            f"{what}: its parameters are of {len(by_type)} types ({each}); they must be of one",
+            "make the network float32, e.g. with .float(), before it is returned",
+        )
+
+
+def _tells_rows_apart(module: nn.Module, feature_shape: tuple[int, ...]) -> bool:
+    """Whether two rows that differ get different answers; True too where all rows made here are refused.
+
+    Numbers of several kinds are tried: token ids end where an embedding does, and pixels hardly differ below 1.
+    """
+    random = torch.Generator().manual_seed(0)
+    bits = torch.randint(0, 2, feature_shape, generator=random).float()
+    kinds = (
+        torch.stack([bits, 1 - bits]),
+        torch.randn(2, *feature_shape, generator=random),
+        torch.randint(0, 256, (2, *feature_shape), generator=random).float(),
+    )
+    num_refused = 0
+    for rows in kinds:
+        try:
+            with torch.no_grad():
+                answer = module(rows)
+        except Exception:  # e.g. an id that the network has no embedding for
+            num_refused += 1
+            continue
+        if not torch.equal(answer[0], answer[1]):
+            return True
+    return num_refused == len(kinds)
+
+
+def _would_tell_rows_apart(module: nn.Module, feature_shape: tuple[int, ...]) -> bool:
+    """The same of a copy whose weights are moved a little: a last layer may well start with zeros."""
+    try:
+        moved = copy.deepcopy(module)
+    except Exception:  # some networks hold what cannot be copied; nothing is proved then
+        return True
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return _tells_rows_apart(moved, feature_shape)
 
 
 def _trained(module: nn.Module, what: str) -> dict[str, nn.Parameter]:

@@ -15,8 +15,10 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from raypipe.data.next_tokens import read_shape
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import ArtifactError, DataError
+from raypipe.model.tasks import TASKS
 from raypipe.records import Column, Signature, TargetTransform
 from raypipe.spec.transforms import Transform
 
@@ -61,14 +63,13 @@ def check_signature(signature: Signature) -> None:
     for column in signature.inputs:
         if column.dtype not in DTYPES:
             refuse(f"signature.inputs: column '{column.name[:80]}' has the unknown dtype '{column.dtype[:80]}'")
+        if column.is_list and (column.dtype != "string" or column.shape):
+            refuse(f"signature.inputs: column '{column.name[:80]}' is a list of {column.dtype[:80]}; lists hold text")
         check_shape(f"signature.inputs: column '{column.name[:80]}'", column.shape)
     if sum(math.prod(column.shape) for column in signature.inputs) > MAX_ROW_VALUES:
         refuse(f"signature.inputs: one row has more than {MAX_ROW_VALUES} values")
-    classes = signature.classes
-    if (classes is None) != (signature.task == "regression"):
-        refuse(f"signature.classes: {'none' if classes is None else len(classes)} for task {signature.task}")
-    if classes is not None and (not classes or len(set(classes)) < len(classes)):
-        refuse("signature.classes: there must be one or more, and each once")
+    if problem := TASKS[signature.task].problem(signature):
+        refuse(problem)
 
 
 def check_shape(what: str, shape: Sequence[int]) -> None:
@@ -89,6 +90,11 @@ def check_target(transform: TargetTransform, signature: Signature) -> None:
     """
     if transform.kind != "none" and signature.task != "regression":
         refuse(f"target_transform: {transform.kind} of a {signature.task}")
+    if transform.kind != "none":
+        wanted = 0 if isinstance(signature.target, str) else len(signature.target)
+        for name, value in (("mean", transform.mean), ("std", transform.std)):
+            if (len(value) if isinstance(value, tuple) else 0) != wanted:
+                refuse(f"target_transform.{name}: it must be one number for each of {len(signature.targets)} target(s)")
 
 
 def check_transforms(states: Sequence[dict[str, Any]], signature: Signature, feature_shape: tuple[int, ...]) -> None:
@@ -120,6 +126,7 @@ def check_transforms(states: Sequence[dict[str, Any]], signature: Signature, fea
         refuse(f"transforms: {error.message}")
     except Exception as error:
         refuse(f"transforms: they cannot be applied to the inputs: {type(error).__name__}: {str(error)[:200]}")
+    shape = read_shape(signature, shape)
     if shape != feature_shape:
         refuse(f"feature_shape: found {_told(feature_shape)}, but the transforms give {_told(shape)}")
 
@@ -188,7 +195,9 @@ def _try_row(transforms: FittedTransforms, inputs: Sequence[Column], is_missing:
     row: dict[str, np.ndarray] = {}
     for column in inputs:
         if column.dtype == "string":
-            row[column.name] = np.full((1, *column.shape), None if is_missing and column.nullable else "", object)
+            row[column.name] = np.full(
+                (1, *column.shape), None if is_missing and column.nullable else column.empty_text, object
+            )
         else:
             values = np.zeros((1, *column.shape), np.float64 if column.nullable else column.dtype)
             row[column.name] = values * np.nan if is_missing and column.nullable else values

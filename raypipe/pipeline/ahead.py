@@ -92,11 +92,13 @@ def stop_serving(awaited_model: str | None = None) -> None:
 
 
 def _workers(spec: PipelineSpec) -> Group | None:
-    """Where each gets a core; a GPU is lent only together with its place."""
+    """Where each gets a core, and their number is known; a GPU is lent only together with its place."""
     from raypipe.train import actors, stage
 
     train = spec.train
-    if train.resources.num_gpus or train.num_workers > (os.cpu_count() or 1) or stage.choose(train).way != "actors":
+    if train.elastic is not None or train.resources.num_gpus or train.max_workers > (os.cpu_count() or 1):
+        return None
+    if stage.choose(train).way != "actors":
         return None
     group = actors.Group(train)
     group.begin()

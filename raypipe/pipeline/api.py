@@ -34,7 +34,6 @@ from raypipe.runtime.reach import check_shared, open_reachable
 from raypipe.spec.advice import advice
 from raypipe.spec.files import check_files
 from raypipe.spec.load import PipelineFile, load_pipeline
-from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 from raypipe.track.tracking import About, check_trackers, tracked
@@ -246,7 +245,7 @@ class Pipeline:
         if all(step in WITHOUT_RAY for step in steps):
             yield None
             return
-        code_dir = self.file.code_dir if isinstance(self.spec.model, ImportModel) else None
+        code_dir = self.file.code_dir if self.spec.own_modules else None
         demand, imports = demand_of(self.spec, steps), partial(import_rooms, steps, self.spec.data.source.format)
         with connect(demand, code_dir=code_dir, progress=progress, while_starting=imports) as cluster:
             check_shared(self.open_store())

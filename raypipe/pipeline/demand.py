@@ -19,14 +19,14 @@ def demand_of(spec: PipelineSpec, steps: Collection[str]) -> Demand:
     for step in steps:
         if step == "train":
             ray_train = ray_train or spec.train.trainer == "ray_train"
-            groups.append((Bundle("train", spec.train.num_workers, spec.train.resources),))
+            groups.append((Bundle("train", spec.train.min_workers, spec.train.resources),))
         elif step == "tune" and spec.tune is not None:
             # One trial must fit; more than one run side by side where there is room.
             largest = spec.largest_train
-            ray_train = ray_train or largest.num_workers > 1
-            groups.append((Bundle("train", largest.num_workers, largest.resources),))
+            ray_train = ray_train or largest.max_workers > 1
+            groups.append((Bundle("train", largest.max_workers, largest.resources),))
             trials = min(spec.tune.max_concurrent_trials or 1, spec.tune.num_trials)
-            wanted = max(wanted, trials * largest.num_workers * largest.resources.num_cpus)
+            wanted = max(wanted, trials * largest.max_workers * largest.resources.num_cpus)
         elif step == "evaluate":
             groups.append((Bundle("evaluate", spec.evaluate.num_workers, spec.evaluate.resources),))
         elif step == "serve" and spec.serve is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from raypipe.errors import DocumentError, SpecError, did_you_mean
 from raypipe.pipeline.state import RECORDS, Records, flat, read_json, read_record, read_run
-from raypipe.records import DatasetVersion, EvaluationReport, ModelVersion, TrainResult, TuneResult
+from raypipe.records import DatasetVersion, EvaluationReport, Goodput, ModelVersion, TrainResult, TuneResult
 from raypipe.runtime.process import ProcessId
 from raypipe.runtime.progress import read_events, read_events_part
 from raypipe.storage import Store, layout
@@ -70,12 +70,14 @@ class RunHistory:
     Attributes:
         resume: the command that goes on with it; None where there is nothing to go on with.
         asked: what it was asked to do: spec, file, overrides, raypipe, started_at.
+        goodput: where the time of its training went, or of the best trial's; None where that is not known.
     """
 
     summary: RunSummary
     stages: tuple[StageSummary, ...]
     resume: str | None
     asked: dict[str, Any] = field(repr=False)
+    goodput: Goodput | None = None
 
 
 def list_runs(store: Store, pipeline: str | None = None) -> list[RunSummary]:
@@ -115,7 +117,9 @@ def read_history(store: Store, run_id: str) -> RunHistory:
         _stage(run_id, name, records, events) for name in RECORDS if f"{name}/inputs.json" in keys or name in records
     ]
     note = read_json(store, layout.unfinished_run(summary.pipeline, run_id)) if summary.pipeline else None
-    return RunHistory(summary, tuple(stages), None if note is None else str(note.get("resume")), asked)
+    resume = None if note is None else str(note.get("resume"))
+    trained = _trained(records)
+    return RunHistory(summary, tuple(stages), resume, asked, None if trained is None else trained.goodput)
 
 
 def read_records(store: Store, run_id: str) -> Records:
@@ -147,15 +151,13 @@ def _facts(store: Store, run_id: str) -> dict[str, Any]:
     if asked is None:
         raise _missing(store, run_id)
     records = read_records(store, run_id)
-    data, train = records.get("data"), records.get("train") or records.get("tune")
+    data, trained = records.get("data"), _trained(records)
     facts: dict[str, Any] = _metrics(records)
     if isinstance(data, DatasetVersion):
         facts |= {f"{name} rows": split.num_rows for name, split in data.splits.items()}
         facts["dataset"] = data.version[:12]
-    if isinstance(train, TuneResult):
-        train = train.best
-    if isinstance(train, TrainResult):
-        facts["artifact"] = train.artifact.digest[:12]
+    if trained is not None:
+        facts["artifact"] = trained.artifact.digest[:12]
     return {**facts, "raypipe": asked.get("raypipe"), **flat(asked.get("spec", {}))}
 
 
@@ -222,12 +224,18 @@ def _wall_s(store: Store, run_id: str, keys: Iterable[str], started_at: str) -> 
 
 
 def _metrics(records: Records) -> dict[str, float]:
-    report, trained, tuned = records.get("evaluate"), records.get("train"), records.get("tune")
+    report, trained = records.get("evaluate"), _trained(records)
     if isinstance(report, EvaluationReport):
         return dict(report.metrics)
-    if isinstance(tuned, TuneResult):
-        trained = tuned.best
-    return dict(trained.metrics) if isinstance(trained, TrainResult) else {}
+    return {} if trained is None else dict(trained.metrics)
+
+
+def _trained(records: Records) -> TrainResult | None:
+    """The training of a run, or that of its search's best trial."""
+    record = records.get("train") or records.get("tune")
+    if isinstance(record, TuneResult):
+        record = record.best
+    return record if isinstance(record, TrainResult) else None
 
 
 def _stage(run_id: str, name: str, records: Records, events: Sequence[dict[str, Any]]) -> StageSummary:

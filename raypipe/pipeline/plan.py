@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypipe.errors import SpecError
+from raypipe.pipeline.first_weights import digest_of_first_weights
 from raypipe.pipeline.rival import rival_ref
 from raypipe.pipeline.state import Found, Inputs, Records, RunState, flat
 from raypipe.pipeline.unfinished import GOES_ON, UnfinishedRun, kept
@@ -20,11 +21,10 @@ from raypipe.records import DatasetVersion, TrainResult, TuneResult
 from raypipe.spec.base import fingerprint
 from raypipe.spec.code import find_module
 from raypipe.spec.data import DataSpec
-from raypipe.spec.model import ImportModel
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 
-STAGE_VERSIONS = {"data": 2, "train": 2, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
+STAGE_VERSIONS = {"data": 3, "train": 2, "tune": 1, "evaluate": 1, "register": 1, "serve": 1}
 """Raise one when the same inputs give another outcome than before: older records are then not used again."""
 
 ALWAYS = {"register": "gives the model its version", "serve": "brings the endpoint up"}
@@ -39,6 +39,7 @@ WORDS = {
     "code": "the model's source files",
     "artifact": "the model",
     "champion": "the champion",
+    "first_weights": "the weights that model.init_from names",
     "stage_version": "raypipe's own stage",
 }
 """How an input that is no field of the file is called."""
@@ -195,7 +196,7 @@ def _data_inputs(planner: Planner, records: Records) -> Inputs:
     data = planner.spec.data
     return {
         "name": planner.spec.name,
-        "data": data.model_dump(mode="json", exclude={"root", "read_parallelism"}),
+        "data": data.shaping(),
         "source": source_fingerprint(data),
         "stage_version": STAGE_VERSIONS["data"],
     }
@@ -224,11 +225,12 @@ def _train_inputs(planner: Planner, records: Records) -> Inputs:
     dataset = records["data"]
     assert isinstance(dataset, DatasetVersion)
     return {
-        "model": planner.spec.model.model_dump(mode="json"),
+        "model": planner.spec.model.shaping(),
         "train": planner.spec.train.shaping(),
         "seed": planner.spec.seed,
         "dataset": dataset.version,
         "code": _code_digests(planner),
+        **_first_weights(planner),
         "stage_version": STAGE_VERSIONS["train"],
     }
 
@@ -242,7 +244,7 @@ def _tune_inputs(planner: Planner, records: Records) -> Inputs:
         # How many trials run at one time is what a user lowers after a search ran out of memory.
         "tune": planner.spec.tune.model_dump(mode="json", exclude={"max_concurrent_trials"}),
         # Trials may search data fields, so they read more than the dataset version.
-        "data": data.model_dump(mode="json", exclude={"root", "read_parallelism"}),
+        "data": data.shaping(),
         "stage_version": [STAGE_VERSIONS["train"], STAGE_VERSIONS["tune"]],
     }
 
@@ -282,8 +284,13 @@ INPUTS: dict[str, Callable[[Planner, Records], Inputs]] = {
 }
 
 
+def _first_weights(planner: Planner) -> Inputs:
+    digest = digest_of_first_weights(planner.spec.model, planner.store, planner.code_dir)
+    return {} if digest is None else {"first_weights": digest}
+
+
 def _code_digests(planner: Planner) -> dict[str, str] | None:
-    model = planner.spec.model
-    if not isinstance(model, ImportModel):
-        return None
-    return find_module(model.path, planner.code_dir).digests
+    found: dict[str, str] = {}
+    for path in planner.spec.own_modules.values():
+        found |= find_module(path, planner.code_dir).digests
+    return found or None

@@ -12,10 +12,12 @@ from importlib import import_module
 from typing import Any
 
 from raypipe.errors import ObjectMissing
+from raypipe.pipeline.first_weights import placed
 from raypipe.pipeline.plan import chosen
 from raypipe.pipeline.rival import find_rival, rival_ref
 from raypipe.pipeline.state import Records, read_run
 from raypipe.records import (
+    Column,
     DatasetVersion,
     EvaluationReport,
     ModelVersion,
@@ -45,14 +47,14 @@ def _train(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord
     from raypipe.train.stage import train
 
     _warn("train", spec, records, ctx)
-    return train(spec, _dataset(records), ctx)
+    return train(spec, _dataset(records), ctx, placed(spec.model, ctx.store, ctx.code_dir))
 
 
 def _tune(spec: PipelineSpec, records: Records, ctx: RunContext) -> StageRecord:
     from raypipe.tune.stage import tune
 
     _warn("tune", spec, records, ctx)
-    return tune(spec, _dataset(records), ctx)
+    return tune(spec, _dataset(records), ctx, placed(spec.model, ctx.store, ctx.code_dir))
 
 
 def _warn(stage: str, spec: PipelineSpec, records: Records, ctx: RunContext) -> None:
@@ -184,17 +186,21 @@ def probe_rows(store: Store, version: ModelVersion) -> list[dict[str, Any]] | No
     except ObjectMissing:
         return None
     return [
-        {column.name: _plain(columns[column.name][row], column.dtype) for column in dataset.signature.inputs}
+        {column.name: _plain(columns[column.name][row], column) for column in dataset.signature.inputs}
         for row in range(num_rows)
     ]
 
 
-def _plain(value: Any, dtype: str) -> Any:
+def _plain(value: Any, column: Column) -> Any:
     """One value as JSON has it; a missing number is null."""
+    if column.is_list and isinstance(value, str):  # else it is missing
+        from raypipe.data.table import text_lists
+
+        return text_lists.parsed(value)
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float) and value != value:
         return None
-    if isinstance(value, float) and dtype.startswith(("int", "uint")):
+    if isinstance(value, float) and column.dtype.startswith(("int", "uint")):
         return int(value)
     return value
 

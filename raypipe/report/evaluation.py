@@ -34,21 +34,24 @@ def evaluation_parts(
     evaluation: EvaluationReport | None, details: EvaluationDetails | None, charts: Charts
 ) -> dict[str, Any]:
     """By the names that the page's template knows; None, or nothing in it, for what there is not."""
+    weighted = "" if evaluation is None or not evaluation.weighted_text else f", rows{evaluation.weighted_text}"
     return {
-        "metrics": None if evaluation is None else Table("Metrics", ("metric", "value"), [*evaluation.metrics.items()]),
+        "metrics": None
+        if evaluation is None
+        else Table(f"Metrics{weighted}", ("metric", "value"), [*evaluation.metrics.items()]),
         "gates": None if evaluation is None else _gates(evaluation),
-        "per_class": None if evaluation is None else _per_class(evaluation),
+        "per_class": None if evaluation is None else _per_class(evaluation, weighted),
         **_confusion(evaluation, charts),
         **_details(details, charts),
     }
 
 
-def _per_class(evaluation: EvaluationReport) -> Table | None:
+def _per_class(evaluation: EvaluationReport, weighted: str) -> Table | None:
     if not evaluation.per_class:
         return None
     names = list(next(iter(evaluation.per_class.values())))
     rows = [(label, *(values.get(name) for name in names)) for label, values in evaluation.per_class.items()]
-    return Table("Metrics of each class", ("class", *names), rows)
+    return Table(f"Metrics of each class{weighted}", ("class", *names), rows)
 
 
 def _confusion(evaluation: EvaluationReport | None, charts: Charts) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _worst(rows: Sequence[WorstRow]) -> Table:
         "true": [row.true for row in rows],
         "predicted": [row.predicted for row in rows],
         **({"probability": [row.confidence for row in rows]} if sure else {}),
-        ("loss" if sure else "off by"): [row.loss for row in rows],
+        ("off by" if all(isinstance(row.true, float) for row in rows) else "loss"): [row.loss for row in rows],
     }
     headers = (*columns_before, *columns)
     values = [[row.values.get(name) for name in columns] for row in rows]

@@ -14,6 +14,7 @@ from raypipe.pipeline.state import flat
 from raypipe.records import (
     ColumnProfile,
     DataProfile,
+    DatasetVersion,
     TrainResult,
 )
 from raypipe.report.cells import Table, shown
@@ -21,6 +22,7 @@ from raypipe.report.charts import Charts, figure
 from raypipe.report.evaluation import evaluation_parts
 from raypipe.report.read import RunReport, read_report
 from raypipe.report.trials import trial_charts, trial_table
+from raypipe.spec.metrics import main_metrics
 from raypipe.storage import Store, layout
 
 MAX_COLUMNS = 200
@@ -55,6 +57,7 @@ def render(report: RunReport) -> bytes:
         asked=_asked(report),
         splits=None if report.prepared is None else _splits(report),
         columns=None if report.profile is None else _columns(report.profile, charts),
+        warnings=None if report.prepared is None else _warnings(report.prepared),
         expectations=None if report.profile is None else _expectations(report.profile),
         set_aside=Table("Reasons of the rows set aside", ("reason", "rows kept aside"), report.set_aside),
         curves=[] if trained is None else _curves(trained, charts),
@@ -65,7 +68,7 @@ def render(report: RunReport) -> bytes:
         lineage=_lineage(report),
         stages=_stages(report),
         time_chart=charts.bars("Where the time went", report.time_shares, "s") if report.time_shares else "",
-        goodput=_goodput(report.time_shares),
+        steps_share=_steps_share(report.time_shares),
     )
     return text.encode("utf-8", "backslashreplace")
 
@@ -112,6 +115,11 @@ def _column(column: ColumnProfile, charts: Charts) -> tuple[Any, ...]:
     return column.name, kind, missing, column.distinct, column.min, column.mean, column.max, picture
 
 
+def _warnings(dataset: DatasetVersion) -> Table | None:
+    rows = [(", ".join(each.columns), each.text) for each in dataset.warnings]
+    return Table("Worth acting on before the next training", ("columns", "warning"), rows) if rows else None
+
+
 def _expectations(profile: DataProfile) -> Table | None:
     rows = [
         (each.rule, ", ".join(each.columns), "holds" if each.passed else "broken", each.num_broken, each.detail)
@@ -123,8 +131,9 @@ def _expectations(profile: DataProfile) -> Table | None:
 
 def _curves(trained: TrainResult, charts: Charts) -> list[Markup]:
     names = list(dict.fromkeys(name for epoch in trained.history for name in epoch.metrics))
-    losses = [name for name in names if name.endswith("loss")]
-    groups = [("Losses by epoch", losses), *((f"{name} by epoch", [name]) for name in names if name not in losses)]
+    losses = [name for name in names if name in ("train_loss", "val_loss")]
+    others = main_metrics({name.removeprefix("val_"): 0.0 for name in names if name not in losses})
+    groups = [("Losses by epoch", losses), *((f"val_{name} by epoch", [f"val_{name}"]) for name in others)]
     return [
         charts.lines(
             title,
@@ -169,7 +178,7 @@ def _lineage(report: RunReport) -> Table:
             ("artifact", trained.artifact.key),
             ("artifact digest", trained.artifact.digest),
             ("trained in run", trained.run_id),
-            ("workers", trained.num_workers),
+            ("workers", ", then ".join(map(str, trained.workers_by_attempt or (trained.num_workers,)))),
             ("attempts", trained.attempts),
             ("parameters", trained.num_parameters),
         ]
@@ -189,8 +198,8 @@ def _stages(report: RunReport) -> Table:
     return Table("Stages", ("stage", "state", "seconds", "left"), rows)
 
 
-def _goodput(shares: Mapping[str, float]) -> str:
-    """The share of the wall time that went into training steps; empty for a run without any."""
+def _steps_share(shares: Mapping[str, float]) -> str:
+    """The share of a run's wall time that went into training steps; empty for a run without any."""
     whole = sum(shares.values())
     steps = shares.get("training steps", 0.0)
     return f"{steps / whole:.0%} of {figure(whole)} s" if whole and steps else ""

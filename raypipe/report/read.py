@@ -165,7 +165,7 @@ def time_shares(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if stage == "train":
             if event.get("event") in ("rows", "start"):
                 part, is_stepping = "starting workers", event["event"] == "start"
-            elif "wall_s" in event:
+            elif event.get("event") == "goodput" or "wall_s" in event:
                 part = "packaging the model" if is_stepping else "starting workers"
             else:
                 part = "training steps" if is_stepping else "starting workers"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import Any
 
-from raypipe.errors import ClusterError, ObjectMissing, SpecError, StoreAccessError
-from raypipe.runtime.connect import first_line, in_job
+from raypipe.errors import ObjectMissing, SpecError, StoreAccessError
+from raypipe.runtime.connect import in_job
+from raypipe.runtime.each_node import addresses_of, alive_nodes, ask_each
 from raypipe.spec.addresses import check_address
 from raypipe.storage import Store, layout, open_store
-
-ANSWER_TIMEOUT_S = 60.0
-"""Longest wait for a node to look for a file: it starts a process, and may unpack this raypipe first."""
 
 REACHABLE = "s3://bucket/prefix, or a folder that every node mounts, as /path"
 
@@ -55,41 +52,22 @@ def check_shared(store: Store) -> None:
         StoreAccessError: a node does not see it.
         ClusterError: a node did not answer.
     """
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = alive_nodes()
     if "://" in store.uri or len(nodes) < 2:
         return
     key, token = layout.probe(secrets.token_hex(16)), secrets.token_bytes(16)
     store.write(key, token)
     try:
-        seen = _ask(nodes, store.uri, key, token)
+        seen = ask_each(nodes, _holds, store.uri, key, token)
     finally:
         store.delete(key)
-    blind = [str(node["NodeManagerAddress"]) for node, sees in zip(nodes, seen, strict=True) if not sees]
+    blind = [node for node, sees in zip(nodes, seen, strict=True) if not sees]
     if blind:
         raise StoreAccessError(
             f"store {store.uri}: {len(blind)} of the cluster's {len(nodes)} nodes do not see what is written there "
-            f"({', '.join(blind[:5])}{', ...' if len(blind) > 5 else ''}); each would keep a folder of its own",
+            f"({addresses_of(blind)}); each would keep a folder of its own",
             f"use {REACHABLE}",
         )
-
-
-def _ask(nodes: list[dict[str, Any]], uri: str, key: str, token: bytes) -> list[bool]:
-    import ray
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    look = ray.remote(_holds)
-    asked = [look.options(num_cpus=0, scheduling_strategy=each).remote(uri, key, token) for each in there]
-    try:
-        return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
-    except RayError as error:
-        raise ClusterError(
-            f"not every node of the cluster answered within {ANSWER_TIMEOUT_S:g} s: {first_line(error)}",
-            "see which nodes are there: ray status; then run it again",
-        ) from None
 
 
 def _holds(uri: str, key: str, token: bytes) -> bool:

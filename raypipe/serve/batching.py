@@ -10,20 +10,17 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
+from raypipe.serve.apart import Apart, Features, Waiting
 from raypipe.serve.call_cost import CallCost
+from raypipe.serve.worker_thread import WorkerThread
 from raypipe.spec.serve import BatchingSpec
-
-Features = NDArray[np.float32]
-"""What the network reads, [B, *feature_shape]."""
 
 INLINE_MAX_S = 0.002
 """A call predicted to be shorter than this runs in the event loop: handing it to a thread costs more than it frees. A
@@ -39,16 +36,6 @@ MIN_WAIT_S = 0.0002
 REFUSAL_MAX_WAIT_S = 0.1
 """Longest that a refusal is held back."""
 
-REMEMBERED_ROWS = 256
-"""Requests that failed the model, lately, by which the same are known when they come again."""
-
-
-@dataclass(slots=True)
-class _Ask:
-    features: Features
-    answer: asyncio.Future[Predictions]
-    deadline: float
-
 
 class Batcher:
     """Gathers rows of several requests into one model call; each request gets its own rows back.
@@ -63,26 +50,29 @@ class Batcher:
         self._model = answer
         self._spec = spec
         self._timeout_s = timeout_s
-        self._waiting: deque[_Ask] = deque()
-        self._apart: deque[_Ask] = deque()  # rows that failed before: they share no call
-        self._failed: dict[int, None] = {}  # hashes of their features, the oldest first
+        self._waiting: deque[Waiting] = deque()
+        self._apart = Apart()
         self._rows_waiting = 0
-        self._asked: deque[_Ask] = deque()  # in order of arrival, so of deadlines but for a moment
+        self._asked: deque[Waiting] = deque()  # in order of arrival, so of deadlines but for a moment
         self._timer: asyncio.TimerHandle | None = None
         self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raypipe-predict")
+        self._thread = WorkerThread("raypipe-predict")
         self._cost = CallCost()
         self._arrived = asyncio.Event()
         self._company = 1.0
         self._answer_s = 0.0  # from arrival, lately
         self._answered_at = -math.inf
 
-    async def predict(self, features: Features, *, since: float | None = None, alone: bool = False) -> Predictions:
+    async def predict(
+        self, features: Features, *, since: float | None = None, alone: bool = False, of: Hashable = None
+    ) -> Predictions:
         """Answer these rows.
 
         Args:
             since: when their request arrived, by the event loop's clock; unset: now.
             alone: no other request is there, so none will share the call.
+            of: who asks, e.g. a connection: where rows of a caller failed the model lately, its next ones are asked
+                apart from those of others. None: unknown.
         Raises:
             RequestError: 503 at once, where what waits already will not leave time for these; 504, the answer did not
                 come in time. A call the model has begun is not cut short by that.
@@ -95,11 +85,15 @@ class Batcher:
         arrived = now if since is None else since
         deadline = arrived + self._timeout_s
         self.admit(len(features), deadline - now)
-        ask = _Ask(features, loop.create_future(), deadline)
-        failed_before = bool(self._failed) and hash(features.tobytes()) in self._failed
-        (self._apart if failed_before else self._waiting).append(ask)
+        ask = Waiting(features, loop.create_future(), deadline, of)
+        if self._apart.is_for(ask):
+            if self._apart.num_rows + len(features) > self._spec.max_waiting_rows:
+                raise self._too_many(self._apart.num_rows)
+            self._apart.add(ask)
+        else:
+            self._waiting.append(ask)
+            self._rows_waiting += len(features)
         self._asked.append(ask)
-        self._rows_waiting += len(features)
         self._arrived.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -136,16 +130,18 @@ class Batcher:
         """
         if not self._waiting:
             return
-        ahead_s = self._predicted_s(self._rows_waiting)
-        too_long = ahead_s > self._spec.max_wait_s and len(self._waiting) > 1
-        too_late = self._predicted_s(self._rows_waiting + num_rows) > left_s
+        too_long = len(self._waiting) > 1 and self._predicted_s(self._rows_waiting) > self._spec.max_wait_s
+        too_late = left_s < math.inf and self._predicted_s(self._rows_waiting + num_rows) > left_s
         if too_long or too_late or self._rows_waiting + num_rows > self._spec.max_waiting_rows:
-            raise RequestError(
-                f"{self._rows_waiting} rows wait for the model already",
-                "ask again after the seconds that Retry-After says, or raise serve.max_replicas",
-                status=503,
-                headers={"retry-after": str(max(1, math.ceil(ahead_s / 2)))},
-            )
+            raise self._too_many(self._rows_waiting)
+
+    def _too_many(self, num_rows: int) -> RequestError:
+        return RequestError(
+            f"{num_rows} rows wait for the model already",
+            "ask again after the seconds that Retry-After says, or raise serve.max_replicas",
+            status=503,
+            headers={"retry-after": str(max(1, math.ceil(self._predicted_s(num_rows) / 2)))},
+        )
 
     def _predicted_s(self, num_rows: int) -> float:
         """Of the calls that so many rows take; nothing while no call has been measured."""
@@ -173,9 +169,11 @@ class Batcher:
                 group = self._take()
                 if group:
                     self._company += 0.2 * (len(group) + len(self._waiting) - self._company)
+                    start = time.perf_counter()
                     await self._answer(group)
-                if self._apart:  # one a turn: they take no more of it, however many there are
-                    await self._answer_apart(self._apart.popleft())
+                    self._apart.others_took(time.perf_counter() - start, asyncio.get_running_loop().time())
+                if self._apart:
+                    await self._answer_apart()
         finally:
             self._worker = None
 
@@ -194,15 +192,17 @@ class Batcher:
             left_s = until - loop.time()
             if left_s <= 0:
                 return
-            self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), left_s)
-            except asyncio.TimeoutError:
-                return
+            await self._arrival(left_s)
 
-    def _take(self) -> list[_Ask]:
+    async def _arrival(self, longest_s: float) -> None:
+        """Wait for somebody to ask."""
+        self._arrived = asyncio.Event()  # a new one: it belongs to the loop it was waited for in
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), longest_s)
+
+    def _take(self) -> list[Waiting]:
         """The next asks, in order of arrival; a single ask may be larger than a group."""
-        group: list[_Ask] = []
+        group: list[Waiting] = []
         num_rows = 0
         while self._waiting:
             ask = self._waiting[0]
@@ -215,41 +215,48 @@ class Batcher:
                 num_rows += len(ask.features)
         return group
 
-    async def _answer(self, group: list[_Ask]) -> None:
+    async def _answer(self, group: list[Waiting]) -> None:
+        """Answer all; one bad row must not fail its neighbours, nor cost a call for each."""
+        for half in await self._answered(group):
+            await self._answer(half)
+
+    async def _answered(self, group: list[Waiting]) -> list[list[Waiting]]:
+        """One call. Where it failed, what is to be asked again: halves, until it is known whose rows failed it."""
         try:
             predictions = await self._call(_join(group))
         except Exception as error:  # the model is the user's code: anything may come
-            if len(group) == 1:
-                self._remember(group[0])
-                _fail(group[0], error)
-                return
-            half = len(group) // 2  # one bad row must not fail its neighbours, nor cost a call for each
-            await self._answer(group[:half])
-            await self._answer(group[half:])
-            return
+            if len(group) > 1:
+                half = len(group) // 2
+                return [group[:half], group[half:]]
+            self._apart.failed(group[0])
+            _fail(group[0], error)
+            return []
         start = 0
         for ask in group:
             if not ask.answer.done():
                 ask.answer.set_result(_part(predictions, start, start + len(ask.features)))
             start += len(ask.features)
+            self._apart.answered(ask)
+        return []
 
-    async def _answer_apart(self, ask: _Ask) -> None:
-        self._rows_waiting -= len(ask.features)
-        if ask.answer.done():
+    async def _answer_apart(self) -> None:
+        """One call of those that share none with the others, if it is time for one."""
+        group = self._apart.head(self._spec.max_rows)
+        loop = asyncio.get_running_loop()
+        cost_s = self._cost.of(sum(len(ask.features) for ask in group))
+        wait_s = self._apart.wait_s(cost_s, loop.time()) if group else 0.0
+        if wait_s > 0:
+            if not self._waiting:
+                await self._arrival(wait_s)
             return
-        self._failed.pop(hash(ask.features.tobytes()), None)  # comes back if it fails again
-        await self._answer([ask])
-
-    def _remember(self, failed: _Ask) -> None:
-        """Many clients send again what failed, and finding a bad row in its group costs as much as the group."""
-        self._failed[hash(failed.features.tobytes())] = None
-        if len(self._failed) > REMEMBERED_ROWS:
-            del self._failed[next(iter(self._failed))]
+        start = time.perf_counter()
+        left = await self._answered(group) if group else []
+        self._apart.taken(time.perf_counter() - start, left)
 
     async def _call(self, features: Features) -> Predictions:
         if self._cost.of(len(features)) <= INLINE_MAX_S:
             return self._timed(features)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, features)
+        return await self._thread.run(self._timed, features)
 
     def _timed(self, features: Features) -> Predictions:
         start = time.perf_counter()
@@ -258,7 +265,7 @@ class Batcher:
         return predictions
 
 
-def _join(group: list[_Ask]) -> Features:
+def _join(group: list[Waiting]) -> Features:
     return group[0].features if len(group) == 1 else np.concatenate([ask.features for ask in group])
 
 
@@ -268,6 +275,6 @@ def _part(predictions: Predictions, start: int, stop: int) -> Predictions:
     return Predictions(predictions.classes, predictions.values[start:stop])
 
 
-def _fail(ask: _Ask, error: Exception) -> None:
+def _fail(ask: Waiting, error: Exception) -> None:
     if not ask.answer.done():
         ask.answer.set_exception(error)

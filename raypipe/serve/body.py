@@ -23,21 +23,32 @@ LOOK_EVERY_S = 2.0
 """How often that is looked at."""
 
 
-WHOLE = "raypipe.whole"
-"""In a request's scope where all of its body has been read."""
-
 SMALL_BYTES = 64 * 2**10
 
 DRAIN_S = 2.0
 """Longest a client may go on sending what nobody reads any more. Cut at once, it would not read its answer either."""
 
 
-def may_be_unread(scope: Any, headers: dict[bytes, bytes]) -> bool:
-    """Whether the client may still send when its request is answered. The connection must end with that, or HAProxy
-    takes what comes for as long as it comes. It keeps a small body until it is whole."""
-    declared = headers.get(b"content-length", b"0")
-    is_large = b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > SMALL_BYTES
-    return is_large and WHOLE not in scope
+class Arriving:
+    """A body that still comes.
+
+    Attributes:
+        receive: its next part.
+        is_read: whether all of it has been read.
+    """
+
+    __slots__ = ("is_read", "receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self.is_read = False
+
+    def may_be_unread(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the client may still send when its request is answered. The connection must end with that, or HAProxy
+        takes what comes for as long as it comes. It keeps a small body until it is whole."""
+        declared = headers.get(b"content-length", b"0")
+        is_large = b"transfer-encoding" in headers or not declared.isdigit() or int(declared) > SMALL_BYTES
+        return is_large and not self.is_read
 
 
 async def drained(receive: Receive) -> None:
@@ -51,14 +62,11 @@ async def drained(receive: Receive) -> None:
         await asyncio.wait_for(take(), DRAIN_S)
 
 
-async def whole_body(
-    headers: dict[bytes, bytes], receive: Receive, spec: ServeSpec, stay: Stay, *, has_arrived: bool = False
-) -> bytes:
+async def whole_body(headers: dict[bytes, bytes], arriving: Arriving, spec: ServeSpec, stay: Stay) -> bytes | bytearray:
     """Read all of it.
 
     Args:
         stay: told of each byte that is held.
-        has_arrived: all of it is here, so there is no time to watch.
     Raises:
         RequestError: 413 over `max_body_bytes`, 408 not in time, 503 the replica holds too much already.
         ClientDisconnect: the client went.
@@ -67,45 +75,32 @@ async def whole_body(
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(f"{declared[:20].decode()} bytes", limit)
-    clock = None if has_arrived else _Deadline(spec)
+    clock = _Deadline(spec)
     try:
-        message = await receive()
-        body = message.get("body", b"")
-        stay.hold(len(body))
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        if not message.get("more_body"):
-            if len(body) > limit:
-                raise too_large(f"{len(body)} bytes", limit)
-            return body
-        return await _rest(receive, body, limit, stay, clock)
+        return await _all_parts(arriving, limit, stay, clock)
     except asyncio.CancelledError:
-        if clock is not None and clock.is_over:
+        if clock.is_over:
             raise clock.refusal() from None
         raise
     finally:
-        if clock is not None:
-            clock.stop()
+        clock.stop()
 
 
-async def _rest(receive: Receive, start: bytes, limit: int, stay: Stay, clock: _Deadline | None) -> bytes:
-    body = bytearray(start)
-    more = True
-    while more:
-        if len(body) > limit:
-            raise too_large(f"more than {limit} bytes", limit)
-        message = await receive()
+async def _all_parts(arriving: Arriving, limit: int, stay: Stay, clock: _Deadline) -> bytes | bytearray:
+    body = bytearray()
+    while not arriving.is_read:
+        message = await arriving.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part = message.get("body", b"")
         stay.hold(len(part))
         body += part
-        if clock is not None:
-            clock.received = len(body)
-        more = message.get("more_body", False)
-    if len(body) > limit:
-        raise too_large(f"{len(body)} bytes", limit)
-    return bytes(body)
+        clock.received = len(body)
+        arriving.is_read = not message.get("more_body", False)
+        if len(body) > limit:
+            raise too_large(f"{len(body)} bytes" if arriving.is_read else f"more than {limit} bytes", limit)
+    # a large one is not copied: that takes a millisecond for some MiB, and the event loop is for everybody
+    return bytes(body) if len(body) <= SMALL_BYTES else body
 
 
 class _Deadline:

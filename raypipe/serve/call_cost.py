@@ -13,6 +13,7 @@ class CallCost:
 
     def __init__(self) -> None:
         self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
+        self._parts = (math.inf, 0.0)
 
     def note(self, num_rows: int, seconds: float) -> None:
         """Learn from one call."""
@@ -21,11 +22,13 @@ class CallCost:
         self._seconds = self._seconds * FORGET + seconds
         self._rows_rows = self._rows_rows * FORGET + num_rows * num_rows
         self._rows_seconds = self._rows_seconds * FORGET + num_rows * seconds
+        self._parts = self._fitted()
 
     def parts(self) -> tuple[float, float]:
         """Fixed seconds, seconds a row; neither is negative. Infinite while nothing is known."""
-        if not self._weight:
-            return math.inf, 0.0
+        return self._parts
+
+    def _fitted(self) -> tuple[float, float]:
         spread = self._weight * self._rows_rows - self._rows**2
         mean_s, mean_rows = self._seconds / self._weight, self._rows / self._weight
         if spread <= 1e-9 * self._weight * self._rows_rows:  # all calls had as many rows
@@ -36,5 +39,5 @@ class CallCost:
 
     def of(self, num_rows: int) -> float:
         """Seconds that a call of so many rows is expected to take."""
-        fixed, per_row = self.parts()
+        fixed, per_row = self._parts
         return fixed + per_row * num_rows

@@ -1,4 +1,4 @@
-"""Requests go from the replica's HTTP server straight to the application, and answers leave in one piece.
+"""Requests go from the replica's HTTP server straight to the application.
 
 Ray 2.60's own way there makes three tasks, a request context and a dozen wrappers a request: half of the 350 us that a
 small model's answer took (measured), and what it refuses itself (a full queue, a time limit) it refuses in plain text.
@@ -10,28 +10,24 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from raypipe.serve.connection import Application, Company, Connection
+from raypipe.serve.polling import Polling
+from raypipe.serve.protocols import Call, Reply
 from raypipe.serve.replica_port import rays_replica
+
+if TYPE_CHECKING:
+    from raypipe.serve.app import ModelApp
 
 START_SERVER = "start_asgi_http_server"
 """The function of Ray's replica that starts the HTTP server; there is no setting."""
 
 RAYS_PATHS = "/-/"
 """Health and routes of the replica, which HAProxy asks for."""
-
-IN_FLIGHT = "raypipe.in_flight"
-"""In a request's scope: the requests that have reached this replica, itself among them."""
-
-HAS_ARRIVED = "raypipe.has_arrived"
-"""In a request's scope: whether all of its body is here."""
-
-STATUS = "raypipe.status"
-"""In a request's scope, once it is answered: with what."""
 
 BATCH = 64
 """Requests told of together; telling takes some ten microseconds each, and the event loop is for everybody."""
@@ -42,58 +38,57 @@ TELL_S = 1.0
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Together:
-    """A transport that can hold what is written: header and body of an answer then leave in one call.
+class Direct:
+    """A connection's Application: ours, and Ray's own paths where this process is a replica.
 
     Args:
-        inner: the connection.
-        in_flight: the server's requests.
+        app: answers every request below the route prefix that is not Ray's own.
+        rays: a method of Ray's replica; None: there is no Ray.
     """
 
-    def __init__(self, inner: Any, in_flight: Collection[Any]) -> None:
-        self._inner = inner
-        self.in_flight = in_flight
-        self._held: list[bytes] | None = None
+    def __init__(self, app: ModelApp, rays: Asgi | None = None) -> None:
+        self.app = app
+        self.company = Company()
+        self.polling = Polling()
+        self._rays = rays
+        replica: Any = rays.__self__ if rays else None  # pyright: ignore[reportFunctionMemberAccess]
+        self._prefix = (replica._route_prefix or "").rstrip("/") if rays else ""
+        self._metrics = Metrics(replica) if rays else Uncounted()
 
-    def hold(self) -> None:
-        """Keep what is written from now on until `release`."""
-        if self._held is None:
-            self._held = []
+    def takes(self, path: str) -> bool:
+        """Whether a path is ours, and all of its answer comes at once."""
+        return self._is_ours(path) and not self.app.routes.streams(path[len(self._prefix) :])
 
-    def release(self) -> None:
-        """Send what is held."""
-        held, self._held = self._held, None
-        if held and not self._inner.is_closing():
-            self._inner.write(b"".join(held))
+    def _is_ours(self, path: str) -> bool:
+        return not path.startswith(RAYS_PATHS) and path.startswith(self._prefix)
 
-    def write(self, data: bytes) -> None:
-        """Send, or hold."""
-        if self._held is None:
-            self._inner.write(data)
-        else:
-            self._held.append(data)
+    async def answer(self, call: Call, *, alone: bool) -> Reply:
+        """Answer one request that is here whole."""
+        if self._prefix:
+            call.path = call.path[len(self._prefix) :] or "/"
+        start, status = self._metrics.begin(), ""
+        try:
+            reply = await self.app.answer(call, alone=alone)
+            status = str(reply.status)
+            return reply
+        finally:
+            self._metrics.end(call.method, status, start)
 
-    def close(self) -> None:
-        self.release()
-        self._inner.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-class TogetherProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP over such a transport."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(Together(transport, self.tasks))  # pyright: ignore[reportArgumentType]
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request whose body still comes, or whose answer comes in pieces; or hand it to Ray."""
+        if scope["type"] != "http" or not self._is_ours(scope.get("path", "")):
+            await (self._rays or self.app.asgi)(scope, receive, send)
+            return
+        scope["root_path"] = self._prefix
+        start, status = self._metrics.begin(), ""
+        try:
+            status = str(await self.app.answer_asgi(scope, receive, send))
+        finally:
+            self._metrics.end(scope["method"], status, start)
 
 
-def answer_directly(application: Asgi) -> None:
-    """In a replica, before Ray starts its server: have it start ours, which calls this application.
-
-    Args:
-        application: ASGI; called for every request below the route prefix that is not Ray's own.
-    """
+def answer_directly(app: ModelApp) -> None:
+    """In a replica, before Ray starts its server: have it start ours, which asks this application."""
     replica = rays_replica()
     if replica is None:
         return
@@ -101,38 +96,13 @@ def answer_directly(application: Asgi) -> None:
     async def start(
         rays: Asgi, options: Any, *, event_loop: asyncio.AbstractEventLoop, enable_so_reuseport: bool = False
     ) -> tuple[asyncio.Task[None], uvicorn.Server]:
-        return start_server(_direct(rays, application), options, event_loop)
+        return start_server(Direct(app, rays), options, event_loop)
 
     setattr(replica, START_SERVER, start)
 
 
-def in_one_piece(application: Asgi) -> Asgi:
-    """The application for a server with TogetherProtocol: header and body of its answers leave in one call."""
-
-    async def together(scope: Any, receive: Any, send: Any) -> None:
-        cycle = send.__self__  # uvicorn's request
-        transport = cycle.transport
-        scope[IN_FLIGHT] = transport.in_flight
-        scope[HAS_ARRIVED] = not cycle.more_body
-
-        async def held(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                scope[STATUS] = str(message["status"])
-                transport.hold()
-            await send(message)
-            if message["type"] == "http.response.body":
-                transport.release()
-
-        try:
-            await application(scope, receive, held)
-        finally:
-            transport.release()
-
-    return together
-
-
 def start_server(
-    application: Asgi, options: Any, loop: asyncio.AbstractEventLoop
+    application: Application, options: Any, loop: asyncio.AbstractEventLoop
 ) -> tuple[asyncio.Task[None], uvicorn.Server]:
     """Listen as Ray's HTTPOptions say; the task ends with the server.
 
@@ -140,7 +110,9 @@ def start_server(
         RuntimeError: the port cannot be listened on; Ray then tries another.
     """
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Only of a socket that says it is TCP's does asyncio let small pieces leave at once: else each token of a text
+    # would wait until the client has acknowledged the one before, up to 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.bind((options.host, options.port))
     except OSError as error:
@@ -149,7 +121,8 @@ def start_server(
     config = uvicorn.Config(
         lambda: application,
         factory=True,
-        http=TogetherProtocol,
+        http=Connection,
+        interface="asgi3",
         ws="none",
         lifespan="off",
         loop="none",
@@ -163,6 +136,17 @@ def start_server(
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
     return loop.create_task(server.serve(sockets=[listener])), server
+
+
+class Uncounted:
+    """Metrics of a process that nobody asks for any."""
+
+    def begin(self) -> float:
+        """See Metrics."""
+        return 0.0
+
+    def end(self, method: str, status: str, start: float) -> None:
+        """See Metrics."""
 
 
 class Metrics:
@@ -185,18 +169,20 @@ class Metrics:
         self._ended: list[tuple[str, str, float]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
-        """A request is in flight."""
+    def begin(self) -> float:
+        """A request is in flight, from the time returned."""
         self._metrics.inc_num_ongoing_requests(self._request)
+        return time.perf_counter()
 
-    def end(self, method: str, status: str, latency_s: float) -> None:
+    def end(self, method: str, status: str, start: float) -> None:
         """It no longer is.
 
         Args:
             status: HTTP's; empty where no answer was sent.
+            start: what `begin` returned.
         """
         self._metrics.dec_num_ongoing_requests(self._request)
-        self._ended.append((method, status, latency_s * 1000))
+        self._ended.append((method, status, (time.perf_counter() - start) * 1000))
         if len(self._ended) >= BATCH:
             self.tell()
         elif self._timer is None:
@@ -222,30 +208,3 @@ class Metrics:
                 is_error=not status or status >= "400",
                 status_code=status or "499",
             )
-
-
-def _direct(rays: Asgi, application: Asgi) -> Asgi:
-    """Ray's application, but for requests that belong to ours.
-
-    Args:
-        rays: a method of Ray's replica.
-    """
-    replica: Any = rays.__self__  # pyright: ignore[reportFunctionMemberAccess]
-    prefix = (replica._route_prefix or "").rstrip("/")
-    metrics = Metrics(replica)
-    answer = in_one_piece(application)
-
-    async def direct(scope: Any, receive: Any, send: Any) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or path.startswith(RAYS_PATHS) or not path.startswith(prefix):
-            await rays(scope, receive, send)
-            return
-        scope["root_path"] = prefix
-        start = time.perf_counter()
-        metrics.begin()
-        try:
-            await answer(scope, receive, send)
-        finally:
-            metrics.end(scope["method"], scope.get(STATUS, ""), time.perf_counter() - start)
-
-    return direct

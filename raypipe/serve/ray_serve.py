@@ -9,14 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from raypipe.errors import ServeError
+from raypipe.errors import ClusterError, ServeError
 from raypipe.runtime.connect import folder_of_ray_here, is_on_this_machine_alone, session_logs
+from raypipe.runtime.each_node import alive_nodes
 from raypipe.runtime.resources import can_grow
-from raypipe.serve import running
+from raypipe.serve import ingress_nodes, running
 from raypipe.serve.grpc_inference import grpc_env, grpc_options
 from raypipe.serve.ingress import check_port_free, choose_ingress, forget_files, ingress_env
 from raypipe.serve.running import Listener
-from raypipe.spec.serve import LOOPBACK, ServeSpec
+from raypipe.spec.serve import EVERYWHERE, LOOPBACK, ServeSpec
 
 TIMEOUT_GRACE_S = 1.0
 """A replica answers a late request itself, in JSON; Serve's own deadline comes after that."""
@@ -38,6 +39,7 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
     import ray.serve  # noqa: F401  (importing it turns INFO on, which the next line undoes)
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _check_keys(spec)
     found = running.listener()
     if found is not None and (found.host, found.port) != (spec.host, spec.port):
         raise ServeError(
@@ -57,9 +59,7 @@ def start(spec: ServeSpec, beside: Callable[[], None] | None = None) -> Listener
             beside()
         return found
     _check_host(spec)
-    check_port_free(spec.host, spec.port)
-    if spec.grpc_port is not None:
-        check_port_free(spec.host, spec.grpc_port, "serve.grpc_port")
+    _check_start(spec)
     with ThreadPoolExecutor(1, "raypipe-serve") as pool:
         started = pool.submit(_start_serve, spec)
         while beside is not None and not started.done() and not running.has_controller():
@@ -87,16 +87,40 @@ def _with_grpc(port: int | None) -> str:
 
 
 def _check_host(spec: ServeSpec) -> None:
-    """HAProxy reaches replicas of other nodes at the address they listen on, which is `serve.host` too."""
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    several = len(nodes) > 1 or can_grow(nodes)
-    if several and spec.host in LOOPBACK and choose_ingress(spec) == "haproxy":
+    """HAProxy of one node reaches replicas of others at the address they listen on, which is `serve.host` too."""
+    if not _has_several_nodes() or choose_ingress(spec) != "haproxy":
+        return
+    is_number = ":" in spec.host or not spec.host.strip("0123456789.")
+    if spec.host in LOOPBACK or (is_number and spec.host not in EVERYWHERE):
         raise ServeError(
             f"serve.host: {spec.host} reaches one machine only, but replicas of this cluster may run on others",
             "--set serve.host=0.0.0.0 on a network you control, or --set serve.ingress=python",
         )
+
+
+def _check_keys(spec: ServeSpec) -> None:
+    """Whoever takes TLS off hands keys on to replicas, which check them, as they are."""
+    if spec.auth is not None and not spec.allow_plaintext_keys and _has_several_nodes():
+        raise ServeError(
+            "serve.auth on a cluster of several nodes would send keys in the clear from the node that a client asks to "
+            "the one that answers, with serve.tls too",
+            "--set serve.allow_plaintext_keys=true where the network between the nodes is yours alone or encrypted",
+        )
+
+
+def _has_several_nodes() -> bool:
+    nodes = alive_nodes()
+    return len(nodes) > 1 or can_grow(nodes)
+
+
+def _check_start(spec: ServeSpec) -> None:
+    """What can be known to fail is told before anything starts."""
+    if not is_on_this_machine_alone() and choose_ingress(spec) == "haproxy":
+        ingress_nodes.check_nodes(spec, alive_nodes())
+        return
+    check_port_free(spec.host, spec.port)
+    if spec.grpc_port is not None:
+        check_port_free(spec.host, spec.grpc_port, "serve.grpc_port")
 
 
 def _start_serve(spec: ServeSpec) -> Listener:
@@ -105,14 +129,16 @@ def _start_serve(spec: ServeSpec) -> Listener:
     from ray.serve.schema import LoggingConfig
 
     alone = is_on_this_machine_alone()
+    with_haproxy = choose_ingress(spec) == "haproxy"
     # HAProxy reaches replicas of its own machine over loopback; nobody else needs to reach them beside it.
-    is_hidden = alone and choose_ingress(spec) == "haproxy" and spec.host not in LOOPBACK
+    is_hidden = alone and with_haproxy and spec.host not in LOOPBACK
     host = running.BEHIND_HAPROXY if is_hidden else spec.host
     timeout_s = spec.request_timeout_s + TIMEOUT_GRACE_S
     http = {"host": host, "port": spec.port, "request_timeout_s": timeout_s}
     # Reaches the controller of a Ray that runs already; the driver's own environment would not.
-    env = ingress_env(spec, folder_of_ray_here(), one_machine=alone) | grpc_env(spec, host)
-    controller = {"runtime_env": {"env_vars": env}}
+    by_node = with_haproxy and not alone
+    env = ingress_nodes.cluster_env(spec) if by_node else ingress_env(spec, folder_of_ray_here())
+    controller = {"runtime_env": {"env_vars": env | grpc_env(spec, host)}}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     try:
         serve.start(
@@ -144,7 +170,7 @@ def _cert_file(spec: ServeSpec) -> str:
 
 
 def shut_down(port: int | None = None) -> None:
-    """Stop Serve with all its applications and remove HAProxy's files on this machine.
+    """Stop Serve with all its applications and remove HAProxy's files, on this machine and on the cluster's nodes.
 
     Args:
         port: where Serve listens; unset: it is asked.
@@ -155,8 +181,12 @@ def shut_down(port: int | None = None) -> None:
         listener = running.listener()
         port = None if listener is None else listener.port
     running.shut_down()
+    running.forget_unprepared()
     if port is not None:
         forget_files(port)
+        if not is_on_this_machine_alone():
+            with suppress(ClusterError):  # a node that does not answer keeps them, in a folder of its user's alone
+                ingress_nodes.forget_on(alive_nodes(), port)
 
 
 def last_line(text: str) -> str:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 from raypipe.errors import RequestError
 from raypipe.spec.serve import ServeSpec
 
 RETRY_AFTER_S = "1"
+
+MAX_FEATURES = 2**26
+"""Numbers that the rows of one request may become for the network, 256 MiB; more only where a body may have as many
+bytes. A word of two letters may become fifty thousand."""
+
+
+def with_rows_that_fit(spec: ServeSpec, feature_shape: Sequence[int]) -> ServeSpec:
+    """The spec with no more rows a request than become MAX_FEATURES numbers.
+
+    Args:
+        feature_shape: of what the network reads of a row.
+    """
+    most = max(1, max(MAX_FEATURES, spec.max_body_bytes) // max(1, math.prod(feature_shape)))
+    return spec if spec.max_request_rows <= most else spec.model_copy(update={"max_request_rows": most})
 
 
 class Room:
@@ -37,11 +54,12 @@ class Room:
 class Stay:
     """Of one request inside, until the block ends: then what it took is given back."""
 
-    __slots__ = ("_bytes", "_room")
+    __slots__ = ("_bytes", "_goes_on", "_room")
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._bytes = 0
+        self._goes_on = False
 
     def hold(self, num_bytes: int) -> None:
         """Keep so many bytes more.
@@ -55,11 +73,20 @@ class Stay:
         room.held_bytes += num_bytes
         self._bytes += num_bytes
 
+    def go_on(self) -> Callable[[], None]:
+        """Stay beyond the block; what is returned ends it."""
+        self._goes_on = True
+        return self._leave
+
     def __enter__(self) -> Stay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """The request has its answer."""
+        """The request has its answer, or all of it that is not streamed."""
+        if not self._goes_on:
+            self._leave()
+
+    def _leave(self) -> None:
         self._room.requests -= 1
         self._room.held_bytes -= self._bytes
         self._bytes = 0

@@ -23,6 +23,7 @@ ENDPOINTS = "raypipe/serve/endpoints/"
 SWAPS = "raypipe/serve/swaps/"
 AWAITED = "raypipe/serve/awaited/"
 LISTENER = "raypipe/serve/listener"
+UNPREPARED = "raypipe/serve/unprepared/"
 BEHIND_HAPROXY = "127.0.0.1"
 """Where all of Serve but HAProxy itself listens on a single machine, whatever `serve.host` is."""
 
@@ -197,6 +198,28 @@ def noted_awaited(name: str) -> str | None:
     """What replicas that wait were told; empty: nothing yet; None where none ever waited."""
     noted = _get(AWAITED + name)
     return None if noted is None else noted.decode()
+
+
+def note_unprepared(node: str, reason: str) -> None:
+    """Remember why a node, given by its id, has no ingress; an empty reason: it has one."""
+    if reason:
+        _put(UNPREPARED + node, reason)
+    else:
+        _delete(UNPREPARED + node)
+
+
+def noted_unprepared() -> dict[str, str]:
+    """Id of a node, which may be gone -> why it has no ingress."""
+    from ray.experimental import internal_kv
+
+    ids = [key.decode().removeprefix(UNPREPARED) for key in internal_kv._internal_kv_list(UNPREPARED)]
+    return {each: found.decode() for each in ids if (found := _get(UNPREPARED + each)) is not None}
+
+
+def forget_unprepared() -> None:
+    """Of the Serve that has ended, or is about to start."""
+    for node in noted_unprepared():
+        _delete(UNPREPARED + node)
 
 
 def _delete(key: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from raypipe.data.table import fits
+from raypipe.data.table import fits, text_lists
 from raypipe.errors import RequestError
 from raypipe.records import Column, Signature
 
@@ -112,7 +112,7 @@ def check_names(names: Iterable[str], signature: Signature) -> None:
         RequestError: 400.
     """
     known = {column.name for column in signature.inputs}
-    given = [str(name) for name in names]
+    given = dict.fromkeys(str(name) for name in names)
     extra = [name for name in given if name not in known]
     if extra and signature.extra_columns == "error":
         raise RequestError(f"unknown field {shown(extra[0])}", _did_you_mean(extra[0], signature))
@@ -121,6 +121,66 @@ def check_names(names: Iterable[str], signature: Signature) -> None:
             raise RequestError(
                 f"field '{column.name}' is missing; expected {expected(column)}", _meant(column, extra, signature)
             )
+
+
+def objects_within(signature: Signature) -> dict[str, list[str]]:
+    """The objects that fields of the model may stand in -> those fields: of `user.home.city`, `user` too."""
+    within: dict[str, list[str]] = {}
+    names = {column.name for column in signature.inputs}
+    for name in names:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            within.setdefault(".".join(parts[:i]), []).append(name)
+    return {name: fields for name, fields in within.items() if name not in names}
+
+
+def path_of(name: str, within: Container[str]) -> tuple[str, ...]:
+    """The objects that a field stands in, and its name in the last: those of `within`."""
+    parts = name.split(".")
+    path: list[str] = []
+    start = 0
+    for i in range(1, len(parts)):
+        if ".".join(parts[:i]) in within:
+            path.append(".".join(parts[start:i]))
+            start = i
+    return (*path, ".".join(parts[start:]))
+
+
+def unnested(fields: dict[str, Any], within: Mapping[str, Sequence[str]], where: str) -> dict[str, Any]:
+    """A row, or columns, with the fields of objects by their dotted names, as files are read.
+
+    Args:
+        within: of `objects_within`; other objects stay as they are.
+        where: for messages.
+    Raises:
+        RequestError: 400 where a field is given twice.
+    """
+    if within.keys().isdisjoint(fields):
+        return fields
+    flat: dict[str, Any] = {}
+    pending = list(reversed(fields.items()))
+    while pending:
+        name, value = pending.pop()
+        if name in within and isinstance(value, dict):
+            pending += [(f"{name}.{inner}", each) for inner, each in reversed(value.items())]
+            continue
+        for each in within[name] if name in within and value is None else (name,):
+            if each in flat:
+                raise RequestError(
+                    f"{where}field {shown(each)} is given twice, by this name and in an object", "give it once"
+                )
+            flat[each] = value
+    return flat
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """A name that is there more than once; None: there is none."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def several(numbers: Sequence[int]) -> str:
@@ -145,6 +205,9 @@ def checked_value(column: Column, value: Any, where: str, null_words: frozenset[
         if not column.nullable:
             raise RequestError(f"{where}: found null; a value is required", f"expected {expected(column)}")
         return None if column.dtype == "string" else math.nan
+    if column.is_list:
+        is_texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return text_lists.written(value) if is_texts else _refuse(where, value, "a list of strings", column)
     if column.dtype == "string":
         return value if isinstance(value, str) else _refuse(where, value, "a string", column)
     if column.dtype == "bool":
@@ -156,15 +219,22 @@ def checked_value(column: Column, value: Any, where: str, null_words: frozenset[
 
 def wrong(where: str, value: Any, wanted: str, column: Column) -> RequestError:
     """The error for a value of another kind."""
-    found = kind_of(value) if isinstance(value, list | dict) else f"{shown(value)} ({kind_of(value)})"
+    found = described(value)
     return RequestError(f"{where}: found {found}; expected {wanted}", f"expected {expected(column)}")
 
 
 def expected(column: Column) -> str:
     """What a column's value must be, as it stands in an example."""
+    if column.is_list:
+        return "<list of strings>"
     kind = {"string": "string", "bool": "boolean"}.get(column.dtype, column.dtype)
     text = f"<{kind}>" if not column.shape else f"<{kind} list of shape {list(column.shape)}>"
     return f"{text[:-1]} or null>" if column.nullable else text
+
+
+def described(value: Any) -> str:
+    """`'a' (string)`, `a list of 3`."""
+    return shown(value) if isinstance(value, list | dict) else f"{shown(value)} ({kind_of(value)})"
 
 
 def kind_of(value: Any) -> str:
@@ -180,12 +250,21 @@ def kind_of(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for people; text stands in quotes, so that nothing and blanks are told apart."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
+    """A value for people; text stands in quotes, so that nothing and blanks are told apart.
+
+    Of a list or an object only which it is: it may be as large as a body, and nested too deep to be written.
+    """
+    if isinstance(value, list | dict):
+        return kind_of(value)
+    text = shortened(value if isinstance(value, str) else repr(value))
     if not text.isprintable():
         text = "".join(character if character.isprintable() else "?" for character in text)
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def shortened(text: str) -> str:
+    """A text of few characters, or the beginning of it."""
+    return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "..."
 
 
 def _row(row: Any, index: int, signature: Signature) -> list[Any]:

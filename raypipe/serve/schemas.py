@@ -13,9 +13,14 @@ from typing import Any
 
 from raypipe.data.table import fits
 from raypipe.data.transforms.taken import Taken
+from raypipe.model.tasks import OutputColumn, task_of
 from raypipe.records import Column, Signature
+from raypipe.serve.schema import objects_within, path_of
 
 Schema = dict[str, Any]
+
+NESTED_FORMATS = ("jsonl", "parquet", "arrow")
+"""Of files whose fields may stand in objects."""
 
 MAX_LISTED = 200
 """More allowed values than this are not listed one by one."""
@@ -23,8 +28,15 @@ MAX_LISTED = 200
 PICTURE_TEXT = {
     "type": "string",
     "contentEncoding": "base64",
-    "description": "a PNG or JPEG file in base64, or as a data URL",
-    "pattern": "^(data:image/(png|jpeg);base64,)?[A-Za-z0-9+/]{16,}={0,2}$",
+    "description": "a PNG, JPEG, WebP, GIF or TIFF file in base64, or as a data URL",
+    "pattern": "^(data:image/(png|jpeg|webp|gif|tiff);base64,)?[A-Za-z0-9+/]{16,}={0,2}$",
+}
+
+RECORDING_TEXT = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "a WAV, FLAC, OGG or MP3 file in base64, or as a data URL",
+    "pattern": "^(data:audio/(x-)?(wav|wave|vnd.wave|flac|ogg|mpeg|mp3);base64,)?[A-Za-z0-9+/]{16,}={0,2}$",
 }
 
 
@@ -34,13 +46,19 @@ class Notes:
 
     Attributes:
         max_rows: most rows of one request.
-        pictures: columns that also take a picture file as text.
+        pictures, recordings: columns that also take such a file as text.
         taken: what the transforms of a column take, where they tell.
     """
 
     max_rows: int | None = None
     pictures: frozenset[str] = frozenset()
+    recordings: frozenset[str] = frozenset()
     taken: Mapping[str, Taken] = field(default_factory=dict)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Columns of files."""
+        return self.pictures | self.recordings
 
 
 NO_NOTES = Notes()
@@ -48,6 +66,8 @@ NO_NOTES = Notes()
 
 def value_schema(column: Column, signature: Signature, notes: Notes = NO_NOTES) -> Schema:
     """One value of a column, in every form that is taken."""
+    if column.is_list:
+        return {"type": "array", "items": {"type": "string"}}
     if not column.shape:
         return _scalar(column, signature.null_words, notes.taken.get(column.name))
     item = _scalar(column, frozenset(), None)
@@ -58,19 +78,20 @@ def value_schema(column: Column, signature: Signature, notes: Notes = NO_NOTES) 
     if len(column.shape) > 1:
         size = math.prod(column.shape)
         forms.append({"type": "array", "items": item, "minItems": size, "maxItems": size})
-    if column.name in notes.pictures:
-        forms += [PICTURE_TEXT, closed_object(b64=PICTURE_TEXT)]
+    if column.name in notes.files:
+        text = file_text(column, notes)
+        forms += [text, closed_object(b64=text)]
     return nested if len(forms) == 1 else {"anyOf": forms}
+
+
+def file_text(column: Column, notes: Notes) -> Schema:
+    """A file in place of the numbers of a column of files."""
+    return PICTURE_TEXT if column.name in notes.pictures else RECORDING_TEXT
 
 
 def fields_schema(signature: Signature, notes: Notes = NO_NOTES) -> Schema:
     """One row as an object {field: value}."""
-    return {
-        "type": "object",
-        "properties": {c.name: value_schema(c, signature, notes) for c in signature.inputs},
-        "required": [column.name for column in signature.inputs],
-        "additionalProperties": signature.extra_columns == "ignore",
-    }
+    return _named({c.name: value_schema(c, signature, notes) for c in signature.inputs}, signature)
 
 
 def row_schema(signature: Signature, notes: Notes = NO_NOTES) -> Schema:
@@ -90,26 +111,60 @@ def rows_schema(signature: Signature, notes: Notes = NO_NOTES) -> Schema:
 def columns_schema(signature: Signature, notes: Notes = NO_NOTES) -> Schema:
     """The rows of a request column by column: {field: [value, ...]}, or the bare list of a single input."""
     columns = {c.name: _list_of(value_schema(c, signature, notes), notes) for c in signature.inputs}
-    by_name = {
-        "type": "object",
-        "properties": columns,
-        "required": list(columns),
-        "additionalProperties": signature.extra_columns == "ignore",
-    }
+    by_name = _named(columns, signature)
     return {"anyOf": [by_name, *columns.values()]} if len(columns) == 1 else by_name
 
 
+def _named(values: Mapping[str, Schema], signature: Signature) -> Schema:
+    """An object of the model's fields, by their names or in objects: `user.age` is the `age` of `user`."""
+    others = signature.extra_columns == "ignore"
+    within = objects_within(signature)
+    paths = {name: path_of(name, within) for name in values}
+    in_objects = [name for name, path in paths.items() if len(path) > 1]
+    outer = {paths[name][0]: False for name in in_objects}
+    flat = _object({**values, **outer}, list(values), others)
+    if not within:
+        return flat
+    nested = _nested({paths[name]: value for name, value in values.items()}, others)
+    nested["properties"] |= dict.fromkeys(in_objects, False)
+    return {"anyOf": [flat, nested]}
+
+
+def _nested(values: Mapping[tuple[str, ...], Schema], others: bool) -> Schema:
+    """Fields by the path to each."""
+    properties: dict[str, Schema] = {}
+    for first in dict.fromkeys(path[0] for path in values):
+        inner = {path[1:]: value for path, value in values.items() if path[0] == first}
+        properties[first] = inner[()] if () in inner else _nested(inner, others)
+    return _object(properties, list(properties), others)
+
+
+def _object(properties: Mapping[str, Any], required: Sequence[str], others: bool) -> Schema:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": others,
+    }
+
+
 def answer_schema(signature: Signature) -> Schema:
-    """The answer for one row: a number, or a label with all probabilities in class order."""
-    if signature.classes is None:
-        return {"type": "number"}
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
-    num = len(signature.classes)
-    return closed_object(
-        label={"enum": list(signature.classes)},
-        probability=probability,
-        probabilities={"type": "array", "items": probability, "minItems": num, "maxItems": num},
-    )
+    """The answer for one row: a bare number, several by name, or a label or labels with all probabilities in class
+    order."""
+    columns = {column.name: _output_schema(column) for column in task_of(signature).columns}
+    return next(iter(columns.values())) if len(columns) == 1 else closed_object(**columns)
+
+
+def _output_schema(column: OutputColumn) -> Schema:
+    if column.labels:
+        label: Schema = {"enum": list(column.labels)}
+        return {"type": "array", "items": label, "uniqueItems": True} if column.is_set else label
+    schema: Schema = {"type": "string" if column.dtype == "string" else "number"}
+    if column.is_probability:
+        schema |= {"minimum": 0, "maximum": 1}
+    for size in reversed(column.shape):
+        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    return schema
 
 
 def answers_schema(signature: Signature) -> Schema:
@@ -137,18 +192,22 @@ def one_of_names(names: Sequence[str], value: Schema) -> Schema:
 
 
 def example_row(signature: Signature, notes: Notes = NO_NOTES) -> dict[str, Any]:
-    """A row that the checker takes; whether the transforms do, only trying tells."""
+    """Column -> a value that the checker takes; whether the transforms do, only trying tells."""
     return {column.name: _example(column, notes.taken.get(column.name)) for column in signature.inputs}
 
 
-def instances_example(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A body of this one row, where there is one."""
-    return None if row is None else {"instances": [row]}
-
-
-def columns_example(row: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
-    """A body that holds the row column by column under `name`, where there is one."""
-    return None if row is None else {name: {field: [value] for field, value in row.items()}}
+def as_in_files(row: Mapping[str, Any], signature: Signature) -> dict[str, Any]:
+    """A row with its fields in objects, where they stood in such in the files."""
+    is_nested = signature.reading is not None and signature.reading.format in NESTED_FORMATS
+    within = objects_within(signature) if is_nested else {}
+    nested: dict[str, Any] = {}
+    for name, value in row.items():
+        *outer, last = path_of(name, within)
+        place = nested
+        for each in outer:
+            place = place.setdefault(each, {})
+        place[last] = value
+    return nested
 
 
 def _list_of(item: Schema, notes: Notes) -> Schema:
@@ -187,6 +246,8 @@ def _example(column: Column, taken: Taken | None) -> Any:
     value: Any = {"string": "text", "bool": True}.get(column.dtype, 1)
     if taken is not None:
         value = taken.example
+    if column.is_list:
+        return [value]
     if column.dtype.startswith("float"):
         value = float(value)
     for size in reversed(column.shape):

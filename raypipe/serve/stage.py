@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import RaypipeError, ServeError, find_known
 from raypipe.model.predictions import Predictions
+from raypipe.model.tasks import task_of
 from raypipe.records import Endpoint, ModelVersion
 from raypipe.runtime.context import RunContext
+from raypipe.runtime.each_node import HEAD, addresses_of, alive_nodes
 from raypipe.runtime.resources import ray_bundle
 from raypipe.serve import awaited, running
 from raypipe.serve.app import ModelApp
@@ -22,7 +24,7 @@ from raypipe.serve.keys import own_digest
 from raypipe.serve.probe import expected_answers, probe, wait_reachable
 from raypipe.serve.ray_serve import last_line, listener_of, shut_down, start
 from raypipe.serve.running import Deployed, Listener
-from raypipe.spec.serve import ServeSpec
+from raypipe.spec.serve import EVERYWHERE, ServeSpec
 
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
@@ -77,7 +79,11 @@ def deploy(
         _wait_running(endpoint.name, deadline, spec)
         wait_reachable(endpoint, deadline)
         if probe_rows and expected is not None:
-            endpoint = endpoint.model_copy(update={"probe": probe(endpoint, probe_rows, expected, spec, deadline)})
+            task = task_of(model.signature)
+            details = [column.name for column in task.columns_of("detail")]
+            writes = task if task.answers_texts else None
+            answered = probe(endpoint, probe_rows, expected, spec, deadline, details=details, writes=writes)
+            endpoint = endpoint.model_copy(update={"probe": answered})
     except BaseException as error:
         undone = _undo(endpoint.name, is_swap=is_swap)
         if undone:
@@ -152,7 +158,15 @@ def _undo(name: str, *, is_swap: bool) -> str:
 
 def status() -> list[dict[str, Any]]:
     """Applications of this cluster: name, state, replicas, message; url, model, version where raypipe deployed it."""
-    return [_row(name, application) for name, application in sorted(running.applications().items())]
+    closed = _nodes_without_ingress()
+    return [_row(name, application, closed) for name, application in sorted(running.applications().items())]
+
+
+def _nodes_without_ingress() -> str:
+    """Which nodes, that may have replicas, do not answer clients themselves, and the first one's reason."""
+    reasons = running.noted_unprepared()
+    nodes = [node for node in alive_nodes() if node["NodeID"] in reasons] if reasons else []
+    return f"no ingress on {addresses_of(nodes)}: {reasons[nodes[0]['NodeID']]}" if nodes else ""
 
 
 def stop(name: str | None = None) -> list[str]:
@@ -229,7 +243,7 @@ def _reason(application: ApplicationStatusOverview) -> str:
     return last_line(next((text for text in texts if text), ""))
 
 
-def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
+def _row(name: str, application: ApplicationStatusOverview, closed: str) -> dict[str, Any]:
     known = running.noted_deployed(name)
     swap = running.noted_swap(name)
     states = [deployment.replica_states for deployment in application.deployments.values()]
@@ -245,7 +259,7 @@ def _row(name: str, application: ApplicationStatusOverview) -> dict[str, Any]:
         "name": name,
         "state": state,
         "replicas": replicas,
-        "message": _message(state, application, swap),
+        "message": "; ".join(each for each in (_message(state, application, swap), closed) if each),
     } | noted
 
 
@@ -273,9 +287,8 @@ def _endpoint(spec: ServeSpec, model: ModelVersion, listener: Listener) -> Endpo
 
 
 def _reachable(host: str) -> str:
-    """An address to call: a server that listens everywhere is reached at its node's address."""
-    import ray
-
-    if host in ("0.0.0.0", "::"):
-        return ray.util.get_node_ip_address()
+    """An address to call: a server that listens everywhere is reached at the head, where Serve always has a proxy."""
+    if host in EVERYWHERE:
+        (address,) = [node["NodeManagerAddress"] for node in alive_nodes() if HEAD in node["Resources"]]
+        host = str(address)
     return f"[{host}]" if ":" in host else host

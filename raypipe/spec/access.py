@@ -69,7 +69,7 @@ class TlsSpec(Spec):
     """HTTPS, TLS 1.2 and later, HTTP/2 and HTTP/1.1; files that change are taken up within seconds."""
 
     cert_file: FilePath
-    """PEM: the certificate, then those of who signed it."""
+    """PEM: the certificate, then those of who signed it; on every node of a cluster, as the key."""
     key_file: FilePath
     """PEM: the private key, without a password."""
 

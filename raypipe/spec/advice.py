@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from raypipe.spec.optim import OneCycleSchedule, PlateauSchedule, StepSchedule
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.spec.train import StepSchedule
-from raypipe.spec.tune import AshaScheduler
+from raypipe.spec.tune import NoScheduler
 
 
 def advice(spec: PipelineSpec, train_rows: int | None = None) -> list[str]:
@@ -28,12 +28,13 @@ def _beyond(spec: PipelineSpec, train_rows: int | None) -> Iterator[tuple[str, s
     """Field and warning."""
     train, epochs = spec.train, spec.largest_train.epochs
     schedule, stopping, tune = train.schedule, train.early_stopping, spec.tune
-    if train_rows is not None and schedule.warmup_steps:
+    warmup_steps = 0 if isinstance(schedule, OneCycleSchedule) else schedule.warmup_steps
+    if train_rows is not None and warmup_steps:
         steps = epochs * -(-train_rows // train.global_batch_size)
-        if schedule.warmup_steps >= steps:
+        if warmup_steps >= steps:
             yield (
                 "train.schedule",
-                f"train.schedule.warmup_steps={schedule.warmup_steps} is beyond the training's {steps} steps ({epochs} "
+                f"train.schedule.warmup_steps={warmup_steps} is beyond the training's {steps} steps ({epochs} "
                 f"epochs of {train_rows} rows): the learning rate never reaches lr",
             )
     if isinstance(schedule, StepSchedule) and schedule.every_epochs >= epochs:
@@ -42,13 +43,21 @@ def _beyond(spec: PipelineSpec, train_rows: int | None) -> Iterator[tuple[str, s
             f"train.schedule.every_epochs={schedule.every_epochs} is not below train.epochs={epochs}: "
             "the learning rate is never cut",
         )
+    if isinstance(schedule, PlateauSchedule) and schedule.patience_epochs >= epochs:
+        yield (
+            "train.schedule",
+            f"train.schedule.patience_epochs={schedule.patience_epochs} is not below train.epochs={epochs}: "
+            "the learning rate is never cut",
+        )
     if stopping is not None and stopping.patience_epochs >= epochs:
         yield (
             "train.early_stopping",
             f"train.early_stopping.patience_epochs={stopping.patience_epochs} is not below train.epochs={epochs}: "
             "training never stops early",
         )
-    if tune is not None and isinstance(tune.scheduler, AshaScheduler) and tune.scheduler.grace_epochs >= epochs:
+    if tune is None or isinstance(tune.scheduler, NoScheduler):
+        return
+    if tune.scheduler.grace_epochs >= epochs:
         yield (
             "tune.scheduler",
             f"tune.scheduler.grace_epochs={tune.scheduler.grace_epochs} is not below train.epochs={epochs}: "

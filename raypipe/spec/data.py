@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from raypipe.spec.addresses import check_address
-from raypipe.spec.base import Spec
+from raypipe.spec.base import Spec, fingerprint
 from raypipe.spec.expectations import Expectation
+from raypipe.spec.language import TASK, language_fields
 from raypipe.spec.masking import MaskSpec, refuse_taught
 from raypipe.spec.named_columns import named_columns, refuse_unread
+from raypipe.spec.sequences import TASK as SEQUENCES
+from raypipe.spec.sequences import TargetTokens, sequence_fields
 from raypipe.spec.sources import FolderSource, Source
 from raypipe.spec.splits import ColumnSplit, DirectoriesSplit, FractionSplit, HashSplit, SplitRule, TimeSplit
 from raypipe.spec.transforms import Transform, Unknown, with_unknown
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "multi_label", "regression", "language_model", "sequence_to_sequence"]
 
 INDEX_NAME = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 """Names of columns that hold no data but the number or name of a row, as tools write their index beside the data: a
 CSV header cell that is empty, what pandas makes of one when it reads it again, and its index in Parquet and Arrow."""
+
+
+LATER_FIELDS = ("weight", "label_sets", "target_tokens")
+"""Fields that came after datasets were kept: None is what all of those did, and is left out of `shaping`, or an
+unchanged file would no longer find its version."""
+
+
+class LabelSetsSpec(Spec):
+    """How several labels of one row are written, and when the model gives one."""
+
+    separator: str | None = Field(default=None, min_length=1, max_length=8)
+    """Between the labels of a text, e.g. `;`; blanks around a label are no part of it. Lists of texts need none."""
+    missing: Literal["error", "no_label"] = "error"
+    """A row without a value: a bad row, or one that has no label (an empty cell of CSV is no value)."""
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A label is given where its probability is at least this."""
 
 
 class BadRowsSpec(Spec):
@@ -70,14 +89,26 @@ class DataSpec(Spec):
     test_source: Source | None = None
     """A ready-made test split; then `split` must give none."""
 
-    target: str
-    """The column to predict."""
+    target: str | Annotated[list[str], Field(min_length=2)]
+    """The column to predict, or with `task: regression` several columns of numbers, with `task: multi_label` several of
+    true/false, one a label; may be left out with `task: language_model`, whose text it is."""
     task: Task = "classification"
-    """Whether the target is a class or a number."""
+    """Whether the target is a class, a set of labels (`multi_label`) or a number; or `language_model`: the next
+    character of a text, for every one. Its source is `format: text_windows`; target, features and transforms follow
+    from it, and so does a split without `kind`: contiguous parts of each file. Or `sequence_to_sequence`: the target is
+    a text, written token by token (`target_tokens`) for another one, the column of a `tokens` transform."""
+    target_tokens: TargetTokens | None = None
+    """With `task: sequence_to_sequence`: how the target's texts are cut into tokens."""
+    label_sets: LabelSetsSpec | None = None
+    """For `task: multi_label` alone. A text with several labels needs `{separator: ";"}`."""
+    weight: str | None = None
+    """A column of numbers from 0 up: how much each row counts, in losses and metrics alike (a row of 2 as two rows of 1
+    would; one of 0 not at all). It is no feature, and nobody who asks the model has to give it."""
     features: list[str] | None = Field(default=None, min_length=1)
-    """Columns the model sees, in this order; unset: all but the target, masked columns, those by which the split
-    knows a row (key, group, time or word), the `file` of pictures and sounds, and those of row numbers (without a name,
-    or `__index_level_0__`), in the order of the first file (as `source` lists them), then what later files add."""
+    """Columns the model sees, in this order; unset: of pictures and sounds themselves alone; else all but target and
+    weight, masked columns, those by which the split knows a row (key, group, time or word), and those of row numbers
+    (without a name, or `__index_level_0__`), in the order of the first file (as `source` lists them), then what later
+    files add."""
 
     masking: list[MaskSpec] = []
     """Columns with personal data: replaced or removed before anything else sees the rows."""
@@ -96,6 +127,16 @@ class DataSpec(Spec):
     fewer where they would take more than about 96 MiB. More where a split would have more than 2,048 shards."""
     read_parallelism: int | None = Field(default=None, ge=1)
     """Blocks Ray Data reads into; unset lets Ray choose. Never changes the result."""
+
+    def fingerprint(self, *also: Any, exclude: set[str] | None = None) -> str:
+        """See Spec. Fields that came later count where they say something: versions that were made without stay."""
+        fields = self.model_dump(mode="json", exclude=exclude)
+        if fields.get("target_tokens") is None:
+            fields.pop("target_tokens", None)
+        for transform in fields.get("transforms", ()):
+            if not transform.get("refuse", True):
+                del transform["refuse"]
+        return fingerprint(fields, *also)
 
     def parts(self) -> list[SourcePart]:
         """Everything that is read, in order."""
@@ -121,9 +162,30 @@ class DataSpec(Spec):
         return {name: mask for mask in self.masking for name in mask.columns}
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else tuple(self.target)
+
+    @property
+    def learned_transforms(self) -> list[Transform]:
+        """All that is fitted on train: `transforms`, and what makes tokens of the target."""
+        of_target = [self.target_tokens.of(name) for name in self.targets] if self.target_tokens else []
+        return [*self.transforms, *of_target]
+
+    @property
+    def stored_label_sets(self) -> LabelSetsSpec | None:
+        """How the labels of a row are written and given; None for other tasks."""
+        return (self.label_sets or LabelSetsSpec()) if self.task == "multi_label" else None
+
+    @property
     def stratify_by(self) -> str | None:
         """The column whose values are the classes of a stratified split."""
-        return (self.split.by or self.target) if self.split.kind == "stratified" else None
+        return (self.split.by or self.targets[0]) if self.split.kind == "stratified" else None
+
+    def shaping(self) -> dict[str, Any]:
+        """The fields that decide what a version holds, JSON-able: what its name, a plan and a search compare."""
+        unset = {name for name in LATER_FIELDS if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude={"root", "read_parallelism", *unset})
 
     @property
     def watched_groups(self) -> tuple[str, ...]:
@@ -140,10 +202,25 @@ class DataSpec(Spec):
 
     def feature_names(self, there: Iterable[str]) -> list[str]:
         """The columns the model sees, of those there are after masking."""
-        aside = {self.target, *self.split.sets_aside, *self.masked}
-        if isinstance(self.source, FolderSource):
-            aside.add("file")
-        return list(self.features) if self.features is not None else [name for name in there if name not in aside]
+        if self.features is not None:
+            return list(self.features)
+        aside = {*self.targets, self.weight, *self.split.sets_aside, *self.masked}
+        if isinstance(self.source, FolderSource):  # what is known of a file beside it is no part of it
+            there = [name for name in there if name == self.source.decoded]
+        return [name for name in there if name not in aside]
+
+    @model_validator(mode="before")
+    @classmethod
+    def language_model_follows_from_its_text(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cast("dict[str, Any]", values)
+        return language_fields(fields) if fields.get("task") == TASK else fields
+
+    @model_validator(mode="before")
+    @classmethod
+    def sequences_follow_from_their_tokens(cls, values: Any) -> Any:
+        return sequence_fields(cast("dict[str, Any]", values)) if isinstance(values, dict) else values
 
     @model_validator(mode="before")
     @classmethod
@@ -185,23 +262,61 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def transforms_leave_the_target(self) -> Self:
-        for transform in self.transforms:
-            if self.target in transform.columns:
+        for transform in self.transforms if self.task != TASK else ():
+            for target in set(self.targets) & set(transform.columns):
                 raise ValueError(
-                    f"transforms ({transform.kind}) names the target '{self.target}', but transforms change features "
+                    f"transforms ({transform.kind}) names the target '{target}', but transforms change features "
                     f"alone; {_instead_of(transform.kind, self.task)}"
                 )
         return self
 
     @model_validator(mode="after")
     def features_are_not_the_target(self) -> Self:
-        if self.features is None:
+        if self.features is None or self.task == TASK:
             return self
-        if self.target in self.features:
-            raise ValueError(f"the target '{self.target}' must not be one of the features")
+        for target in set(self.targets) & set(self.features):
+            raise ValueError(f"the target '{target}' must not be one of the features")
         stray = sorted({c for t in self.transforms for c in t.columns} - set(self.features))
         if stray:
             raise ValueError(f"transforms name {stray}, which are not among the features {self.features}")
+        return self
+
+    @model_validator(mode="after")
+    def targets_fit_the_task(self) -> Self:
+        if self.label_sets is not None and self.task != "multi_label":
+            raise ValueError(
+                f"label_sets: task: {self.task} has no sets of labels; set task: multi_label or leave it out"
+            )
+        if isinstance(self.target, str):
+            return self
+        if self.task not in ("regression", "multi_label"):
+            raise ValueError(
+                f"target names {len(self.target)} columns, but task: {self.task} has one; several numbers need task: "
+                "regression, several columns of true/false task: multi_label"
+            )
+        if len(set(self.target)) < len(self.target):
+            raise ValueError(f"target names a column twice: {self.target}")
+        if self.label_sets is not None and self.label_sets.model_fields_set & {"separator", "missing"}:
+            raise ValueError(
+                "label_sets: columns of true/false, one a label, need no separator, and a value in each row"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def weight_is_no_feature(self) -> Self:
+        if self.weight is None:
+            return self
+        if self.task == TASK:
+            raise ValueError(
+                "weight: a language model reads windows of a text, which have no further column; leave it out"
+            )
+        if self.weight in self.targets:
+            raise ValueError(f"weight: '{self.weight}' is the target; name another column")
+        if self.weight in (self.features or ()) or any(self.weight in each.columns for each in self.transforms):
+            raise ValueError(
+                f"weight: '{self.weight}' says how much a row counts and is no feature; leave it out of features and "
+                "transforms, or give the model a copy of the column under another name"
+            )
         return self
 
     @model_validator(mode="after")
@@ -234,13 +349,13 @@ class DataSpec(Spec):
                         f"split.kind: directories: '{place}' matches files, so mark where the name of the split is, "
                         "e.g. 'dataset/{split}/*.csv'"
                     )
-        if split.kind == "stratified" and self.stratify_by == self.target and self.task == "regression":
+        if split.kind == "stratified" and self.stratify_by in self.targets and self.task != "classification":
             raise ValueError(
-                "split.kind: stratified needs classes, but the target of task: regression has none; name a column in "
+                f"split.kind: stratified needs classes, but the target of task: {self.task} has none; name a column in "
                 "split.by, or use kind: hash"
             )
-        if isinstance(split, TimeSplit | ColumnSplit) and split.column == self.target:
-            raise ValueError(f"split.column must not be the target '{self.target}'")
+        if isinstance(split, TimeSplit | ColumnSplit) and split.column in self.targets:
+            raise ValueError(f"split.column must not be the target '{split.column}'")
         if isinstance(split, ColumnSplit) and split.column in (self.features or ()):
             raise ValueError(f"'{split.column}' says which split a row is in, so it must not be a feature")
         return self
@@ -260,6 +375,10 @@ def _instead_of(kind: str, task: Task) -> str:
     """What to write where a transform names the target."""
     if kind == "impute":
         return "a row without a target teaches nothing and is a bad row, see data.bad_rows.max_frac"
+    if task == SEQUENCES:
+        return "its texts become tokens by data.target_tokens, so leave it out"
+    if task == "multi_label":
+        return "its labels are taken as they are, so leave it out"
     if task == "classification":
         return "its values are the classes as they are, so leave it out (numbers to predict need data.task: regression)"
     if kind == "log":

@@ -13,7 +13,13 @@ class GateSpec(Spec):
     """A condition on a test metric; all gates must hold before the model is registered."""
 
     metric: str
-    """accuracy, precision_macro, recall_macro, f1_macro; mae, rmse, r2."""
+    """Classification: accuracy, precision_macro, recall_macro, f1_macro, balanced_accuracy, mcc, log_loss,
+    top_5_accuracy (of more than 5 classes), roc_auc and pr_auc (of at most 256 classes: of two the second, of more the
+    mean of each against all others), expected_calibration_error. Multi-label: f1_micro, f1_macro, precision_micro,
+    recall_micro, subset_accuracy, hamming_loss, log_loss, mean_average_precision and roc_auc (means over labels).
+    Regression: mae, rmse, r2, mape; pinball_0.9 where train.loss: quantile learns the 0.9 quantile; of several targets
+    their mean, and `mae.price` that of one. Language model: perplexity, and bits_per_character or bits_per_byte,
+    where its tokenizer is char or byte."""
     min: float | None = None
     """The metric must be at least this."""
     max: float | None = None

@@ -8,19 +8,21 @@ from collections.abc import Iterator
 
 from raypipe.errors import SpecError
 from raypipe.spec.code import find_module
+from raypipe.spec.labels import TableLabel
 from raypipe.spec.load import FieldPath, PipelineFile
-from raypipe.spec.model import ImportModel
+from raypipe.spec.model import SAFETENSORS
 from raypipe.spec.sources import FileSourceSpec, FolderSource, IdxSource, NumpySource, Source
+from raypipe.spec.text_transforms import PretrainedTokensTransform
 
 
 def check_files(file: PipelineFile) -> None:
     """Refuse a pipeline file that names local files which are not there; remote ones are left to the data stage.
 
     Raises:
-        SpecError: with file, line and field of every missing one, and of a `model.path` that is not there, may not be
-            named, or has no such function.
+        SpecError: with file, line and field of every missing one, weights to start from too, and of a `model.path` or
+            `train.step` that is not there, may not be named, or has no such function.
     """
-    missing, module = list(_missing_sources(file)), list(_module_problem(file))
+    missing, module = [*_missing_sources(file), *_missing_weights(file)], list(_module_problem(file))
     if missing or module:
         hint = "relative paths start from data.root, or else from the file's own folder"
         message = "\n".join([*missing, *(error.message for error in module)])
@@ -28,12 +30,12 @@ def check_files(file: PipelineFile) -> None:
 
 
 def _module_problem(file: PipelineFile) -> Iterator[SpecError]:
-    model = file.spec.model
-    if isinstance(model, ImportModel):
+    for (section, field), path in file.spec.own_modules.items():
         try:
-            find_module(model.path, file.code_dir).check_function()
+            find_module(path, file.code_dir).check_function()
         except SpecError as error:
-            yield SpecError(f"{file.where('model', 'path')}: {error.message}", error.hint)
+            message = error.message.replace("model.path", f"{section}.{field}")
+            yield SpecError(f"{file.where(section, field)}: {message}", error.hint)
 
 
 def _missing_sources(file: PipelineFile) -> Iterator[str]:
@@ -45,6 +47,19 @@ def _missing_sources(file: PipelineFile) -> Iterator[str]:
                 where = file.where("data", name, *path)
                 field = ".".join(str(part) for part in ("data", name, *path))
                 yield f"{where}: {field}: {full} does not exist"
+    for number, transform in enumerate(data.transforms):
+        full = _full_path(data.root or "", transform.file) if isinstance(transform, PretrainedTokensTransform) else None
+        if full is not None and not _is_there(full):
+            where = file.where("data", "transforms", number, "file")
+            yield f"{where}: data.transforms.{number}.file: {full} does not exist"
+
+
+def _missing_weights(file: PipelineFile) -> Iterator[str]:
+    source = file.spec.model.init_from
+    if source is not None and source.endswith(SAFETENSORS):
+        full = _full_path(str(file.code_dir), source)
+        if full is not None and not os.path.isfile(full):
+            yield f"{file.where('model', 'init_from')}: model.init_from: {full} does not exist"
 
 
 def _paths(source: Source) -> Iterator[tuple[FieldPath, str]]:
@@ -56,8 +71,8 @@ def _paths(source: Source) -> Iterator[tuple[FieldPath, str]]:
             yield ("path",), source.path
         else:
             yield from ((("path", index), value) for index, value in enumerate(source.path or ()))
-    if isinstance(source, FolderSource) and source.labels is not None:
-        yield ("labels", "path"), source.labels.path
+    if isinstance(source, FolderSource) and isinstance(source.label, TableLabel):
+        yield ("label", "path"), source.label.path
     if isinstance(source, NumpySource):
         yield from ((("arrays", name), value) for name, value in source.arrays.items())
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from raypipe.errors import SpecError, did_you_mean, masked, one_line
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.spec.tune import Range
+from raypipe.spec.ranges import Range
 from raypipe.spec.yaml_text import MAX_DEPTH, FieldPath, dotted, parse, read_text
 
 MAX_PROBLEMS = 20
@@ -246,7 +246,7 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
     for part in loc:
         kind = _step(kind, part)
     models = [m for m in _flatten(kind) if isinstance(m, type) and issubclass(m, BaseModel)]
-    return sorted({field for m in models for field in m.model_fields})
+    return sorted({info.alias or name for m in models for name, info in m.model_fields.items()})
 
 
 def _tagged(kind: Any, part: str | int) -> type[BaseModel] | None:
@@ -271,12 +271,12 @@ def _step(kind: Any, part: str | int) -> Any:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    for name in ("kind", "format"):
-        if name in model.model_fields:
-            args = typing.get_args(model.model_fields[name].annotation)
+    for name, info in model.model_fields.items():
+        if name in ("kind", "format") or info.alias == "from":
+            args = typing.get_args(info.annotation)
             return args[0] if args else None
-    fields = list(model.model_fields)
-    return fields[0] if len(fields) == 1 else None
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    return required[0] if len(required) == 1 else None
 
 
 def _flatten(kind: Any) -> list[Any]:
@@ -294,40 +294,71 @@ def _flatten(kind: Any) -> list[Any]:
 
 
 def _check_space(spec: PipelineSpec, lines: Mapping[FieldPath, str], name: str) -> None:
-    space: dict[str, Range] = spec.tune.space if spec.tune else {}
-    for key, values in space.items():
+    if spec.tune is None:
+        return
+    ordered = {key: spec.tune.space[key] for key in spec.tune.in_order()}
+    for key in spec.tune.space:
         where = f"{lines.get(('tune', 'space', key), name)}: tune.space.{key}"
         if key.split(".")[0] not in ("data", "model", "train", "seed"):
             raise SpecError(f"{where}: only fields under data, model, train, and seed can be searched")
-        for point in _points(key, values, space, where):
+        for point in _points(key, ordered, where):
             try:
-                with_values(spec, point)
+                drawn = with_values(spec, point)
             except SpecError as error:
-                raise SpecError(f"{where}: {error.message}") from None
+                section = key.rpartition(".")[0]
+                hint = f"search all of {section}: {{choice: [{{kind: ..}}, {{kind: ..}}]}}"
+                raise SpecError(f"{where}: {error.message}", hint if key.endswith(".kind") else "") from None
+            if drawn.model.init_from != spec.model.init_from:  # it is found once, for all trials
+                raise SpecError(
+                    f"{where}: model.init_from cannot be searched; every trial starts from {spec.model.init_from}",
+                    "leave it out of the space; give a model section that is searched the same init_from",
+                )
 
 
-def _points(key: str, values: Range, space: Mapping[str, Range], where: str) -> Iterator[dict[str, Any]]:
-    """Each end of a range, alone or, where it lies inside of a field that is searched too, in each choice of that.
+def _points(key: str, space: Mapping[str, Range], where: str) -> Iterator[dict[str, Any]]:
+    """Each end of a range; where it lies inside of a field that is searched too, or exists only beside some option of
+    one, in each choice of that.
 
+    Args:
+        space: each field behind those it depends on.
     Raises:
         SpecError: such a choice sets the field itself, and would be overruled.
     """
-    path = parse_path(key)
-    around = [other for other in space if other != key and parse_path(other) == path[: len(parse_path(other))]]
-    if any(parse_path(other) == path for other in around):
+    path, values = parse_path(key), space[key]
+    if any(other != key and parse_path(other) == path for other in space):
         raise SpecError(f"{where}: is searched twice; keep one")
-    if not around:
-        yield from ({key: value} for value in values.bounds)
-        return
-    for choices in itertools.product(*(space[other].bounds for other in around)):
-        outer = dict(zip(around, choices, strict=True))
-        for other, choice in outer.items():
-            if _sets(choice, path[len(parse_path(other)) :]):
+    beside = _needed_by(key, space)
+    for drawn in itertools.product(*(space[other].bounds for other in beside)):
+        chosen: dict[str, Any] = {}
+        for other, value in zip(beside, drawn, strict=True):
+            if space[other].applies(chosen):
+                chosen[other] = value
+        if not values.applies(chosen):
+            continue
+        for other, choice in chosen.items():
+            if _is_around(other, key) and _sets(choice, path[len(parse_path(other)) :]):
                 raise SpecError(
                     f"{where}: a choice of tune.space.{other} sets it too: {_show(choice)}",
                     "leave it out there, or search one of the two",
                 )
-        yield from ({**outer, key: value} for value in values.bounds)
+        yield from ({**chosen, key: value} for value in values.bounds)
+
+
+def _needed_by(key: str, space: Mapping[str, Range]) -> list[str]:
+    """The searched fields around a field, those it exists beside, and what these need in turn; in the space's order."""
+    needed: set[str] = set()
+    left = [key]
+    while left:
+        each = left.pop()
+        found = {other for other in space if other in space[each].when or _is_around(other, each)} - needed - {key}
+        needed |= found
+        left.extend(found)
+    return [other for other in space if other in needed]
+
+
+def _is_around(other: str, key: str) -> bool:
+    outer, inner = parse_path(other), parse_path(key)
+    return len(outer) < len(inner) and inner[: len(outer)] == outer
 
 
 def _sets(choice: Any, path: FieldPath) -> bool:

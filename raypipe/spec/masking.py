@@ -57,8 +57,10 @@ def refuse_taught(spec: DataSpec) -> None:
         raise ValueError(f"masking names {twice} twice; a column is masked in one way")
     exact = {spec.split.column} if isinstance(spec.split, TimeSplit | ColumnSplit) else set[str]()
     for name, mask in spec.masked.items():
-        if name == spec.target:
+        if name in spec.targets:
             raise ValueError(f"masking: '{name}' is the target; the model has to learn its values")
+        if name == spec.weight:
+            raise ValueError(f"masking: '{name}' is data.weight, whose numbers are needed")
         if name in (spec.features or ()) or any(name in transform.columns for transform in spec.transforms):
             raise ValueError(f"masking: '{name}' is a feature, but {_WHY_NO_FEATURE[mask.method]}; leave it out")
         if name in exact:

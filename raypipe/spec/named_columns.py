@@ -12,7 +12,8 @@ def named_columns(spec: DataSpec) -> dict[str, tuple[str, ...]]:
     """The place in `data` -> the columns it names, those of `where` left out, which choose rows and need not stay."""
     places = {
         "features": tuple(spec.features or ()),
-        "target": (spec.target,),
+        "target": spec.targets,
+        "weight": () if spec.weight is None else (spec.weight,),
         "split": (*spec.split.reads, *([spec.stratify_by] if spec.stratify_by else [])),
     }
     places |= {f"masking[{i}]": tuple(mask.columns) for i, mask in enumerate(spec.masking)}
@@ -27,8 +28,9 @@ def refuse_unread(spec: DataSpec) -> None:
         read = part.source.columns
         if read is None:
             continue
+        there = set(read)
         for place, names in named_columns(spec).items():
-            left_out = [name for name in dict.fromkeys(names) if name not in read]
+            left_out = [name for name in dict.fromkeys(names) if name not in there]
             if left_out:
                 raise ValueError(
                     f"{place} names {left_out}, but {part.field}.columns does not read it: it reads {read[:50]}; add "

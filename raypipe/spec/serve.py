@@ -19,6 +19,7 @@ ROUTE = r"/|(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+/?"
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
 
 
 def check_host(text: str) -> str:
@@ -115,7 +116,9 @@ class ServeSpec(Spec):
     tls: TlsSpec | None = None
     """HTTPS; unset: HTTP."""
     allow_plaintext_keys: bool = False
-    """Take API keys without TLS on an address that others reach: something in front of the endpoint encrypts."""
+    """Take API keys without TLS on an address that others reach: something in front of the endpoint encrypts. On a
+    cluster of several nodes, with TLS too: keys cross its network, from the node that is asked to the one that
+    answers."""
     cors: CorsSpec | None = None
     """Pages of other origins that may ask; unset: none."""
     ingress: Literal["auto", "haproxy", "python"] = "auto"

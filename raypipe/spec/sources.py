@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import Self
 
 from raypipe.spec.addresses import check_address
 from raypipe.spec.base import Spec
+from raypipe.spec.csv_settings import CsvSettings, Dtype
+from raypipe.spec.labels import JSON_LINES, PARQUET, FolderLabel, Label, NamedFiles
 from raypipe.spec.moments import as_text
 
 
@@ -18,9 +26,9 @@ def _in_split(path: str, word: str) -> str:
 
 Scalar = bool | int | float | str
 
-Dtype = Literal[
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64", "string"
-]
+
+MIN_BYTES = 8
+"""Tokens of the least window where a character may take several."""
 
 
 class Condition(Spec):
@@ -56,19 +64,8 @@ def _family(value: Scalar) -> str:
     return "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
 
 
-NOT_HOW = frozenset({"format", "path", "arrays", "images", "labels", "dataset", "columns", "where"})
+NOT_HOW = frozenset({"format", "path", "arrays", "images", "labels", "label", "dataset", "columns", "where"})
 """Fields of sources that say which files, columns and rows are read, and not how."""
-
-
-class NamedFiles(NamedTuple):
-    """The files that one field of a source names."""
-
-    field: str
-    paths: str | list[str]
-    suffixes: tuple[str, ...]
-    """What counts inside a folder."""
-    is_one: bool = False
-    """Whether it must be one file."""
 
 
 class SourceSpec(Spec):
@@ -87,6 +84,12 @@ class SourceSpec(Spec):
         """Every path and address it names, as written."""
         paths = [named.paths for named in self.named_files()]
         return [place for some in paths for place in ([some] if isinstance(some, str) else some)]
+
+    @property
+    def places_text(self) -> str:
+        """Its first places, and how many more there are."""
+        places = self.places()
+        return ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
 
     def settings(self) -> dict[str, Any]:
         """How its files are read, JSON-able: all fields but those of NOT_HOW."""
@@ -126,28 +129,27 @@ class TextRowsSource(FileSourceSpec):
     """A longer row is a bad row; so no row, and no value in one, fills the memory."""
 
 
-class CsvSource(TextRowsSource):
-    """Delimited text with a header line; `.gz` is read too. A blank line between rows is a row without values."""
+class CsvSource(TextRowsSource, CsvSettings):
+    """Delimited text; `.gz` is read too. A blank line between rows is a row without values. What is not set here is
+    recognised where it is certain, told, and kept with the dataset version: batch inference reads alike."""
 
     suffixes = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 
     format: Literal["csv"]
-    dtypes: dict[str, Dtype] = {}
-    """Types of columns; a value that is none makes a bad row. Other columns are what all their values can be."""
-    newlines_in_values: bool = True
-    """false: no quoted value holds a line break, so one large file can be read by several tasks."""
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    """One character between cells: `,`, `;`, `|` or a tab."""
-    decimal_point: Literal[".", ","] = "."
-    """What stands before the fraction of a number; with `,` a file is usually divided by `;`."""
-    null_values: list[str] = ["", "NA", "NaN", "nan", "null", "?"]
-    """Texts that mean 'no value'."""
+
+    @model_validator(mode="after")
+    def cells_have_names(self) -> Self:
+        if self.header is False and self.columns is None:
+            raise ValueError("header: false needs the names of all cells, in order, in columns")
+        if self.header == []:
+            raise ValueError("header: give the name of every cell, true or false")
+        return self
 
 
 class ParquetSource(FileSourceSpec):
     """Parquet files of one schema."""
 
-    suffixes = (".parquet", ".pq")
+    suffixes = PARQUET
 
     format: Literal["parquet"]
 
@@ -155,7 +157,7 @@ class ParquetSource(FileSourceSpec):
 class JsonlSource(TextRowsSource):
     """One JSON object a line; `.gz` is read too. A blank line between rows is a row without values."""
 
-    suffixes = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
+    suffixes = JSON_LINES
 
     format: Literal["jsonl"]
     dtypes: dict[str, Dtype] = {}
@@ -170,62 +172,85 @@ class ArrowSource(FileSourceSpec):
     format: Literal["arrow"]
 
 
-class LabelsSpec(Spec):
-    """A table that names the label of each file."""
-
-    path: str
-    """A CSV, JSON lines or Parquet file."""
-    file_column: str = "file"
-    """Holds names as in the source's column `file`: relative to the folder that `path` names."""
-    label_column: str = "label"
-    """Column of the file that holds the label."""
-
-    def named(self) -> NamedFiles:
-        return NamedFiles("labels", self.path, (".csv", ".jsonl", ".parquet"), is_one=True)
-
-
 class FolderSource(FileSourceSpec):
     """Fields of formats where each file is a row."""
 
-    labels: LabelsSpec | None = None
-    """Unset: the label of a file is the name of the folder it lies in."""
+    decoded: ClassVar[str]
+    """The column of what a file holds; it alone is a feature where nothing else is said."""
+
+    label: Label = FolderLabel.model_validate({"from": "folder"})
+    """Where the label comes from, and other columns with it: `{from: filename, regex: '^([0-9])_'}`, `{path:
+    labels.csv}`, `{from: sidecar}`. Unset: the name of the folder that a file lies in."""
 
     def named_files(self) -> list[NamedFiles]:
-        return [*super().named_files(), *([self.labels.named()] if self.labels else [])]
+        return [*super().named_files(), *self.label.named(self.path, self.suffixes)]
 
     def in_split(self, word: str) -> Self:
         source = super().in_split(word)
-        if self.labels is None:
-            return source
-        labels = self.labels.model_copy(update={"path": self.labels.path.replace("{split}", word)})
-        return source.model_copy(update={"labels": labels})
+        return source.model_copy(update={"label": self.label.in_split(word)})
+
+
+def _in_either_case(*suffixes: str) -> tuple[str, ...]:
+    return (*suffixes, *(suffix.upper() for suffix in suffixes))
 
 
 class ImagesSource(FolderSource):
-    """PNG and JPEG files in folders: columns `image` uint8 [H, W, 3] (or [H, W]), `label`, `file`."""
+    """Pictures in folders (PNG, JPEG, WebP, TIFF, the first frame of a GIF): columns `image`, `label`, `file`.
 
-    suffixes = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+    They are turned as their EXIF orientation says. What else they hold and lose is told when they are read.
+    """
+
+    suffixes = _in_either_case(".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff")
+    decoded = "image"
 
     format: Literal["images"]
     size: tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None = None
     """Height and width that every image is resized to; unset: all must have the size of the first one."""
-    mode: Literal["RGB", "L"] = "RGB"
-    """Colour, or grey with one value a pixel."""
+    mode: Literal["RGB", "L", "RGBA", "L16"] = "RGB"
+    """What `image` is. RGB: colour, uint8 [H, W, 3]. L: grey, uint8 [H, W]. RGBA: with transparency, uint8 [H, W, 4].
+    L16: grey of 16 bits, uint16 [H, W], where white is 65535; files of 16 bits a pixel are read in this mode alone."""
+    transparency: Literal["drop", "white", "black"] = "drop"
+    """For modes without it: colours of transparent pixels as the file has them, or white or black put under them."""
+
+    @model_validator(mode="after")
+    def transparency_is_kept_or_not(self) -> Self:
+        if self.mode == "RGBA" and self.transparency != "drop":
+            raise ValueError(f"mode: RGBA keeps transparency; leave `transparency: {self.transparency}` out")
+        return self
 
 
-class WavSource(FolderSource):
-    """WAV files (PCM) in folders: columns `audio` float32 [samples] in [-1, 1], `label`, `file`.
+class SoundSource(FolderSource):
+    """Recordings in folders (WAV; FLAC, OGG and MP3 with `raypipe[sound]`): `audio` float32 [samples], `label`, `file`.
 
-    Several channels are averaged to one.
+    Whole numbers become [-1, 1), floats stay as they are. What is changed of recordings is told when they are read.
     """
 
-    suffixes = (".wav", ".WAV")
+    suffixes = _in_either_case(".wav", ".flac", ".ogg", ".mp3")
+    decoded = "audio"
 
-    format: Literal["wav"]
+    format: Literal["sound", "wav"]
+    """`wav` is an older name of it."""
     sample_rate: int = Field(ge=1, le=768_000)
-    """Samples a second; a file of another rate is a bad row."""
+    """Samples a second of every row; recordings of another rate are resampled. What lies below 0.82 of the half of the
+    lower rate stays as it is, what lies above the half of the new one is 90 dB down."""
     duration_s: float = Field(gt=0, le=3600)
-    """Every row holds this much: longer files are cut at their end, shorter ones filled with zeros."""
+    """Every row holds this much: longer recordings are cut, shorter ones filled with zeros."""
+    align: Literal["start", "center", "end"] = "start"
+    """Which part of a longer recording is kept, and where in its row a shorter one lies."""
+    channel: Literal["mean"] | Annotated[int, Field(ge=1, le=1024)] | None = None
+    """The mean of all channels, or the number of one, from 1. Unset: the mean, and more than two channels are a bad
+    row."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_one_name(cls, given: Any) -> Any:
+        fields = cast("dict[str, Any]", given if isinstance(given, dict) else {})
+        return {**fields, "format": "sound"} if fields.get("format") == "wav" else cast("Any", given)
+
+    @property
+    def num_samples(self) -> int:
+        """Of every row."""
+        return max(1, round(self.sample_rate * self.duration_s))
 
 
 class NumpySource(SourceSpec):
@@ -268,6 +293,47 @@ class TextSource(TextRowsSource):
     """Characters from the start of one window to the next; unset: `window_chars`, so that windows do not overlap."""
 
 
+class TextWindowsSource(FileSourceSpec):
+    """UTF-8 text for a language model, in windows: columns `text` and `position`, from 0 at the start of each file to
+    below 1. `.gz` is read too."""
+
+    suffixes = (".txt", ".txt.gz", ".md", ".text")
+
+    format: Literal["text_windows"]
+    context_length: int = Field(default=128, ge=2, le=2**16)
+    """The most tokens that the network looks back on. A window has one more, which is predicted. Of characters, each
+    of a file is predicted in one window, but for its first, and fewer than this at its end. Windows of other tokens
+    hold whole characters and words, as many as fit; all but the first token of each are predicted."""
+    tokenizer: Literal["char", "byte", "bpe"] = "char"
+    """`char`: Unicode code points, those that train holds. `byte`: the 256 bytes of UTF-8, so that none is unknown.
+    `bpe`: these, and byte pairs merged within words, learned from train (Sennrich et al. 2016); none is unknown."""
+    max_vocabulary: int | None = Field(default=None, ge=258, le=2**20)
+    """With `bpe`: all ids are below this; 258 of them are there before the first merge."""
+    merges: list[tuple[int, int]] | None = None
+    """What `bpe` learned: pairs of ids that became one, in order; filled in when the data is prepared."""
+
+    @model_validator(mode="after")
+    def vocabulary_fits_the_tokenizer(self) -> Self:
+        if self.tokenizer == "bpe" and self.max_vocabulary is None:
+            raise ValueError("tokenizer: bpe needs max_vocabulary, e.g. 1024")
+        if self.tokenizer != "bpe" and (self.max_vocabulary is not None or self.merges is not None):
+            raise ValueError(
+                f"max_vocabulary and merges are for tokenizer: bpe, found {self.tokenizer}; leave them out"
+            )
+        if self.tokenizer != "char" and self.context_length < MIN_BYTES:
+            raise ValueError(
+                f"context_length: found {self.context_length}; with tokenizer: {self.tokenizer} it must be {MIN_BYTES} "
+                "or more, as a character may take 4 tokens"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def unset_is_left_out(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Versions that were made before there were tokenizers keep their names."""
+        unset = {"tokenizer": "char", "max_vocabulary": None, "merges": None}
+        return {name: value for name, value in write(self).items() if name not in unset or value != unset[name]}
+
+
 class IdxSource(SourceSpec):
     """MNIST's own format: one file of images, one of labels, both optionally gzipped."""
 
@@ -299,9 +365,10 @@ Source = Annotated[
     | JsonlSource
     | ArrowSource
     | ImagesSource
-    | WavSource
+    | SoundSource
     | NumpySource
     | TextSource
+    | TextWindowsSource
     | IdxSource
     | SklearnSource,
     Field(discriminator="format"),

@@ -1,14 +1,19 @@
-"""What is done to feature columns: one variant a transform."""
+"""What is done to feature columns: one variant a transform; those of texts are in text_transforms.py."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from raypipe.spec.base import Spec
+from raypipe.spec.text_transforms import (
+    BagOfWordsTransform,
+    NgramsTransform,
+    PretrainedTokensTransform,
+    TokensTransform,
+)
+from raypipe.spec.transform_spec import TransformSpec, rises
 
 Unknown = Literal["error", "ignore"]
 Output = Literal["one_hot", "index"]
@@ -28,20 +33,6 @@ DateUnit = Literal[
     "yyyymmddhhmm",
     "yyyymmddhhmmss",
 ]
-
-_Spec = TypeVar("_Spec", bound="TransformSpec")
-
-
-class TransformSpec(Spec):
-    columns: list[str] = Field(min_length=1)
-    """Feature columns it changes, each by itself."""
-
-    @model_validator(mode="after")
-    def columns_once(self) -> Self:
-        twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
-        if twice:
-            raise ValueError(f"columns names {twice} twice; name each column once")
-        return self
 
 
 class ScaleTransform(TransformSpec):
@@ -69,7 +60,7 @@ class MinMaxTransform(TransformSpec):
 
     @model_validator(mode="after")
     def range_rises(self) -> Self:
-        return _rises(self, "feature_range", self.feature_range)
+        return rises(self, "feature_range", self.feature_range)
 
 
 class RobustTransform(TransformSpec):
@@ -81,7 +72,7 @@ class RobustTransform(TransformSpec):
 
     @model_validator(mode="after")
     def range_rises(self) -> Self:
-        return _rises(self, "quantile_range", self.quantile_range)
+        return rises(self, "quantile_range", self.quantile_range)
 
 
 class ClipTransform(TransformSpec):
@@ -100,7 +91,7 @@ class ClipTransform(TransformSpec):
         constants = [end for end in (self.min, self.max) if end is not None]
         if bool(constants) == (self.quantile_range is not None):
             raise ValueError("give either `min` and/or `max`, or `quantile_range`")
-        return _rises(self, "quantile_range" if self.quantile_range else "min, max", self.quantile_range or constants)
+        return rises(self, "quantile_range" if self.quantile_range else "min, max", self.quantile_range or constants)
 
 
 class LogTransform(TransformSpec):
@@ -142,7 +133,7 @@ class BucketizeTransform(TransformSpec):
     def buckets_are_given_once(self) -> Self:
         if (self.boundaries is None) == (self.num_buckets is None):
             raise ValueError("give either `boundaries` or `num_buckets`")
-        return _rises(self, "boundaries", self.boundaries or [])
+        return rises(self, "boundaries", self.boundaries or [])
 
 
 class OneHotTransform(TransformSpec):
@@ -196,39 +187,6 @@ class DatePartsTransform(TransformSpec):
     """Weekday 0 is Monday; the others count as a calendar does."""
     cyclical: bool = False
     """Every part but the year as sine and cosine of its place in its cycle: December lies beside January."""
-
-
-class TokensTransform(TransformSpec):
-    """A text -> its tokens' ids [max_length], whole numbers in float32: a network casts with `.long()`.
-
-    0 is padding behind the text, 1 an unknown token; a longer text is cut at the end. Nothing is normalised but case.
-    """
-
-    kind: Literal["tokens"]
-    tokenizer: Literal["char", "byte", "word", "bpe"]
-    """`char`: Unicode code points. `byte`: UTF-8. `word`: runs of letters, digits and `_`; every other sign but white
-    space by itself; over 64 characters it is unknown. `bpe`: byte pairs merged within words, fitted on train (Sennrich
-    et al. 2016), so that nothing is unknown. The latter two read the first 64 x max_length characters of a text."""
-    max_length: int = Field(ge=1, le=2**20)
-    """Tokens a row."""
-    max_vocabulary: int | None = Field(default=None, ge=3, le=2**24)
-    """All ids are below this, so it is how many embeddings a network needs: the most frequent tokens of train, or as
-    many merges as fit. For every tokenizer but `byte`, whose ids are below 258."""
-    lowercase: bool = False
-    """Whether upper and lower case are one token."""
-
-    @model_validator(mode="after")
-    def vocabulary_fits_the_tokenizer(self) -> Self:
-        if self.tokenizer == "byte":
-            if self.max_vocabulary is not None:
-                raise ValueError("max_vocabulary: the ids of tokenizer: byte are always below 258; leave it out")
-        elif self.max_vocabulary is None:
-            raise ValueError(f"tokenizer: {self.tokenizer} needs max_vocabulary, e.g. 8192")
-        elif self.tokenizer == "bpe" and self.max_vocabulary < 258:
-            raise ValueError(
-                f"max_vocabulary: found {self.max_vocabulary}; tokenizer: bpe has 258 ids before the first merge"
-            )
-        return self
 
 
 Channels = Literal["last", "first"]
@@ -302,7 +260,22 @@ class LogMelTransform(TransformSpec):
         high = self.sample_rate / 2 if self.high_hz is None else self.high_hz
         if high > self.sample_rate / 2:
             raise ValueError(f"high_hz: found {high:g}; must not exceed half the sample rate, {self.sample_rate / 2:g}")
-        return _rises(self, "low_hz, high_hz", [self.low_hz, high])
+        return rises(self, "low_hz, high_hz", [self.low_hz, high])
+
+
+class LevelTransform(TransformSpec):
+    """A sound [num_samples] -> the same at one level, each recording by itself: loud and soft ones become alike.
+
+    Silence stays silence. Put it before `log_mel`.
+    """
+
+    kind: Literal["level"]
+    measure: Literal["rms", "peak"] = "rms"
+    """What is brought to `target_db`: the root of the mean square of a recording's samples, or its largest one."""
+    target_db: float = Field(default=-20.0, ge=-120, le=60)
+    """Decibels below 1.0: -20 is 0.1. With `rms`, peaks may go beyond 1; nothing is cut."""
+    floor_db: float = Field(default=-80.0, ge=-200, le=60)
+    """A recording below this is taken to be at it, so that what is next to silence is not made loud."""
 
 
 class CrossTransform(TransformSpec):
@@ -338,10 +311,14 @@ Transform = Annotated[
     | HashingTransform
     | DatePartsTransform
     | TokensTransform
+    | BagOfWordsTransform
+    | PretrainedTokensTransform
+    | NgramsTransform
     | ResizeTransform
     | NormalizeTransform
     | ChannelsFirstTransform
     | LogMelTransform
+    | LevelTransform
     | CrossTransform,
     Field(discriminator="kind"),
 ]
@@ -363,9 +340,3 @@ def with_unknown(transform: Any, unknown: Any) -> Any:
         return transform
     fields = cast("dict[str, Any]", transform)
     return {"unknown": unknown, **fields} if fields.get("kind") in WITH_UNKNOWN else fields
-
-
-def _rises(spec: _Spec, name: str, values: list[float] | tuple[float, ...]) -> _Spec:
-    if any(low >= high for low, high in pairwise(values)):
-        raise ValueError(f"{name}: found {list(values)}; each value must be larger than the one before it")
-    return spec

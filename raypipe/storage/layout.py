@@ -7,6 +7,9 @@ from collections.abc import Callable
 from raypipe.errors import SpecError
 from raypipe.spec.base import check_alias, check_name
 
+WEIGHTS = "weights.safetensors"
+"""Name of the file of weights below the prefix of an artifact."""
+
 
 def name(text: str, what: str = "name", check: Callable[[str], str] = check_name) -> str:
     """`text` if it may be part of a key.
@@ -55,6 +58,11 @@ def runs() -> str:
 
 def run(run_id: str) -> str:
     return f"{runs()}/{name(run_id, 'run id')}"
+
+
+def first_weights(digest: str) -> str:
+    """Prefix of a file that trainings start from, addressed by content."""
+    return f"weights/{name(digest[:32])}"
 
 
 def run_spec(run_id: str) -> str:
@@ -126,7 +134,18 @@ def tensorboard(run_id: str) -> str:
 
 
 def checkpoints(run_id: str) -> str:
-    return f"{run(run_id)}/train/checkpoints"
+    """Prefix of a training's checkpoints.
+
+    Args:
+        run_id: of a run, or what `training_of_trial` gives.
+    """
+    owner, of_trial, trial_id = run_id.partition("/")
+    return f"{trial(owner, trial_id) if of_trial else run(owner)}/train/checkpoints"
+
+
+def training_of_trial(run_id: str, trial_id: str) -> str:
+    """What a trial's training has for a run id: its checkpoints lie with the trial."""
+    return f"{run_id}/{trial_id}"
 
 
 def checkpoint(run_id: str, step: int) -> str:
@@ -145,6 +164,11 @@ def train_scratch(run_id: str) -> str:
     return f"{run(run_id)}/train/ray"
 
 
+def search(run_id: str) -> str:
+    """Which search the trials of a run belong to, and the time it has taken."""
+    return f"{run(run_id)}/tune/search.json"
+
+
 def trials(run_id: str) -> str:
     return f"{run(run_id)}/tune/trials"
 
@@ -159,8 +183,13 @@ def trial_artifact(run_id: str, trial_id: str) -> str:
 
 
 def trial_point(run_id: str, trial_id: str) -> str:
-    """What the search drew for a trial."""
+    """What the search drew for a trial; written before it begins."""
     return f"{trial(run_id, trial_id)}/point.json"
+
+
+def trial_end(run_id: str, trial_id: str) -> str:
+    """How a trial ended that did not finish: stopped early, diverged, failed."""
+    return f"{trial(run_id, trial_id)}/end.json"
 
 
 def trial_dataset(run_id: str, trial_id: str) -> str:
@@ -176,6 +205,11 @@ def trial_record(run_id: str, trial_id: str) -> str:
 def is_trial_record(key: str) -> bool:
     """Whether a key below `trials` is that of a `trial_record`."""
     return key.endswith("/record.json")
+
+
+def is_trial_point(key: str) -> bool:
+    """Whether a key below `trials` is that of a `trial_point`."""
+    return key.endswith("/point.json")
 
 
 def fingerprint(stage: str, value: str) -> str:

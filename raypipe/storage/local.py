@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,13 +60,23 @@ class LocalFolder(ObjectStore):
 
     def read_with_etag(self, key: str) -> tuple[bytes, str]:
         # Not the backend's tag, made of inode, time and size: where file times are coarse, two quick writes repeat it.
-        try:
+        with self._naming_missing(key):
             data, _ = super().read_with_etag(key)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def read_range(self, key: str, start: int, stop: int) -> memoryview:
+        with self._naming_missing(key):
+            return super().read_range(key, start, stop)
+
+    @contextmanager
+    def _naming_missing(self, key: str) -> Generator[None, None, None]:
+        """ObjectMissing where the key lies below an object, of which the folder says that it cannot be entered."""
+        try:
+            yield
         except StoreAccessError:
             if self._lies_below_a_file(key):
                 raise ObjectMissing(f"{self.uri}/{key} does not exist") from None
             raise
-        return data, hashlib.sha256(data).hexdigest()
 
     def exists(self, key: str) -> bool:
         return not self._lies_below_a_file(key) and super().exists(key)
@@ -135,7 +146,11 @@ class LocalFolder(ObjectStore):
 
     def _unanswered(self, where: str, reason: str, details: str) -> RaypipeError:
         if f"os error {errno.ENOSPC}" in details or f"os error {errno.EDQUOT}" in details:
-            return StoreAccessError(f"{where}: no space left on the disk", "free some space, then run it again")
+            space = shutil.disk_usage(self._root)
+            return StoreAccessError(
+                f"{where}: no space left on the disk: {space.free:,} of {space.total:,} bytes are free",
+                "free some space, then run it again",
+            )
         if f"os error {errno.EROFS}" in details or f"os error {errno.ENOTDIR}" in details:
             return StoreAccessError(f"{where}: cannot be written: {reason}", "name another store: --store DIR")
         return super()._unanswered(where, reason, details)

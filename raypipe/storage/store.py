@@ -38,6 +38,14 @@ class Store(ABC):
         """The whole object and the tag that `write_if_unchanged` expects. Raises ObjectMissing."""
 
     @abstractmethod
+    def read_range(self, key: str, start: int, stop: int) -> memoryview:
+        """Bytes [start, stop) of the object, fewer where it ends before; read-only. Raises ObjectMissing.
+
+        Args:
+            start, stop: 0 <= start < stop.
+        """
+
+    @abstractmethod
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Write or replace; readers see the old object or the new one, never a mix."""
 

@@ -78,6 +78,8 @@ def is_gone(pid: int) -> bool:
 FAULTY_NETWORK = """
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import torch
@@ -86,28 +88,47 @@ from torch import nn
 
 
 class Faulty(nn.Module):
-    \"\"\"Each line of plan.txt, `RANK CALL`, kills that rank at that training call of an attempt of its own.\"\"\"
+    \"\"\"Each line of plan.txt, `RANK CALL`, kills that rank at that training call of an attempt of its own.
 
-    def __init__(self, folder, raises):
+    It waits until the checkpoint under way is written, as in a training whose steps take longer than that. More words
+    may follow: `at_once` does not wait, `stop` stops the process (SIGSTOP), `term` asks it to end (SIGTERM), `memory`
+    takes more of it than the control group allows that the file `group` names, `hold` kills nobody and holds the step
+    until there is a file `go`.
+    \"\"\"
+
+    def __init__(self, folder, raises, dropout_frac, step_s):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
-        self.folder, self.raises, self.calls = Path(folder), raises, 0
+        self.layers = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(dropout_frac), nn.Linear(16, 2))
+        self.folder, self.raises, self.step_s, self.calls = Path(folder), raises, step_s, 0
         self.done = len(list(self.folder.glob("killed-*")))  # now: another rank's kill is of this attempt
 
     def forward(self, x):
         if self.training:
             self.calls += 1
+            time.sleep(self.step_s)  # a step that takes as long
             plan = (self.folder / "plan.txt").read_text().split("\\n") if (self.folder / "plan.txt").exists() else []
-            if self.done < len(plan) and plan[self.done] == f"{dist.get_rank()} {self.calls}":
+            words = plan[self.done].split() if self.done < len(plan) else []
+            if words[:2] == [str(dist.get_rank()), str(self.calls)]:
+                for thread in threading.enumerate():
+                    if thread.name.startswith("checkpoint-") and "at_once" not in words:
+                        thread.join(60)
                 (self.folder / f"killed-{self.done:02d}").write_text(f"{os.getpid()} {self.calls}")
-                os.kill(os.getpid(), signal.SIGKILL)
+                if "memory" in words:
+                    (Path((self.folder / "group").read_text()) / "cgroup.procs").write_text(str(os.getpid()))
+                    taken = [bytearray(2**24) for _ in range(2**6)]
+                if "hold" in words:
+                    while not (self.folder / "go").exists():
+                        time.sleep(0.05)  # the fault itself: a step that takes long
+                else:
+                    kinds = {"stop": signal.SIGSTOP, "term": signal.SIGTERM}
+                    os.kill(os.getpid(), kinds.get(words[-1], signal.SIGKILL))
             if self.raises and self.calls == self.raises and dist.get_rank() == 1:
                 raise RuntimeError("the network does not feel like it")
         return self.layers(x)
 
 
-def build(folder, raises=0):
-    return Faulty(folder, raises)
+def build(folder, raises=0, dropout_frac=0.5, step_s=0.0):
+    return Faulty(folder, raises, dropout_frac, step_s)
 """
 
 
@@ -125,11 +146,44 @@ def kills(folder: Path) -> list[tuple[int, int]]:
     return [(int(pid), int(call)) for pid, call in pairs]
 
 
+FAULTY_TRIAL = """\
+import os
+import time
+
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self, fault, step_s):
+        super().__init__()
+        self.fault, self.step_s, self.layer = fault, step_s, nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.training:
+            time.sleep(self.step_s)  # a step that takes as long
+        return self.layer(x) * (float("inf") if self.fault == "diverges" and self.training else 1.0)
+
+
+def build(fault, step_s=0.0):
+    if fault == "process ends":
+        os._exit(9)
+    if fault == "hangs":
+        time.sleep(100_000)
+    if fault == "out of memory":
+        raise MemoryError("cannot allocate 1 TB")
+    return Network(fault, step_s)
+"""
+
+TRIAL_FAULTS = {"process ends": "failed", "hangs": "failed", "out of memory": "failed", "diverges": "diverged"}
+"""What `fault` may be in FAULTY_TRIAL, and the status that such a trial ends with; by any other name it is sound."""
+
+
 class ThrottlingProxy:
     """An HTTP server in front of another one: answers late, and some requests with 503 SlowDown.
 
     Attributes:
         port: on loopback.
+        is_away: as long as it is True requests are taken and none is answered.
         num_requests, num_refused: so far.
 
     Args:
@@ -143,6 +197,7 @@ class ThrottlingProxy:
     def __init__(self, to_port: int, *, refused_frac: float = 0.0, latency_s: float = 0.0, seed: int = 0) -> None:
         self.to_port, self.latency_s = to_port, latency_s
         self.num_requests = self.num_refused = 0
+        self.is_away = False
         self._num_refused_each = round(refused_frac * self.REFUSED_OUT_OF)
         self._draw = random.Random(seed)
         self._coming: list[bool] = []
@@ -180,6 +235,11 @@ class ThrottlingProxy:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 time.sleep(proxy.latency_s)  # the fault itself, nothing waits for readiness
+                if proxy.is_away:
+                    while proxy.is_away:
+                        time.sleep(0.05)  # as above
+                    self.close_connection = True
+                    return
                 if proxy._is_refused():
                     self.reply(503, {"content-type": "application/xml"}, b"<Error><Code>SlowDown</Code></Error>")
                     return

@@ -44,7 +44,7 @@ def model_version(
     """
     if module is None:
         torch.manual_seed(version)
-        module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir)
+        module = build_model(spec, dataset.signature, dataset.feature_shape, code_dir, transforms=dataset.transforms)
     key = layout.model_artifact(name, f"{version:032d}")
     artifact = write_artifact(store, key, module, spec, dataset, code_dir=code_dir)
     return ModelVersion(
@@ -102,8 +102,8 @@ def request(
     messages[-1]["more_body"] = False
     arriving = iter(messages)
 
-    async def receive() -> dict[str, Any]:
-        return next(arriving, {"type": "http.disconnect"})
+    async def receive() -> Any:
+        return next(arriving, None) or await asyncio.Event().wait()  # the client stays
 
     scope = {
         "type": "http",

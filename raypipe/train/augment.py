@@ -12,7 +12,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from raypipe.errors import DataError
+from raypipe.runtime import seeds
 from raypipe.spec.train import AugmentSpec
+from raypipe.train.rows import Batch
+
+
+class Augment:
+    """Changes the images of one worker's batches; nothing where the file asks for nothing.
+
+    Raises:
+        DataError: the model reads no images.
+    """
+
+    def __init__(self, spec: AugmentSpec | None, feature_shape: Sequence[int], seed: int, rank: int) -> None:
+        if spec is not None:
+            check(spec, feature_shape)
+        self._spec, self._seed, self._rank = spec, seed, rank
+
+    def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """The batch of one step, from 0, changed as follows from seed, epoch, step and rank."""
+        if self._spec is None:
+            return batch
+        seed = seeds.derive(self._seed, "augment", epoch, step, self._rank)
+        features = augmented(batch.rows.features, self._spec, seed)
+        return batch._replace(rows=batch.rows._replace(features=features))
 
 
 def check(spec: AugmentSpec, feature_shape: Sequence[int]) -> None:

@@ -1,14 +1,13 @@
-"""How Ray Train's workers meet: as Ray has it, but on one machine where nobody else can join in (`meeting`)."""
+"""How Ray Train's workers meet: as Ray has it, but on one address, and on a port that is held from the first moment on
+(`rendezvous`)."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.train._internal.utils import get_address_and_port
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import (
     _set_torch_distributed_env_vars,
@@ -16,7 +15,7 @@ from ray.train.torch.config import (
     _TorchBackend,
 )
 
-from raypipe.train import meeting
+from raypipe.train import rendezvous
 
 
 @dataclass
@@ -34,7 +33,9 @@ class GroupBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         on_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         size = len(worker_group)
-        address, port = worker_group.execute_single(0, _open_store, size, backend_config.timeout_s)
+        address, port = worker_group.execute_single(
+            0, rendezvous.open_store_of_this_node, size, backend_config.timeout_s
+        )
         worker_group.execute(_enter, address, port)
         joining = [
             worker_group.execute_single_async(
@@ -49,14 +50,6 @@ class GroupBackend(_TorchBackend):
             for rank in range(size)
         ]
         ray.get(joining)
-
-
-def _open_store(world_size: int, timeout_s: int) -> tuple[str, int]:
-    """In the first process: where the group meets. On a loopback address its store listens there already."""
-    address, port = get_address_and_port()
-    if not ipaddress.ip_address(address).is_loopback:
-        return address, port
-    return address, meeting.open_store(address, world_size, timeout_s)
 
 
 def _enter(address: str, port: int) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from functools import partial
 from typing import Any
 
 from raypipe.records import TrainResult
 from raypipe.runtime.context import RunContext
-from raypipe.runtime.progress import Reporter
 from raypipe.runtime.resources import ray_bundle
 from raypipe.storage import layout
 from raypipe.train.failures import explained
 from raypipe.train.loop import run
 from raypipe.train.order import TrainOrder
+from raypipe.train.preemption import NodeDrained, Preemption
 from raypipe.train.rows import World
+from raypipe.train.watching import watching
 
 
 def fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:
@@ -29,13 +29,14 @@ def fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:
 
     spec = order.spec.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(spec.start_timeout_s)
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # of a notice of 10 s, Ray's own 5 s are half
     scratch = _Scratch(ctx)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"order": order, "channel": channel},
         torch_config=GroupConfig(),
         scaling_config=ScalingConfig(
-            num_workers=spec.num_workers,
+            num_workers=spec.max_workers,
             use_gpu=spec.resources.num_gpus > 0,
             resources_per_worker=ray_bundle(spec.resources),
         ),
@@ -86,9 +87,11 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
         context.get_local_world_size(),
     )
     torch.set_num_threads(max(1, round(order.spec.train.resources.num_cpus)))
-    report = partial(Reporter(config["channel"]).send, force=True) if world.rank == 0 else _silent
-    return run(order, world, report).model_dump(mode="json")
+    preemption = NodeDrained(ray.train.get_preemption_info) if watches_nodes() else Preemption()
+    with watching(order, world, config["channel"]) as report:
+        return run(order, world, report, preemption).model_dump(mode="json")
 
 
-def _silent(event: dict[str, Any]) -> None:
-    """Rank 0 speaks for all."""
+def watches_nodes() -> bool:
+    """Whether Ray Train tells its workers of nodes that are drained: its own setting."""
+    return os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1").lower() in ("1", "true")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 
 import torch
 
-from raypipe.data.transforms import FittedTransforms
-from raypipe.records import DatasetVersion, TargetTransform
-from raypipe.storage import Store
 from raypipe.train import windows
-from raypipe.train.rows import NO_TRANSFORM, Reader, Rows, Share, World, send
+from raypipe.train.oversampling import Visits
+from raypipe.train.rows import Reader, Rows, Share, StoredSplit, World, send
 from raypipe.train.windows import Window
 
 
@@ -19,40 +18,33 @@ class Resident(Share):
 
     Args:
         home: where the tensors are; batches go from there to the worker's device.
-        target_transform: what is done to a regression target.
+        visits: see Share.
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
         DataError: a value that the transforms refuse.
     """
 
     def __init__(
-        self,
-        store: Store,
-        dataset: DatasetVersion,
-        split: str,
-        world: World,
-        *,
-        window_rows: int,
-        home: torch.device,
-        target_transform: TargetTransform = NO_TRANSFORM,
+        self, stored: StoredSplit, world: World, window_rows: int, visits: Visits | None = None, *, home: torch.device
     ) -> None:
-        super().__init__(dataset.splits[split], world, window_rows)
+        super().__init__(stored, world, window_rows, visits)
         parts = [part for group in self.groups for window in group for part in window.parts]
-        reader = Reader(store, dataset, FittedTransforms.from_state(dataset.transforms), target_transform)
-        self.rows = reader.read(parts, reader.empty(self.num_rows, home))
+        reader = Reader(stored)
+        self.rows = reader.read(parts, reader.empty(self.num_stored, home))
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
         home = self.rows.target.device
 
         def order(window: Window) -> torch.Tensor:
-            return (window.start + windows.shuffled_rows(window, seed)).to(home)
+            return (window.start + self.shuffled_rows(window, seed)).to(home)
 
         for pick in windows.picks(windows.shuffled(self.groups, seed), order, batch_rows, skip=skip):
             rows = pick[0][1] if len(pick) == 1 else torch.cat([rows for _, rows in pick])
             # index_select takes half the time of features[rows]
-            yield send(Rows(*(values.index_select(0, rows) for values in self.rows)), self.world.device)
+            yield send(self.rows.each(partial(torch.index_select, dim=0, index=rows)), self.world.device)
 
     def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
-        for start in range(0, self.num_rows, batch_rows):
-            batch = Rows(*(values[start : start + batch_rows].clone() for values in self.rows))  # it may be written to
+        for start in range(0, self.num_stored, batch_rows):
+            some = slice(start, start + batch_rows)
+            batch = self.rows.each(lambda values, some=some: values[some].clone())  # it may be written to
             yield send(batch, self.world.device)

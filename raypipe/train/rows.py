@@ -1,12 +1,13 @@
-"""One worker's share of a split, and the batches it makes of it.  B rows."""
+"""One share of a split, and the batches made of it.  A worker has one, or several (`several_shares`).  B rows."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,19 +15,22 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raypipe.data.shards import encode_target, features, read_shard, share
-from raypipe.data.table import columns
+from raypipe.data.shards import encode_target, features, read_shard, relative_weight, share, stored_target
 from raypipe.data.transforms import FittedTransforms
 from raypipe.model.target import to_model
-from raypipe.records import DatasetVersion, Shard, Split, TargetTransform
+from raypipe.model.tasks import task_of
+from raypipe.records import DatasetVersion, Shard, TargetTransform
+from raypipe.runtime import seeds
 from raypipe.storage import Store
 from raypipe.train import windows
-from raypipe.train.windows import Part
+from raypipe.train.oversampling import Visits
+from raypipe.train.windows import Part, Window
 
 CHUNK_BYTES = 2**20
 """Features made at a time: what lies between a stored row and the model's is small, and stays in the cache."""
 
 TARGET_BYTES = 8
+"""Of each number that the loss compares with."""
 
 NO_TRANSFORM = TargetTransform()
 
@@ -46,10 +50,18 @@ class World:
 
 
 class Rows(NamedTuple):
-    """What the model reads: float32 [B, *shape], and int64 class indices or the transformed target, float32 [B]."""
+    """What the model reads: float32 [B, *shape], and int64 class indices or the transformed target, float32
+    [B] or of several [B, T], or which labels a row has, float32 [B, K]; where texts are written the ids that follow,
+    int64 [B, T]."""
 
     features: Tensor
     target: Tensor
+    weight: Tensor | None = None
+    """How much each row counts, float32 [B], 1 on average over the split; None: all alike."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The same change to features, target and weight."""
+        return Rows(change(self.features), change(self.target), None if self.weight is None else change(self.weight))
 
 
 class Batch(NamedTuple):
@@ -58,91 +70,156 @@ class Batch(NamedTuple):
     Attributes:
         weight: of the mean loss over its rows, times the world size: DDP averages over workers.
         num_rows: how many of the rows count; 0 where this worker only takes part so that no other waits for it.
+        num_rows_all: rows of the step, of all workers.
     """
 
     rows: Rows
     weight: float
     num_rows: int
+    num_rows_all: int
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """A split in the store, as a model reads its rows.
+
+    Attributes:
+        name: train, val or test.
+        target_transform: what is done to a regression target.
+    """
+
+    store: Store
+    dataset: DatasetVersion
+    name: str
+    target_transform: TargetTransform = NO_TRANSFORM
+
+    @cached_property
+    def fitted(self) -> FittedTransforms:
+        """Makes the features; some take a while to be made."""
+        return FittedTransforms.from_state(self.dataset.transforms)
 
 
 class Share(ABC):
     """This worker's rows of a split, wherever they are.
 
+    Args:
+        visits: how often an epoch visits each row; None: once.
     Attributes:
-        num_rows: of this worker; shares differ by one row at most.
-        num_rows_all: of the split.
+        num_rows: of this worker in an epoch; shares differ by one row at most. A row that is visited twice is two.
+        num_rows_all: the same of all workers.
+        num_stored: different rows of this worker.
     """
 
-    def __init__(self, split: Split, world: World, window_rows: int) -> None:
-        start, stop = share(split.num_rows, world.rank, world.size)
-        self.world = world
+    def __init__(self, stored: StoredSplit, world: World, window_rows: int, visits: Visits | None = None) -> None:
+        split = stored.dataset.splits[stored.name]
+        self.world, self._stored, self._visits = world, stored, visits
+        self.num_rows_all = split.num_rows if visits is None else visits.num_all
+        start, stop = share(self.num_rows_all, world.rank, world.size)
         self.num_rows = stop - start
-        self.num_rows_all = split.num_rows
+        if visits is not None:
+            start, stop = visits.first_row, visits.first_row + visits.num_rows
+        self.num_stored = stop - start
         self.groups = windows.cut(split.shards, start, stop, window_rows)
+        if visits is not None:
+            self.groups = [[replace(each, visits=visits.of(each)) for each in group] for group in self.groups]
 
-    def num_steps(self, worker_batch_size: int) -> int:
+    def shuffled_rows(self, window: Window, seed: int) -> Tensor:
+        """The rows of a window in the order of one epoch, int64 [num_visits]."""
+        return windows.shuffled_rows(window, seed) if self._visits is None else self._visits.shuffled(window, seed)
+
+    def num_steps(self, share_batch_size: int) -> int:
         """Steps of an epoch, the same on every rank.
 
         All steps but the last are full on every rank. A rank that would have a single row in the last one, of which a
         normalization over rows makes nothing, or none, takes what is left with the step before, and so do all.
         """
         smallest, largest = self.num_rows_all // self.world.size, -(-self.num_rows_all // self.world.size)
-        steps = -(-largest // worker_batch_size)
-        left = smallest - (steps - 1) * worker_batch_size
-        return steps - 1 if steps > 1 and left < min(2, worker_batch_size) else steps
+        steps = -(-largest // share_batch_size)
+        left = smallest - (steps - 1) * share_batch_size
+        return steps - 1 if steps > 1 and left < min(2, share_batch_size) else steps
+
+    def rows_of_step(self, step: int, share_batch_size: int) -> int:
+        """Rows that all ranks take together in a step of an epoch, from 0."""
+        full = share_batch_size * self.world.size
+        last = self.num_steps(share_batch_size) - 1
+        return full if step < last else self.num_rows_all - last * full
+
+    def rows_left(self, first_step: int, share_batch_size: int) -> list[int]:
+        """`rows_of_step` of each step of an epoch from `first_step` on."""
+        steps = range(first_step, self.num_steps(share_batch_size))
+        return [self.rows_of_step(step, share_batch_size) for step in steps]
+
+    def epoch(self, share_batch_size: int, seed: int, epoch: int, *, first_step: int) -> Generator[Batch, None, None]:
+        """The batches of an epoch, from 1, as `batches` has them.
+
+        Args:
+            seed: the run's.
+        """
+        return self.batches(
+            share_batch_size, seeds.derive(seed, "shuffle", epoch, self.world.rank), first_step=first_step
+        )
 
     @abstractmethod
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
-        """Every row once from number `skip` on, `batch_rows` at a time, in an order given by the seed."""
+        """Every row as often as an epoch visits it, from visit `skip` on, `batch_rows` at a time, in an order given by
+        the seed."""
 
     @abstractmethod
     def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
         """Every row once, `batch_rows` at a time, as they are stored."""
 
     def first(self, num_rows: int) -> Rows:
-        """The first rows as they are stored, at most `num_rows`."""
-        with closing(self.in_order(num_rows)) as batches:
-            return next(batches)
+        """As many rows as an epoch visits, at most `num_rows`: the first as they are stored, and again from the first
+        on where fewer are stored."""
+        wanted = min(num_rows, self.num_rows)
+        with closing(self.in_order(wanted)) as batches:
+            rows = next(batches)
+        num_stored = len(rows.target)
+        if num_stored == wanted:
+            return rows
+        return rows.each(lambda values: values[torch.arange(wanted, device=values.device) % num_stored])
 
-    def batches(self, worker_batch_size: int, seed: int, *, first_step: int) -> Generator[Batch, None, None]:
+    def batches(self, share_batch_size: int, seed: int, *, first_step: int) -> Generator[Batch, None, None]:
         """The batches of an epoch from `first_step` on: at least one row in each, every row in exactly one.
 
         Raises:
             DigestMismatch, ObjectMissing, StoreError: rows are read while training, and could not be.
         """
-        last = self.num_steps(worker_batch_size) - 1
-        full = worker_batch_size * self.world.size
-        with closing(self.shuffled(worker_batch_size, seed, skip=first_step * worker_batch_size)) as source:
+        last = self.num_steps(share_batch_size) - 1
+        full, rest = (self.rows_of_step(step, share_batch_size) for step in (-1, last))
+        with closing(self.shuffled(share_batch_size, seed, skip=first_step * share_batch_size)) as source:
             for step in range(first_step, last + 1):
-                rows = next(source) if step < last else _joined(list(source))
-                num_rows = len(rows.target)
-                num_rows_all = full if step < last else self.num_rows_all - last * full
-                yield Batch(rows, num_rows * self.world.size / num_rows_all, num_rows)
+                rows = next(source) if step < last else joined(list(source))
+                num_rows = rows.target.shape[0]
+                num_rows_all = full if step < last else rest
+                yield Batch(rows, num_rows * self.world.size / num_rows_all, num_rows, num_rows_all)
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    return parts[0] if len(parts) == 1 else Rows(*map(torch.cat, zip(*parts, strict=True)))
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Their rows, one part after another."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = [part.weight for part in parts if part.weight is not None]
+    features, target = torch.cat([part.features for part in parts]), torch.cat([part.target for part in parts])
+    return Rows(features, target, torch.cat(weights) if weights else None)
 
 
 class Reader:
     """Stored rows -> what the model reads.  Keeps the last shard: the next rows may be of the same."""
 
-    def __init__(
-        self,
-        store: Store,
-        dataset: DatasetVersion,
-        fitted: FittedTransforms,
-        target_transform: TargetTransform = NO_TRANSFORM,
-    ) -> None:
-        self._store, self._dataset, self._fitted = store, dataset, fitted
-        self._target_transform = target_transform
+    def __init__(self, stored: StoredSplit) -> None:
+        self._store, self._dataset, self._split = stored.store, stored.dataset, stored.name
+        self._target_transform, self._fitted = stored.target_transform, stored.fitted
+        self._task = task_of(stored.dataset.signature)
         self._last: tuple[Shard, pa.Table] | None = None
 
     def empty(self, num_rows: int, device: torch.device) -> Rows:
         """Room for rows."""
-        dtype = torch.float32 if self._dataset.signature.task == "regression" else torch.int64
+        task = self._task
         features = torch.empty((num_rows, *self._dataset.feature_shape), device=device)
-        return Rows(features, torch.empty(num_rows, dtype=dtype, device=device))
+        target = torch.empty((num_rows, *task.target_shape), dtype=getattr(torch, task.target_dtype), device=device)
+        is_weighted = self._dataset.weights is not None
+        return Rows(features, target, torch.empty(num_rows, device=device) if is_weighted else None)
 
     def read(self, parts: Sequence[Part], into: Rows) -> Rows:
         """Parts of shards, one after another, at the beginning of `into`.
@@ -157,17 +234,19 @@ class Reader:
             table = self._table(part.shard)
             for first in range(part.first, part.last, chunk_rows):
                 chunk = table.slice(first, min(chunk_rows, part.last - first))
-                for room, values in zip(into, self._transformed(chunk), strict=True):
-                    _fill(room[at : at + len(chunk)], values)
+                weight = relative_weight(chunk, self._dataset, self._split)
+                for room, values in zip(into, (*self._transformed(chunk), weight), strict=True):
+                    if room is not None and values is not None:
+                        _fill(room[at : at + len(chunk)], values)
                 at += len(chunk)
-        return Rows(*(room[:at] for room in into))
+        return into.each(lambda room: room[:at])
 
     def _transformed(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         signature = self._dataset.signature
-        target = encode_target(columns.values(table[signature.target]), signature)
+        target = encode_target(stored_target(table, signature), signature)
         if signature.task == "regression":
-            target = to_model(target, self._target_transform, signature.target)
-        return self._fitted.apply(features(table, signature), signature.inputs), target
+            target = to_model(target, self._target_transform, signature.target_text)
+        return self._task.read_and_compared(self._fitted.apply(features(table, signature), signature.inputs), target)
 
     def _table(self, shard: Shard) -> pa.Table:
         if self._last is None or self._last[0] != shard:
@@ -185,11 +264,16 @@ def _fill(room: Tensor, values: np.ndarray) -> None:
 
 def row_bytes(dataset: DatasetVersion) -> int:
     """Bytes of one row as the model reads it, target included."""
-    return 4 * math.prod(dataset.feature_shape) + TARGET_BYTES
+    weight = 0 if dataset.weights is None else 4
+    return (
+        4 * math.prod(dataset.feature_shape)
+        + TARGET_BYTES * math.prod(task_of(dataset.signature).target_shape)
+        + weight
+    )
 
 
 def send(rows: Rows, device: torch.device) -> Rows:
     """The rows on the device; a copy to a GPU goes on while this process does other things."""
     if rows.target.device.type == device.type:
         return rows
-    return Rows(*(values.pin_memory().to(device, non_blocking=True) for values in rows))
+    return rows.each(lambda values: values.pin_memory().to(device, non_blocking=True))

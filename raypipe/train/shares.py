@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,8 +15,10 @@ from raypipe.records import DatasetVersion, TargetTransform
 from raypipe.runtime.memory import available_bytes
 from raypipe.spec.train import TrainSpec
 from raypipe.storage import Store
+from raypipe.train.oversampling import Visits, visits_of
 from raypipe.train.resident import Resident
-from raypipe.train.rows import NO_TRANSFORM, Share, World, row_bytes
+from raypipe.train.rows import NO_TRANSFORM, Share, StoredSplit, World, row_bytes
+from raypipe.train.several_shares import SeveralShares, shares_of
 from raypipe.train.streamed import HOST, Streamed
 
 BUDGET_FRAC = 0.4
@@ -85,16 +89,39 @@ def open_shares(
         DataError: there are fewer training rows than workers, or a value that the transforms refuse.
     """
     num_rows = dataset.splits["train"].num_rows
-    if num_rows < world.size:
+    num_shares = spec.num_shares(world.size)
+    if num_rows < num_shares:
         raise DataError(
-            f"{world.size} workers cannot share {num_rows} training rows; each needs at least one",
-            "lower train.num_workers",
+            f"{num_shares} workers cannot share {num_rows} training rows; each needs at least one",
+            "lower train.num_workers" + (".max" if spec.elastic is not None else ""),
         )
     budget = budget_of(spec, world, side_by_side)
-    window_rows = spec.rows.window_rows or max(1, WINDOW_BYTES // row_bytes(dataset))
-    plans = plan(dataset, world, budget, window_rows)
-    opened = {p.split: _open(p, store, dataset, world, window_rows, target_transform) for p in plans}
-    return Shares(opened["train"], opened.get("val"), _told(plans, budget, window_rows, spec, dataset))
+    held_at_once = 1 if spec.elastic is None else num_shares  # by a single worker, which then reads all at one time
+    window_rows = spec.rows.window_rows or max(1, WINDOW_BYTES // held_at_once // row_bytes(dataset))
+    numbers = shares_of(world, num_shares)
+    visits = visits_of(store, dataset, numbers, num_shares) if spec.balance == "oversample" else None
+    plans = plan(dataset, world, budget, window_rows, num_shares, visits)
+    train, *rest = (
+        partial(_open, StoredSplit(store, dataset, each.split, target_transform), window_rows, each.home)
+        for each in plans
+    )
+    held = [
+        train(replace(world, rank=number, size=num_shares), some)
+        for number, some in zip(numbers, visits or [None] * len(numbers), strict=True)
+    ]
+    train_share = held[0] if num_shares == world.size else SeveralShares(held, world)
+    val = rest[0](world, None) if rest else None
+    told = _told(plans, budget, window_rows, spec, train_share)
+    if visits is not None:
+        num_visits = train_share.num_rows_all
+        repeated = f"{num_visits} of {num_rows} train rows, each class {num_visits // num_classes(dataset)} times"
+        told["text"] += f"; an epoch visits {repeated} (train.balance)"
+    return Shares(train_share, val, told)
+
+
+def num_classes(dataset: DatasetVersion) -> int:
+    """Of a classification."""
+    return len(dataset.signature.classes or ())
 
 
 def budget_of(spec: TrainSpec, world: World, side_by_side: int) -> Budget:
@@ -115,16 +142,33 @@ def budget_of(spec: TrainSpec, world: World, side_by_side: int) -> Budget:
     return Budget(int(there * BUDGET_FRAC), gpu_bytes, f"{BUDGET_FRAC:.0%} of {why}")
 
 
-def plan(dataset: DatasetVersion, world: World, budget: Budget, window_rows: int) -> list[Plan]:
-    """For train, then val: the GPU where it fits there, memory where it fits there, otherwise the store."""
+def plan(
+    dataset: DatasetVersion,
+    world: World,
+    budget: Budget,
+    window_rows: int,
+    num_shares: int | None = None,
+    visits: Sequence[Visits] | None = None,
+) -> list[Plan]:
+    """For train, then val: the GPU where it fits there, memory where it fits there, otherwise the store.
+
+    Args:
+        num_shares: that train is cut into; unset: one a worker.
+        visits: of this worker's shares of train, where rows are visited several times: they say how many rows are held,
+            as shares are then cut by visits, not by rows. None: each once.
+    """
     gpu_left, host_left = budget.gpu_bytes, budget.host_bytes
     plans: list[Plan] = []
-    for split in ("train", "val"):
+    for split, size in (("train", num_shares or world.size), ("val", world.size)):
         num_rows_all = dataset.splits[split].num_rows
         if not num_rows_all:
             continue
-        start, stop = share(num_rows_all, world.rank, world.size)
-        num_bytes = (stop - start) * row_bytes(dataset)
+        mine = shares_of(world, size)
+        start, stop = share(num_rows_all, mine[0], size)[0], share(num_rows_all, mine[-1], size)[1]
+        num_rows = stop - start
+        if split == "train" and visits is not None:
+            num_rows = sum(each.num_rows for each in visits)
+        num_bytes = num_rows * row_bytes(dataset)
         if world.device.type == "cuda" and num_bytes <= gpu_left:
             gpu_left -= num_bytes
             plans.append(Plan(split, "gpu", num_bytes))
@@ -132,7 +176,7 @@ def plan(dataset: DatasetVersion, world: World, budget: Budget, window_rows: int
             host_left -= num_bytes
             plans.append(Plan(split, "memory", num_bytes))
         else:
-            host_left -= 2 * window_rows * row_bytes(dataset)
+            host_left -= 2 * len(mine) * window_rows * row_bytes(dataset)
             plans.append(Plan(split, "store", num_bytes))
     return plans
 
@@ -146,25 +190,13 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.4g} TB"
 
 
-def _open(
-    plan: Plan,
-    store: Store,
-    dataset: DatasetVersion,
-    world: World,
-    window_rows: int,
-    target_transform: TargetTransform,
-) -> Share:
-    if plan.home == "store":
-        return Streamed(store, dataset, plan.split, world, window_rows=window_rows, target_transform=target_transform)
-    home = world.device if plan.home == "gpu" else HOST
-    return Resident(
-        store, dataset, plan.split, world, window_rows=window_rows, home=home, target_transform=target_transform
-    )
+def _open(stored: StoredSplit, window_rows: int, home: Home, world: World, visits: Visits | None) -> Share:
+    if home == "store":
+        return Streamed(stored, world, window_rows, visits)
+    return Resident(stored, world, window_rows, visits, home=world.device if home == "gpu" else HOST)
 
 
-def _told(
-    plans: list[Plan], budget: Budget, window_rows: int, spec: TrainSpec, dataset: DatasetVersion
-) -> dict[str, Any]:
+def _told(plans: list[Plan], budget: Budget, window_rows: int, spec: TrainSpec, train: Share) -> dict[str, Any]:
     words = {
         "gpu": "resident on the GPU",
         "memory": "resident in memory",
@@ -174,8 +206,7 @@ def _told(
     limit = f"budget of a worker: {size(budget.host_bytes)}, {budget.why}"
     if budget.gpu_bytes:
         limit += f"; {size(budget.gpu_bytes)} on its GPU"
-    num_rows = dataset.splits["train"].num_rows
-    if spec.global_batch_size > num_rows:
+    if spec.global_batch_size > (num_rows := train.num_rows_all):
         limit += f"; one step an epoch: global_batch_size {spec.global_batch_size} is more than all {num_rows} rows"
     return {
         "event": "rows",

@@ -4,63 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 
 import torch
 from torch import Tensor
 
-from raypipe.data.transforms import FittedTransforms
-from raypipe.records import DatasetVersion, TargetTransform
-from raypipe.storage import Store
 from raypipe.train import windows
-from raypipe.train.rows import NO_TRANSFORM, Reader, Rows, Share, World, send
+from raypipe.train.rows import Reader, Rows, Share, joined, send
 from raypipe.train.windows import Window
 
 HOST = torch.device("cpu")
 
 
 class Streamed(Share):
-    """Windows read one ahead of the batches made of them, each shard once an epoch.
-
-    Args:
-        target_transform: what is done to a regression target.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        dataset: DatasetVersion,
-        split: str,
-        world: World,
-        *,
-        window_rows: int,
-        target_transform: TargetTransform = NO_TRANSFORM,
-    ) -> None:
-        super().__init__(dataset.splits[split], world, window_rows)
-        self._store, self._dataset = store, dataset
-        self._fitted = FittedTransforms.from_state(dataset.transforms)
-        self._target_transform = target_transform
+    """Windows read one ahead of the batches made of them, each shard once an epoch."""
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
         order = windows.shuffled(self.groups, seed)
-        return self._read(order, partial(windows.shuffled_rows, seed=seed), batch_rows, skip=skip)
+        return self._read(order, partial(self.shuffled_rows, seed=seed), batch_rows, skip=skip)
 
     def in_order(self, batch_rows: int) -> Generator[Rows, None, None]:
-        order = [window for group in self.groups for window in group]
+        order = [replace(window, visits=None) for group in self.groups for window in group]
         return self._read(order, windows.rows_in_order, batch_rows)
 
     def _read(
         self, order: Sequence[Window], rows_of: Callable[[Window], Tensor], batch_rows: int, *, skip: int = 0
     ) -> Generator[Rows, None, None]:
-        reader = Reader(self._store, self._dataset, self._fitted, self._target_transform)
-        with ReadAhead(reader, windows.left_after(order, skip)) as ahead:
+        with ReadAhead(Reader(self._stored), windows.left_after(order, skip)) as ahead:
             for pick in windows.picks(order, rows_of, batch_rows, skip=skip):
                 parts = [
-                    Rows(*(values.index_select(0, rows) for values in ahead.window(window))) for window, rows in pick
+                    ahead.window(window).each(partial(torch.index_select, dim=0, index=rows)) for window, rows in pick
                 ]
-                joined = parts[0] if len(parts) == 1 else Rows(*map(torch.cat, zip(*parts, strict=True)))
-                yield send(joined, self.world.device)
+                yield send(joined(parts), self.world.device)
 
 
 class ReadAhead:

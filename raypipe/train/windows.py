@@ -40,14 +40,20 @@ class Window:
 
     Attributes:
         start: how many rows of the share are stored before it.
+        visits: how many rows an epoch visits, where some are visited several times; None: each once.
     """
 
     start: int
     parts: tuple[Part, ...]
+    visits: int | None = None
 
     @property
     def num_rows(self) -> int:
         return sum(part.num_rows for part in self.parts)
+
+    @property
+    def num_visits(self) -> int:
+        return self.num_rows if self.visits is None else self.visits
 
 
 Pick = list[tuple[Window, Tensor]]
@@ -110,7 +116,7 @@ def left_after(windows: Sequence[Window], skip: int) -> list[Window]:
     """The windows that still have rows once the first `skip` rows are done."""
     left: list[Window] = []
     for window in windows:
-        skip -= window.num_rows
+        skip -= window.num_visits
         if skip < 0:
             left.append(window)
     return left
@@ -127,14 +133,14 @@ def picks(
     pick: Pick = []
     room = batch_rows
     for window in windows:
-        if skip >= window.num_rows:
-            skip -= window.num_rows
+        if skip >= (num_visits := window.num_visits):
+            skip -= num_visits
             continue
-        rows, skip = rows_of(window)[skip:], 0
-        while len(rows):
-            taken, rows = rows[:room], rows[room:]
-            pick.append((window, taken))
-            room -= len(taken)
+        rows, at, skip = rows_of(window), skip, 0
+        while at < num_visits:  # numbers are counted here: asking tensors for their length shows in small steps
+            num_taken = min(room, num_visits - at)
+            pick.append((window, rows[at : at + num_taken]))
+            at, room = at + num_taken, room - num_taken
             if not room:
                 yield pick
                 pick, room = [], batch_rows

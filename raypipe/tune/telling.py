@@ -1,84 +1,108 @@
-"""Tune's callbacks -> lines a person reads."""
+"""A search's trials -> lines a person reads, one for each thing that happens to a trial."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-from ray.tune import Callback
 
 from raypipe.errors import causes, find_known
-from raypipe.records import Trial
 from raypipe.runtime.progress import Progress
 from raypipe.spec.tune import TuneSpec
-from raypipe.tune.trial import KEPT
+from raypipe.tune.points import End, Point
 
-MAX_REASONS = 5
-"""Different reasons of failed trials that are told."""
+WORDS = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+"""What is said of a trial's end, in the order it is counted."""
+
+SHOWN_VALUES = 200
+"""Characters of a point's values that are told."""
 
 
-class Teller(Callback):
-    """Tells each epoch of each trial, and the best so far; runs in the driver."""
+class Teller:
+    """Tells what trials do, and the best so far.
+
+    Args:
+        epochs: that a trial trains at the most.
+        mode: `max` where larger is better.
+    """
 
     def __init__(self, progress: Progress, spec: TuneSpec, epochs: int, mode: str) -> None:
-        self._progress, self._spec, self._epochs = progress, spec, epochs
+        self._progress, self._metric, self._epochs = progress, spec.metric, epochs
         self._sign = 1 if mode == "max" else -1
         self._best: float | None = None
-        self._numbers: dict[str, int] = {}
-        self._ended = 0
+        self._ended, self._share = 0, 0.0
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune keeps a copy of its callbacks that nothing reads, and a Progress has a lock
+    def kept(self, ends: Collection[End], num_trials: int) -> None:
+        """What earlier attempts at the search left; the best so far is theirs."""
+        counts = Counter(end.status for end in ends)
+        for value in (value for end in ends for value in end.reports.values()):
+            self._note(value)
+        self._ended = len(ends)
+        if ends:
+            self._share = self._ended / max(self._ended, num_trials)
+            self._progress.say(
+                "tune", f"{self._ended} of {num_trials} trials ended before and are kept: {counted(counts)}"
+            )
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def begins(self, point: Point) -> None:
+        """A trial begins."""
+        text = f"{point.label}  begins: {shown(point.values)}"
+        self._progress.say("tune", text, trial=point.trial_id)
+
+    def epoch(self, point: Point, epoch: int, value: float) -> None:
         """One epoch of one trial."""
-        metric = self._spec.metric
-        if metric not in result:
-            return
-        value = float(result[metric])
-        if self._best is None or self._sign * (value - self._best) > 0:
-            self._best = value
+        self._note(value)
         self._progress.update(
             "tune",
-            f"trial {self._number(trial)}/{self._spec.num_trials}  epoch {result.get('epoch')}/{self._epochs}  "
-            f"{metric} {value:.4g}  best {self._best:.4g}",
-            share=self._ended / self._spec.num_trials,
-            show=KEPT not in result,
-            trial=trial.trial_id,
-            epoch=result.get("epoch"),
-            metrics={metric: value},
+            f"{point.label}  epoch {epoch}/{point.until_epoch or self._epochs}  "
+            f"{self._metric} {value:.4g}  best {self._best:.4g}",
+            share=self._share,
+            trial=point.trial_id,
+            epoch=epoch,
+            metrics={self._metric: value},
         )
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ran to its end or was stopped by the scheduler."""
-        self._end(trial, "finished before, kept" if KEPT in (trial.last_result or {}) else "ended")
+    def _note(self, value: float) -> None:
+        if self._best is None or self._sign * (value - self._best) > 0:
+            self._best = value
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed; the search goes on."""
-        self._end(trial, "failed")
-
-    def _end(self, trial: Any, how: str) -> None:
+    def ends(self, point: Point, end: End, left: int) -> None:
+        """A trial ended; the search goes on."""
+        metric = "" if end.metric is None else f"  {self._metric} {end.metric:.4g}"
+        reason = "" if end.reason is None else f": {end.reason}"
         self._ended += 1
-        left = self._spec.num_trials - self._ended
+        self._share = self._ended / (self._ended + left)
         self._progress.say(
-            "tune", f"trial {self._number(trial)}/{self._spec.num_trials}  {how}; {left} left", trial=trial.trial_id
+            "tune", f"{point.label}  {WORDS[end.status]}{metric}{reason}; {left} left", trial=point.trial_id
         )
 
-    def _number(self, trial: Any) -> int:
-        return self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+    def why_over(self, reason: str) -> None:
+        """Why no trial begins any more, where that is not because all began."""
+        self._progress.say("tune", reason)
+
+    def over(self, counts: Mapping[str, int]) -> None:
+        """How the trials ended."""
+        self._progress.say("tune", f"{sum(counts.values())} trials: {counted(counts)}", counts=dict(counts))
 
 
-def tell_failures(trials: Sequence[Trial], progress: Progress) -> None:
-    """Why trials failed, each reason once: Tune has it only when the search is over."""
-    reasons = Counter(trial.error for trial in trials if trial.status == "failed")
-    for reason, count in reasons.most_common(MAX_REASONS):
-        progress.say("tune", f"{count} trial(s) failed: {reason}")
+def counted(counts: Mapping[str, int]) -> str:
+    """How many trials ended how, in words."""
+    return ", ".join(f"{counts[status]} {word}" for status, word in WORDS.items() if counts.get(status))
+
+
+def shown(values: Mapping[str, object]) -> str:
+    """A point in a line."""
+    text = ", ".join(
+        f"{path}={f'{value:.4g}' if isinstance(value, float) else value}" for path, value in values.items()
+    )
+    return text if len(text) <= SHOWN_VALUES else text[: SHOWN_VALUES - 3] + "..."
 
 
 def reason_of(error: BaseException) -> str:
@@ -91,7 +115,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Tune's own lines: a failed trial's traceback would stand between ours, which tell the reason."""
+    """Without Tune's own lines: a lost trial's traceback would stand between ours, which tell the reason."""
     logger = logging.getLogger("ray.tune")
     before = logger.level
     if not os.environ.get("RAYPIPE_DEBUG"):

@@ -17,31 +17,25 @@ import uvloop
 
 from raypipe.serve.app import ModelApp
 from raypipe.serve.batching import Batcher
-from raypipe.serve.direct import IN_FLIGHT, start_server
+from raypipe.serve.direct import Direct, start_server
 from raypipe.spec.serve import BatchingSpec
 
 
-class Replica:
-    """An ASGI application."""
+class Replica(Direct):
+    """What a replica's connections ask, and the path by which its batcher is set."""
 
-    def __init__(self, app: ModelApp) -> None:
-        self._app = app
+    def takes(self, path: str) -> bool:
+        return path != "/batching"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/batching":
             await self._set_batching((await receive())["body"], send)
-            return
-        transport = send.__self__.transport  # as answer_directly does it in a replica
-        scope[IN_FLIGHT] = transport.in_flight
-        transport.hold()
-        try:
-            await self._app.asgi(scope, receive, send)
-        finally:
-            transport.release()
+        else:
+            await super().__call__(scope, receive, send)
 
     async def _set_batching(self, body: bytes, send: Any) -> None:
         spec = BatchingSpec.model_validate_json(body)
-        self._app._batcher = Batcher(self._app.predictor.answer, spec, self._app.spec.request_timeout_s)
+        self.app._batcher = Batcher(self.app.predictor.answer, spec, self.app.spec.request_timeout_s)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 

@@ -44,9 +44,9 @@ from raypipe.spec.transforms import ScaleTransform
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train.resident import Resident
-from raypipe.train.rows import Share, World
+from raypipe.train.rows import Share, StoredSplit, World
 from raypipe.train.streamed import Streamed
-from tests.bench.bench_training import load_mnist
+from tests.bench.training_sides import load_mnist
 
 BATCH = 128
 NUM_THREADS = int(sys.argv[2]) if len(sys.argv) > 2 else os.cpu_count() or 1
@@ -126,15 +126,16 @@ def open_ours(folder: str, image: np.ndarray, label: np.ndarray) -> dict[str, Ca
     store = LocalFolder(folder)
     scale = ScaleTransform(kind="scale", columns=["image"], factor=1 / 255)
     dataset = tiny_dataset(store, {"image": image}, label, transforms=[scale], rows_per_shard=ROWS_PER_SHARD)
-    held = Resident(store, dataset, "train", World(), window_rows=len(label), home=torch.device("cpu"))
-    read = Streamed(store, dataset, "train", World(), window_rows=ROWS_PER_SHARD)
+    train = StoredSplit(store, dataset, "train")
+    held = Resident(train, World(), len(label), home=torch.device("cpu"))
+    read = Streamed(train, World(), ROWS_PER_SHARD)
     return {"resident": lambda epoch: epoch_of(held, epoch), "streamed": lambda epoch: epoch_of(read, epoch)}
 
 
 def epoch_of(share: Share, epoch: int) -> Batches:
     with closing(share.batches(BATCH, epoch, first_step=0)) as batches:
         for batch in batches:
-            yield batch.rows
+            yield batch.rows.features, batch.rows.target
 
 
 # ---- the others

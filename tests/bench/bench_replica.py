@@ -1,11 +1,14 @@
 """Microseconds of one request inside a replica, by part: no Ray, no socket, one thread.
 
 Cases: an image of 28x28 whole numbers, the same image as fractions where whole numbers are wanted (255.0), and a row of
-15 numbers and 5 categories. `whole` is a call of the ASGI application; `rest` is whole less the parts. Rounds are
+15 numbers and 5 categories. `whole` is from the bytes that a connection brings to those it takes away, HTTP included
+(older releases: a call of the ASGI application, HTTP not included); `rest` is whole less the parts. Rounds are
 interleaved, figures are medians. JSON lines; the last is the headline.
 
     .venv/bin/python tests/bench/bench_replica.py [--rounds 7] [--calls 300] [--compile] [--beside PATH]
+    .venv/bin/python tests/bench/bench_replica.py --lateness [--calls 20] [--only CASE] [--beside PATH]
 
+--lateness: how late the event loop is while large requests are answered, instead (lateness.py).
 --beside: a checkout of another release, whose whole is measured in turn with ours.
 """
 
@@ -27,6 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lateness
+
 CHECK_BAR_US = 40
 WHOLE_BAR_US = 200
 HEADLINE = "image of integers"
@@ -36,7 +41,9 @@ HERE = Path(__file__).resolve()
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--calls", type=int, default=300)
+    options.add_argument("--calls", type=int, help="300; with --lateness 20")
+    options.add_argument("--lateness", action="store_true")
+    options.add_argument("--only", help="with --lateness: cases whose name begins so", default="")
     options.add_argument("--compile", action="store_true", help="also torch.compile, which takes half a minute a case")
     options.add_argument("--beside", type=Path)
     options.add_argument("--side", action="store_true", help=argparse.SUPPRESS)
@@ -44,6 +51,10 @@ def main() -> None:
     if chosen.side:
         answer_questions()
         return
+    if chosen.lateness:
+        compare_lateness(chosen.calls or 20, chosen.only, chosen.beside)
+        return
+    chosen.calls = chosen.calls or 300
     sides = {"ours": Side(HERE.parents[2], "parts-compile" if chosen.compile else "parts")}
     if chosen.beside:
         sides["beside"] = Side(chosen.beside.resolve(), "whole")
@@ -60,6 +71,32 @@ def main() -> None:
     for side in sides.values():
         side.end()
     summarize(rounds)
+
+
+def compare_lateness(calls: int, only: str, beside: Path | None) -> None:
+    """One line a case and side, then the headline."""
+    sides = {"ours": Side(HERE.parents[2], "lateness")}
+    if beside:
+        sides["beside"] = Side(beside.resolve(), "lateness")
+    say(**surroundings(), calls=calls, bar_ms=lateness.LATE_BAR_MS, slower_bar=lateness.SLOWER_BAR)
+    worst, slower = 0.0, 0.0
+    for case in (case for case in lateness.cases() if case.startswith(only)):
+        found = {name: side.ask(case, calls) for name, side in sides.items()}
+        for name, figures in found.items():
+            say(case=case, side=name, unit="ms", **{part: round(value, 2) for part, value in figures.items()})
+        worst = max(worst, found["ours"]["own_max"])
+        if "beside" in found:
+            slower = max(slower, found["ours"]["took"] / found["beside"]["took"])
+    for side in sides.values():
+        side.end()
+    ratio = {"slower_at_most": round(slower, 2)} if beside else {}
+    holds = worst <= lateness.LATE_BAR_MS and slower <= lateness.SLOWER_BAR
+    say(
+        headline="lateness of the event loop beside large requests",
+        own_max_ms=round(worst, 2),
+        **ratio,
+        holds=holds,
+    )
 
 
 def summarize(rounds: dict[str, list[dict[str, float]]]) -> None:
@@ -113,20 +150,19 @@ def answer_questions() -> None:
     """Read questions from stdin and write answers to stdout until it is closed."""
     answers, sys.stdout = sys.stdout, sys.stderr
     with tempfile.TemporaryDirectory(prefix="raypipe-bench-") as folder:
-        cases = made_cases(folder)
+        cases = lateness.made(folder) if os.environ["REPLICA_BENCH"] == "lateness" else made_cases(folder)
         for line in sys.stdin:
             question = json.loads(line)
             print(json.dumps(answered(cases, question["case"], question["calls"])), file=answers, flush=True)
 
 
-def answered(cases: dict[str, tuple[Any, bytes]], case: str, calls: int) -> dict[str, Any]:
-    """Medians in us."""
+def answered(cases: dict[str, Any], case: str, calls: int) -> dict[str, Any]:
+    """Medians in us; of lateness in ms."""
     import raypipe
 
     if case == "about":
         app = cases[HEADLINE][0]
         return {"raypipe": str(Path(raypipe.__file__).parents[1]), "engine": str(getattr(app.predictor, "engine", ""))}
-    app, body = cases[case]
     if importlib.util.find_spec("uvloop") is None:
         run = asyncio.run
     else:
@@ -134,6 +170,10 @@ def answered(cases: dict[str, tuple[Any, bytes]], case: str, calls: int) -> dict
 
         run = uvloop.run
     what = os.environ["REPLICA_BENCH"]
+    if what == "lateness":
+        kind, size_mib = case.split()
+        return run(lateness.measured(cases, kind, float(size_mib), calls))
+    app, body = cases[case]
     found = parts(app, body, calls, with_compile=what == "parts-compile") if what != "whole" else {}
     return {**found, "whole": run(whole(app, body, calls))}
 
@@ -173,7 +213,52 @@ def made_cases(folder: str) -> dict[str, tuple[Any, bytes]]:
 
 
 async def whole(app: Any, body: bytes, calls: int) -> float:
-    """Median of whole calls, as an ASGI server makes them."""
+    """Median of whole requests."""
+    if importlib.util.find_spec("raypipe.serve.connection") is None:
+        return await whole_asgi(app, body, calls)
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    from raypipe.serve.connection import Connection
+    from raypipe.serve.direct import Direct
+
+    application, wire = Direct(app), Wire()
+    config = uvicorn.Config(lambda: application, factory=True, interface="asgi3", proxy_headers=False, ws="none")
+    connection = Connection(config, ServerState(), {}, asyncio.get_running_loop())
+    connection.connection_made(wire)  # pyright: ignore[reportArgumentType]
+    fields = f"host: localhost:8000\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    request = f"POST /predict HTTP/1.1\r\n{fields}\r\n".encode() + body
+    took: list[float] = []
+    for _ in range(calls + 20):
+        wire.answer = b""
+        start = time.perf_counter()
+        connection.data_received(request)
+        while not wire.answer:
+            await asyncio.sleep(0)
+        took.append(time.perf_counter() - start)
+        assert wire.answer.startswith(b"HTTP/1.1 200"), wire.answer
+        await asyncio.sleep(0)  # a turn of the event loop ends, as it does between two requests
+    return statistics.median(took[20:]) * 1e6
+
+
+class Wire:
+    """A transport that keeps what was written last."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+
+    def write(self, data: bytes) -> None:
+        self.answer = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+async def whole_asgi(app: Any, body: bytes, calls: int) -> float:
+    """The same of releases that have no connection of their own, as an ASGI server asks them."""
     from starlette.requests import Request
 
     headers = {"host": "localhost:8000", "content-type": "application/json", "content-length": str(len(body))}
@@ -214,7 +299,7 @@ def parts(app: Any, body: bytes, calls: int, *, with_compile: bool) -> dict[str,
     """Medians of the parts of a call; `module` is that of the engine the replica uses."""
     from raypipe.serve.protocols.base import Call, json_object
 
-    protocol = app._protocols["predict"]
+    protocol = app.routes._protocols["predict"]
     rows = json_object(body)["instances"]
     columns = protocol.checker.rows(rows)
     features = app.predictor.features(columns)

@@ -20,7 +20,7 @@ NUM_REQUESTS = 5000
 MOST_MORE_BYTES = 50 * 2**20
 
 
-@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("task", ["regression", "classification", "multi_label"])
 def test_thousands_of_made_up_requests_get_no_5xx_and_leave_memory_flat(tmp_path: Path, task: Task):
     store = registered(tmp_path / "registry", task)
     with container({"RAYPIPE_STORE": store.uri}) as running:

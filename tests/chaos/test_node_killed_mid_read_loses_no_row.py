@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,48 +20,18 @@ from raypipe.records import DatasetVersion
 from raypipe.storage import open_store
 from raypipe.testing.faults import kill_tree
 from tests.chaos import prepare_on_cluster
-from tests.conftest import pick_ports
-from tests.integration.conftest import RAY_ENV
-from tests.integration.nodes import node
+from tests.integration.nodes import Head, running_head
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 NUM_FILES, ROWS_PER_FILE = 40, 10_000
 NUM_ROWS = NUM_FILES * ROWS_PER_FILE
-HEALTH_CHECK = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-
-
-@dataclass(frozen=True)
-class Head:
-    """A node with one CPU, where drivers join at `address`; `url` is its dashboard."""
-
-    url: str
-    address: str
-    env: dict[str, str]
-    folder: Path
-    numbers: Iterator[int] = field(default_factory=count)
-
-    def num_nodes(self) -> int:
-        """Nodes that are alive; 0 while the dashboard does not answer."""
-        try:
-            answer = httpx.get(f"{self.url}/api/v0/nodes", timeout=5)
-        except httpx.TransportError:  # not up yet
-            return 0
-        rows = answer.json()["data"]["result"]["result"] if answer.status_code == 200 else []
-        return sum(row["state"] == "ALIVE" for row in rows)
 
 
 @pytest.fixture(scope="module")
 def head(private_dir: Path) -> Iterator[Head]:
-    folder = private_dir / "n"  # short: sockets lie below it
-    folder.mkdir()
-    gcs, dashboard, client = pick_ports(3)
-    env = {**os.environ, **RAY_ENV, "RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-    found = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", env, folder)
-    words = ["--head", "--num-cpus=1", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-             f"--ray-client-server-port={client}", f"--system-config={json.dumps(HEALTH_CHECK)}"]  # fmt: skip
-    with node(env, folder / "head", words, until=lambda: found.num_nodes() == 1):
+    with running_head(private_dir / "n") as found:
         yield found
 
 
@@ -95,10 +62,9 @@ def prepare(
 ) -> Prepared:
     """Prepare on two nodes, the second of which is killed once `kill` says so of an event."""
     driver = [sys.executable, "-m", prepare_on_cluster.__name__, head.address, str(source), str(store), str(fanout)]
-    words = [f"--address={head.address}", "--num-cpus=2"]
     killed = False
     with (
-        node(head.env, head.folder / str(next(head.numbers)), words, until=lambda: head.num_nodes() == 2) as second,
+        head.joined(num_cpus=2) as second,
         subprocess.Popen(driver, env=head.env, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
     ):
         try:

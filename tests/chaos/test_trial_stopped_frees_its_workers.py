@@ -12,7 +12,9 @@ from raypipe.storage import open_store
 from raypipe.testing.fakes import run_context, tiny_dataset
 from raypipe.tune.stage import tune
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    *(pytest.mark.chaos, pytest.mark.ray, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)),
+]
 
 SPEC = {
     "name": "search",
@@ -26,12 +28,12 @@ SPEC = {
         "optimizer": {"kind": "sgd"},
     },
     "tune": {
-        "space": {"train.optimizer.lr": {"choice": [1.0, 1e-06]}},  # seed 5 draws them in this order
+        "space": {"train.optimizer.lr": {"choice": [1.0, 1e-06, 1e-07]}},
+        "search": {"kind": "grid"},
         "num_trials": 3,
         "scheduler": {"kind": "asha", "reduction_factor": 2},
         "max_concurrent_trials": 1,
     },
-    "seed": 5,
 }
 
 

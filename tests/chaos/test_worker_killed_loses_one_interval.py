@@ -26,10 +26,13 @@ pytestmark = [
 
 INTERVAL = 3
 EPOCHS = 6
-PLAN = ["0 5", "1 6", "0 7", "1 8", "0 9", "1 5", "0 6", "1 7", "0 8", "1 9"]
+AT_ONCE = " at_once"
+PLAN = ["0 5", "1 6", "0 7 at_once", "1 8 at_once", "0 9", "1 5", "0 6 at_once", "1 7", "0 8", "1 9 at_once"]
 """Rank and training call of the attempt; the first call settles DDP, so call 5 is within the attempt's fourth step.
 
-Neighbours differ in the call: the other rank still reaches the call in which the first died, and must survive it.
+Neighbours differ in the call: the other rank still reaches the call in which the first died, and must survive it. Where
+it happens at once, in a step of milliseconds, the checkpoint that was being written is lost too, as a step waits for
+the copy and not for the store: so the interval before it is done again as well.
 """
 
 
@@ -57,9 +60,9 @@ def test_worker_killed_ten_times_loses_one_interval_each_and_ends_with_the_same_
     assert result.attempts == 1 + len(PLAN)
     events = read_events(store, "killed")
     starts = [event["step"] for event in events if event.get("event") == "start"]
-    for (_, call), start, next_start in zip(killed, starts[:-1], starts[1:], strict=True):
+    for line, (_, call), start, next_start in zip(PLAN, killed, starts[:-1], starts[1:], strict=True):
         done = start + call - 2  # without the settling call and the call that was cut short
-        assert 0 <= done - next_start < INTERVAL
+        assert 0 <= done - next_start < (2 * INTERVAL if line.endswith(AT_ONCE) else INTERVAL), line
     assert all(torch.equal(weights["whole"][name], weights["killed"][name]) for name in weights["whole"])
     assert histories["whole"] == histories["killed"]
     assert not list(store.list("runs/killed/train/ray")), "Ray Train's own notes are cleared"

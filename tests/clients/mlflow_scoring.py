@@ -8,7 +8,8 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 try:
     import pandas as pd
-except ImportError:  # mlflow-skinny comes without, and cannot write a request then
+    import scipy  # noqa: F401  # MLflow's own code imports it
+except ImportError:  # mlflow-skinny comes without both, and cannot write a request then
     sys.exit(NOT_INSTALLED)
 
 

@@ -19,14 +19,16 @@ from raypipe.testing.fakes import tiny_dataset
 from raypipe.train.stage import train
 
 
-def dataset(store: Store) -> DatasetVersion:
-    """80 train and 20 val rows of three numbers in two classes."""
+def dataset(store: Store, num_train: int = 80) -> DatasetVersion:
+    """Rows of three numbers in two classes, 20 of them val."""
     random = np.random.default_rng(0)
-    x = random.normal(size=(100, 3)).astype(np.float32)
+    x = random.normal(size=(num_train + 20, 3)).astype(np.float32)
     return tiny_dataset(store, {"x": x}, (x @ [1.0, -2.0, 0.5] > 0).astype(np.int64), num_val=20)
 
 
-def pipeline(folder: Path, *, raises: int = 0, **train: Any) -> PipelineSpec:
+def pipeline(
+    folder: Path, *, raises: int = 0, dropout_frac: float = 0.5, step_s: float = 0.0, **train: Any
+) -> PipelineSpec:
     """Two workers of half a CPU, 8 steps an epoch, a checkpoint every 3 steps and at each epoch's end."""
     return PipelineSpec.model_validate(
         {
@@ -35,7 +37,12 @@ def pipeline(folder: Path, *, raises: int = 0, **train: Any) -> PipelineSpec:
             "model": {
                 "kind": "import",
                 "path": "faulty_model.py:build",
-                "args": {"folder": os.fspath(folder), "raises": raises},
+                "args": {
+                    "folder": os.fspath(folder),
+                    "raises": raises,
+                    "dropout_frac": dropout_frac,
+                    "step_s": step_s,
+                },
             },
             "train": {
                 "num_workers": 2,
@@ -50,12 +57,18 @@ def pipeline(folder: Path, *, raises: int = 0, **train: Any) -> PipelineSpec:
     )
 
 
-def run(spec: PipelineSpec, store: Store, code_dir: Path, run_id: str) -> tuple[TrainResult, list[dict[str, Any]]]:
-    """The result, and what was told on the way."""
+def run(
+    spec: PipelineSpec, store: Store, code_dir: Path, run_id: str, num_train: int = 80
+) -> tuple[TrainResult, list[dict[str, Any]]]:
+    """The result, and what was told on the way.
+
+    Args:
+        num_train: rows.
+    """
     progress = Progress(run_id, stream=io.StringIO())
     ctx = RunContext(run_id=run_id, store=store, progress=progress, name=spec.name, code_dir=code_dir)
     try:
-        result = train(spec, dataset(store), ctx)
+        result = train(spec, dataset(store, num_train), ctx)
     finally:
         progress.save(store)
     return result, events(store, run_id)
@@ -91,7 +104,19 @@ def digests_either_way(folder: Path, num_workers: int) -> dict[tuple[str, str], 
             )
             result, told = run(spec, store, code_dir, f"{trainer.replace('_', '')}{situation}")
             assert result.attempts == 1 + len(plan)
+            check_goodput(result, told, is_killed=bool(plan))
             assert starts(told) == [0, 3][: 1 + len(plan)]
             assert all(faults.is_gone(pid) for pid, _ in faults.kills(code_dir))
             digests[trainer, situation] = result.artifact.digest
     return digests
+
+
+def check_goodput(result: TrainResult, told: list[dict[str, Any]], *, is_killed: bool) -> None:
+    """What was told at the end is what the result holds, and the time between the first and the last line holds it."""
+    found = result.goodput
+    assert found is not None and 0 < found.share < 1
+    assert [event["text"] for event in told if event.get("event") == "goodput"] == [found.text]
+    parts = found.model_dump(exclude={"share", "mfu", "failures_s"})
+    assert all(seconds > 0 for seconds in parts.values()), parts
+    assert (found.failures_s > 0.1) == is_killed, "other processes take longer than that to start"
+    assert found.whole_s <= told[-1]["time"] - told[0]["time"] + 1.0

@@ -83,10 +83,11 @@ def excerpt(told: str) -> str:
 
 
 def registered(folder: Path, task: Task) -> Store:
-    """A registry with one model: a table of numbers, a flag and a category, or small pictures with a number beside."""
+    """A registry with one model: of a table of numbers and a category a number or labels, or of small pictures a
+    class."""
     random = np.random.default_rng(0)
     store = open_store(str(folder))
-    if task == "regression":
+    if task != "classification":
         columns = {
             "age": random.normal(40, 9, 60).astype(np.float32),
             "rooms": random.integers(1, 9, 60).astype(np.int16),
@@ -96,7 +97,8 @@ def registered(folder: Path, task: Task) -> Store:
             StandardizeTransform(kind="standardize", columns=["age", "rooms"]),
             OneHotTransform(kind="one_hot", columns=["color"]),
         ]
-        target = random.normal(size=60)
+        labels = np.array(["a;b", "", "b;c d"] * 20, object)
+        target = random.normal(size=60) if task == "regression" else labels
     else:
         columns, transforms = {"image": random.integers(0, 256, (60, 4, 3), np.uint8)}, []
         target = np.array(["cat", "dog", "fish"] * 20, object)

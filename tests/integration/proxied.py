@@ -19,12 +19,35 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 
 from raypipe.serve.app import ModelApp
-from raypipe.serve.direct import in_one_piece, start_server
+from raypipe.serve.direct import Direct, start_server
 from raypipe.serve.ingress import BINARY, ingress_env
+from raypipe.serve.protocols import Call, Reply
 from raypipe.spec.serve import ServeSpec
 from tests.conftest import pick_ports
 
 START_TIMEOUT_S = 30.0
+
+
+class Noting(Direct):
+    """What the replica's connections ask: it notes each request, and is healthy."""
+
+    def __init__(self, proxied: Proxied) -> None:
+        super().__init__(proxied.app)
+        self._proxied = proxied
+
+    async def answer(self, call: Call, *, alone: bool) -> Reply:
+        self._proxied.asked.append((call.method, call.path))
+        self._proxied.headers = list(call.headers.items())
+        return await super().answer(call, alone=alone)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/-/healthz":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"success"})
+            return
+        self._proxied.asked.append((scope["method"], scope["path"]))
+        self._proxied.headers = scope["headers"]
+        await super().__call__(scope, receive, send)
 
 
 class Proxied:
@@ -95,20 +118,8 @@ class Proxied:
 
     def serve(self, loop: asyncio.AbstractEventLoop) -> Any:
         """The replica's server, in a loop of its own thread."""
-
-        answer = in_one_piece(self.app.asgi)
-
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            if scope["path"] == "/-/healthz":
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body", "body": b"success"})
-                return
-            self.asked.append((scope["method"], scope["path"]))
-            self.headers = scope["headers"]
-            await answer(scope, receive, send)
-
         options = SimpleNamespace(host="127.0.0.1", port=self._replica_port, keep_alive_timeout_s=90)
-        return start_server(application, options, loop)
+        return start_server(Noting(self), options, loop)
 
     def wait_until_answers(self) -> None:
         """Poll HAProxy's own health, which it tells once the replica answers it."""

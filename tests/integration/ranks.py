@@ -1,4 +1,4 @@
-"""Ranks of real torch.distributed, without Ray: each runs the orders it finds, at 3 ranks and then at 2.
+"""Ranks of real torch.distributed, without Ray: each runs the orders it finds, at 4 ranks, at 3 and then at 2.
 
     python -m tests.integration.ranks FOLDER
 
@@ -14,6 +14,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ import torch.distributed as dist
 from raypipe.errors import DataError, NonFiniteLossError, ObjectMissing, RaypipeError
 from raypipe.storage.local import LocalFolder
 from raypipe.storage.store import ObjectInfo
-from raypipe.train import loop
-from raypipe.train.checkpoint import TENSORS
+from raypipe.train import loop, reporter
 from raypipe.train.failures import is_from_peers
+from raypipe.train.fitting import largest_that_fits
 from raypipe.train.rows import World
 from raypipe.train.together import agreed
-from tests.unit.train.interrupted import answer, answer_after_interruption
+from tests.unit.train.interrupted import answer, answer_after_interruption, answer_until
 
-SIZES = (3, 2)
+SIZES = (4, 3, 2)
+
+ELASTIC_STOPS = {4: 3, 3: 5, 2: None}
+"""At which step the ranks of an elastic training are lost, within the first and within the second epoch."""
 
 
 class StaleListing(LocalFolder):
@@ -46,10 +50,10 @@ class StaleListing(LocalFolder):
 class Unreadable(LocalFolder):
     """A store that has lost the checkpoints' tensors."""
 
-    def read(self, key: str) -> bytes:
-        if key.endswith(TENSORS):
+    def read_range(self, key: str, start: int, stop: int) -> memoryview:
+        if key.endswith(".safetensors"):
             raise ObjectMissing(f"{self.uri}/{key} is not there")
-        return super().read(key)
+        return super().read_range(key, start, stop)
 
 
 STORES_OF_OTHER_RANKS = {"stale_resumed": StaleListing, "unreadable_resumed": Unreadable}
@@ -77,17 +81,32 @@ def _raise(error: RaypipeError | None) -> None:
         raise error
 
 
+def rows_that_fit(world: World) -> dict[str, Any]:
+    """How many rows of a pass ranks settle on whose batches are of unlike size, where 5 rows fit; and what they try."""
+    tried: list[int] = []
+
+    def attempt(num_rows: int) -> None:
+        tried.append(num_rows)
+        if num_rows > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return {"rows": largest_that_fits(attempt, 8 * (world.rank + 1), world), "tried": tried}
+
+
 def run_orders(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
-    loop.SAY_EVERY_S = 0.0  # every step is told, so that a run can be stopped at one
+    reporter.REPORT_EVERY_S = 0.0  # every step is told, so that a run can be stopped at one
     for size in SIZES:
         if rank >= size:
             continue
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{size}", world_size=size, rank=rank)
         for name, order in pickle.loads((folder / f"orders-{size}.pickle").read_bytes()).items():
             run = answer_after_interruption if name.endswith("resumed") else answer
+            if name.startswith("elastic"):
+                run = partial(answer_until, ELASTIC_STOPS[size])
             loop.open_store = STORES_OF_OTHER_RANKS.get(name, LocalFolder) if rank else LocalFolder
             (folder / f"{name}-{size}-{rank}.json").write_text(json.dumps(run(order, World(rank, size))))
+        (folder / f"rows_that_fit-{size}-{rank}.json").write_text(json.dumps(rows_that_fit(World(rank, size))))
         if size == SIZES[-1]:
             if rank:
                 return  # without a word to the others, as a process that is killed

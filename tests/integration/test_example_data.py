@@ -26,14 +26,20 @@ print(json.dumps({"cpu_s": time.process_time(), "heavy": heavy}))
 """
 
 
-MADE = {"03_tabular": "data", "05_images": "", "06_audio": "sounds"}
-"""Example that makes its data -> the folder that it is told, below data.root."""
+MADE = {
+    "03_tabular": "data",
+    "05_images": "",
+    "06_audio": "sounds",
+    "08_translation": "phrases.csv",
+    "09_several_answers": "data",
+}
+"""Example that makes its data -> the folder or file that it is told, below its data.root."""
 
 
 def make(example: str, root: Path) -> Path:
-    """The root, with the data of an example below it."""
+    """The root, with the data of an example below a folder of its name."""
     subprocess.run(
-        [sys.executable, str(EXAMPLES / example / "make_data.py"), str(root / MADE[example])],
+        [sys.executable, str(EXAMPLES / example / "make_data.py"), str(root / example / MADE[example])],
         check=True,
         capture_output=True,
         timeout=60,
@@ -55,8 +61,11 @@ def digests(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_every_example_file_validates_within_two_seconds_and_without_heavy_packages(data_root: Path):
-    asked = [[str(file), *([f"data.root={data_root}"] if file.parent.name in MADE else [])] for file in FILES]
+def test_every_example_file_validates_within_two_seconds_and_without_heavy_packages(data_root: Path, tmp_path: Path):
+    (tmp_path / "input.txt").write_text("A text that the user has.\n")
+    roots = {**{example: data_root / example for example in MADE}, "07_language_model": tmp_path}
+    told = [[f"data.root={roots[file.parent.name]}"] if file.parent.name in roots else [] for file in FILES]
+    asked = [[str(file), *root] for file, root in zip(FILES, told, strict=True)]
     done = subprocess.run(
         [sys.executable, "-c", VALIDATE_ALL, json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -71,4 +80,4 @@ def test_data_of_examples_made_twice_are_the_same_bytes(data_root: Path, tmp_pat
         make(example, tmp_path)
     first = digests(data_root)
     assert first == digests(tmp_path)
-    assert len(first) == 2 + 1002 + 600, "tables, pictures, sounds"
+    assert len(first) == 2 + 1002 + 600 + 1 + 1, "tables, pictures, sounds, phrases, survey"

@@ -34,6 +34,7 @@ from raypipe.records import (
     TrainResult,
     TuneResult,
 )
+from raypipe.report.page import write_report
 from raypipe.storage import Store, layout, open_store
 from raypipe.storage.documents import read_document
 from tests.integration.sockets import MARK, Watch, processes_of
@@ -41,6 +42,7 @@ from tests.integration.sockets import MARK, Watch, processes_of
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
+SHAKESPEARE = ROOT.parent / "shared" / "data" / "shakespeare"
 NUM_ASKED_ROWS = 50
 LEAVE_TIMEOUT_S = 20.0
 
@@ -125,10 +127,12 @@ def as_json(columns: dict[str, np.ndarray], predictor: Predictor) -> list[dict[s
 def assert_same_answers(found: list[Any], predictor: Predictor, columns: dict[str, np.ndarray]) -> None:
     """HTTP answers against the Predictor's, to 1e-6."""
     expected = predictor.predict(columns)
-    if expected.classes is None:
-        np.testing.assert_allclose(found, expected.values, atol=1e-6)
+    if predictor.signature.task == "regression":
+        rows = [list(row.values()) if isinstance(row, dict) else row for row in found]
+        np.testing.assert_allclose(rows, expected.values, atol=1e-6)
         return
-    assert [row["label"] for row in found] == [row["label"] for row in expected.rows()]
+    (answer,) = predictor.task.columns_of("answer")
+    assert [row[answer.name] for row in found] == predictor.task.answers(expected.values)[answer.name]
     np.testing.assert_allclose([row["probabilities"] for row in found], expected.values, atol=1e-6)
 
 
@@ -339,6 +343,27 @@ def test_flats_of_the_year_after_are_said_to_have_drifted_in_their_prices_alone(
     assert "'price_m'" in drift.detail and "'area_m2'" not in drift.detail and "'district'" not in drift.detail
 
 
+# --- 09 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_several_answers_a_row_and_rows_that_count_differently_reach_their_gates(
+    run: Run, store: Store, tmp_path: Path
+):
+    script = EXAMPLES / "09_several_answers" / "make_data.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "data")], check=True, capture_output=True, timeout=60)
+    root = f"data.root={tmp_path}"
+    labels = run("09_several_answers/labels.yaml", root)
+    assert_readme_tells("09_several_answers", dataset_of(labels))
+    assert set(report_of(labels).per_class or {}) == {"bright", "garden", "large", "quiet"}
+    assert_endpoint_agrees(labels, store)
+    numbers = run("09_several_answers/numbers.yaml", root, until="evaluate")
+    assert_readme_tells("09_several_answers", dataset_of(numbers))
+    assert report_of(numbers).weighted_by == "stands_for" and report_of(numbers).metrics["r2.heating_eur"] > 0.9
+    page = write_report(store, numbers.run_id)[1].decode()
+    assert "Metrics, rows weighted by stands_for" in page and "mae.rent_eur" in page
+
+
 # --- 04 --------------------------------------------------------------------------------------------------------------
 
 YOUR_MODEL = EXAMPLES / "04_your_model"
@@ -399,3 +424,76 @@ def test_sounds_are_told_apart_and_a_wav_file_can_be_asked_about(run: Run, store
     )
     answer = httpx.post(f"{result.endpoint.url}/predict", content=request.stdout, timeout=30.0).raise_for_status()
     assert answer.json()["predictions"][0]["label"] == "rattle"
+
+
+# --- 07 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not SHAKESPEARE.is_dir(), reason=f"no text in {SHAKESPEARE}; nothing is downloaded in tests")
+def test_text_is_learned_by_two_workers_and_written_on_token_by_token(run: Run, store: Store):
+    small = (
+        "model.dim=32",
+        "model.num_layers=1",
+        "train.epochs=1",
+        "train.global_batch_size=64",
+        "train.num_workers=2",
+    )
+    gate = "evaluate.gates=[{metric: perplexity, max: 14}, {metric: bits_per_character, max: 4}]"
+    result = run("07_language_model/pipeline.yaml", f"data.root={SHAKESPEARE}", *small, gate)
+    assert_readme_tells("07_language_model", dataset_of(result))
+    metrics = report_of(result).metrics
+    assert 4 < metrics["perplexity"] <= 14
+    trained = result.records["train"]
+    assert isinstance(trained, TrainResult) and trained.num_workers == 2
+    assert trained.metrics["val_perplexity"] == pytest.approx(np.exp(trained.metrics["val_loss"]), rel=1e-5)
+    predictor = predictor_of(result, store)
+    assert result.endpoint is not None and predictor.writer is not None
+    texts = asked_rows(result, store)
+    answer = httpx.post(f"{result.endpoint.url}/predict", json={"instances": as_json(texts, predictor)}, timeout=30.0)
+    likely = [row["log_likelihood"] for row in answer.raise_for_status().json()["predictions"]]
+    np.testing.assert_allclose(likely, predictor.predict(texts).values[:, 0], rtol=1e-5)
+
+    asked: dict[str, Any] = {"prompt": "ROMEO:\n", "max_new_tokens": 80, "temperature": 0.8, "top_k": 20, "seed": 7}
+    how = {"seed": 7, "temperature": 0.8, "top_k": 20}
+    here = "".join(predictor.writer.write(predictor.writer.read(asked["prompt"]), 80, **how))
+    url = f"{result.endpoint.url}/generate"
+    assert httpx.post(url, json=asked, timeout=30.0).raise_for_status().json()["text"] == here
+    with httpx.stream("POST", url, json={**asked, "stream": True}, timeout=30.0) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        told = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    assert "".join(event["token"] for event in told[:-1]) == here and told[-1]["num_tokens"] == 80
+    with httpx.stream("POST", url, json={**asked, "max_new_tokens": 16_000, "stream": True}, timeout=30.0) as answer:
+        assert "token" in next(answer.iter_lines())  # it comes before the text is whole; then this client leaves
+    unknown = httpx.post(url, json={"prompt": "Ä"}, timeout=30.0)
+    assert unknown.status_code == 400 and "'Ä'" in unknown.json()["error"]["message"]
+
+
+# --- 08 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+def test_dates_are_written_as_evaluation_batch_and_endpoint_agree(run: Run, store: Store, private_dir: Path):
+    make_data("08_translation", str(private_dir / "dates" / "phrases.csv"))
+    # Fewer steps than the file's own: enough for most of a date's characters.
+    short = (
+        "train.max_steps=160",
+        "train.global_batch_size=128",
+        "evaluate.gates=[{metric: token_accuracy, min: 0.6}]",
+    )
+    result = run("08_translation/pipeline.yaml", f"data.root={private_dir / 'dates'}", *short)
+    assert_readme_tells("08_translation", dataset_of(result))
+    metrics = report_of(result).metrics
+    assert metrics["token_accuracy"] >= 0.6 and 1 < metrics["perplexity"] < 4
+    predictor = predictor_of(result, store)
+    assert result.endpoint is not None and predictor.writer is not None
+    texts = asked_rows(result, store)
+    here = predictor.task.json_rows(predictor.predict(texts).values)
+    answer = httpx.post(f"{result.endpoint.url}/predict", json={"instances": as_json(texts, predictor)}, timeout=30.0)
+    assert [row["text"] for row in answer.raise_for_status().json()["predictions"]] == [row["text"] for row in here]
+    url, prompt = f"{result.endpoint.url}/generate", str(texts["phrase"][0])
+    with httpx.stream("POST", url, json={"prompt": prompt, "stream": True}, timeout=30.0) as streamed:
+        told = [json.loads(line[6:]) for line in streamed.iter_lines() if line.startswith("data: ")]
+    assert "".join(event["token"] for event in told[:-1]) == here[0]["text"]
+    unknown = httpx.post(url, json={"prompt": "am 3. März"}, timeout=30.0)
+    assert unknown.status_code == 400 and "'ä'" in unknown.json()["error"]["message"]

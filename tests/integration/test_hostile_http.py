@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from raypipe.serve.app import ModelApp
+from raypipe.serve.client_header import CLIENT
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
@@ -159,13 +160,31 @@ def test_names_that_other_programs_take_for_others_do_not_reach_a_replica(served
     assert b"x-good" in names and b"x_api_key" not in names and b"x-api-key" not in names
 
 
-def test_dead_replica_is_503_with_retry_after_in_json(app: ModelApp, spec: ServeSpec, free_port: int):
-    with tempfile.TemporaryDirectory(prefix="rp-") as folder:
+def test_replica_is_told_by_which_connection_a_client_came_whatever_it_says_itself(served: Proxied):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as client:
+        for said in (b"", b"x-raypipe-client: 127.0.0.1:1\r\nX-Raypipe-Client: b\r\n"):
+            client.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + said + b"\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+            told = [value for name, value in served.headers if name == CLIENT]
+            assert told == [b"127.0.0.1:%d" % client.getsockname()[1]]
+
+
+def test_dead_replica_is_503_with_retry_after_in_json_and_logged_where_requests_are_not(
+    app: ModelApp, spec: ServeSpec, free_port: int
+):
+    with tempfile.TemporaryDirectory(prefix="rp-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(f"{folder}/log.sock")  # where the configuration of `proxied` has HAProxy log to
+        log.settimeout(20)
         with proxied(app, spec.model_copy(update={"port": free_port}), Path(folder)) as running:
+            assert statuses(exchange(running, posted(SIZE, b"connection: close"), 20)) == [200]
             running.end_replica()
             found = exchange(running, posted(SIZE, b"connection: close"), 20)
+            logged = b""
+            while b"is DOWN" not in logged:
+                logged += log.recv(65536)
         assert statuses(found) == [503] and b"retry-after: 1" in found.lower()
         assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]["code"] == "unavailable"
+        assert b"/predict" not in logged and b"127.0.0.1" not in logged
 
 
 class Sender:
@@ -182,16 +201,25 @@ class Sender:
             client.sendall(head)
             while sent < total:
                 client.setblocking(False)
+                found = b""
                 with suppress(BlockingIOError):
                     found = client.recv(65536)
-                    return found, time.monotonic() - over, sent
                 client.settimeout(10)
+                if found:
+                    return self._whole(found, client), time.monotonic() - over, sent
                 client.sendall(part)
                 sent += len(part)
                 if sent <= CAP + len(part):
                     over = time.monotonic()
             client.settimeout(10)
-            return client.recv(65536), time.monotonic() - over, sent
+            return self._whole(client.recv(65536), client), time.monotonic() - over, sent
+
+    @staticmethod
+    def _whole(answer: bytes, client: socket.socket) -> bytes:
+        """Header and body may come one after the other."""
+        while answer.endswith(b"\r\n\r\n"):
+            answer += client.recv(65536)
+        return answer
 
 
 SMALL_CHUNKS = b"6\r\n[[[[[[\r\n" * 1000

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from raypipe.cli.main import app
 from raypipe.model.predictor import Predictor
+from raypipe.model.tasks import json_able
 from raypipe.registry.versions import get
 from raypipe.serve.checker import columns_of
 from raypipe.storage import open_store
@@ -34,7 +35,8 @@ def test_project_of_a_template_reaches_its_gates_and_answers_its_request(
     opened = open_store(str(store))
     predictor = Predictor.load(opened, get(opened, "p", 1).artifact, code_dir=folder)
     rows = json.loads((folder / "request.json").read_text())["instances"]
-    (answer,) = predictor.predict(columns_of(rows, predictor.signature, max_rows=1)).rows()
+    answers = predictor.predict(columns_of(rows, predictor.signature, max_rows=1))
+    (answer,) = json_able(predictor.task.json_rows(answers.values))
     expected = {"tabular": 0, "images": 0, "text": "delivery"}
     if template == "regression":
         assert 25 <= answer <= 346  # what the data hold

@@ -155,7 +155,7 @@ def test_pipeline_whose_driver_is_killed_is_told_in_the_next_plan(
     words = [sys.executable, "-m", "raypipe", "run", str(file), *longer, "--until", "train", "--run", "rkill"]
     environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
     driver = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-    while not list(open_store().list(layout.checkpoints("rkill"))):
+    while not any(layout.checkpoint_step(info.key) for info in open_store().list(layout.checkpoints("rkill"))):
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.01)  # another process's files: there is nothing to wait on
     driver.kill()
@@ -181,7 +181,7 @@ def test_pipeline_told_to_stop_while_it_trains_ends_and_leaves_no_process(
     errors = file.parent / "stderr"
     with errors.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True, env=environment)
-    while not list(open_store().list(layout.checkpoints("rstop"))):
+    while not any(layout.checkpoint_step(info.key) for info in open_store().list(layout.checkpoints("rstop"))):
         assert process.poll() is None, errors.read_text()
         time.sleep(0.05)  # another process's files: there is nothing to wait on
     children = _session(process.pid)

@@ -13,7 +13,7 @@ from raypipe.data.shuffle.target import finish, part
 from raypipe.data.stage import prepare
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
-from raypipe.records import DataProfile, DatasetVersion
+from raypipe.records import DataProfile, DatasetVersion, TargetStatistics
 from raypipe.runtime.progress import read_events
 from raypipe.spec.data import DataSpec
 from raypipe.storage import layout, open_store
@@ -104,6 +104,18 @@ def test_prepare_fits_on_train_rows_only(ray_cluster, ctx, tmp_path):
     train = load_rows(ctx.store, dataset, "train").columns["age"]
     assert dataset.transforms[0]["columns"]["age"]["fill"] == pytest.approx(np.nanmean(train), rel=1e-12)
     assert dataset.feature_shape == (2 + 4,) and [c.name for c in dataset.signature.inputs] == ["age", "city", "pay"]
+
+
+def test_record_keeps_what_was_recognised_and_how_rows_were_read(ray_cluster, ctx, tmp_path):
+    rows = "".join(f"{i};{i},5 €;{'ja' if i % 3 else 'nein'};{'u' if i % 2 else 'v'}\n" for i in range(200))
+    (tmp_path / "a.csv").write_text("Unnamed: 0;price;ok;y\n" + rows)
+    fields = {"source": {"format": "csv", "path": "a.csv"}, "target": "y", "root": str(tmp_path)}
+    dataset = prepare(DataSpec.model_validate(fields), ctx)
+    assert [note.partition(":")[0] for note in dataset.notes[:3]] == ["recognised", "column 'price'", "column 'ok'"]
+    assert any("Unnamed: 0" in note for note in dataset.notes[3:])
+    record = ctx.store, layout.dataset_record(dataset.name, dataset.version)
+    assert read_document(*record, DatasetVersion).notes == dataset.notes
+    assert {column.name: column.dtype for column in dataset.signature.inputs} == {"price": "float64", "ok": "bool"}
 
 
 def test_prepare_with_a_test_source_keeps_its_rows_for_test(ray_cluster, ctx, tmp_path):
@@ -204,7 +216,7 @@ def test_prepare_beside_a_large_test_source_fits_on_all_rows_of_train(ray_cluste
             spec(tmp_path, "train.parquet", "parquet", **fields), run_context(open_store(str(tmp_path / str(size))))
         )
         assert made.splits["train"].num_rows == 3000
-        assert made.target_statistics is not None
+        assert isinstance(made.target_statistics, TargetStatistics)
         fitted.append((made.transforms, made.target_statistics.model_dump(exclude_none=True)))
     (transforms, statistics), (others, other_statistics) = fitted
     assert transforms == others

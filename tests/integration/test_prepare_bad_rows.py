@@ -130,6 +130,9 @@ def test_latin_1_in_utf8_tells_which_classes_lose_what_share_and_goes_on_telling
     rows = [b"%d,%s,%s,,left" % (i, text[i], b"yes" if i % 2 else b"no") for i in range(600)]
     (tmp_path / "f.csv").write_bytes(b"\n".join([b"a,t,y,,", *rows, b""]))
     fields = {"features": ["a"], "target": "y", "split": {}, "transforms": []}
+    with pytest.raises(DataError, match=r"f\.csv is no UTF-8 text: line 2 holds 'für' in cp1252"):
+        prepare(spec(tmp_path, **fields), ctx)
+    fields["source"] = {"format": "csv", "path": "*.csv", "encoding": "utf-8"}
     with pytest.raises(DataError) as caught:
         prepare(spec(tmp_path, **fields), ctx)
     lost = "each 'y' that is lost with them: 'yes' 33.3% (100 of 300), 'no' 10.0% (30 of 300)"

@@ -1,4 +1,8 @@
-"""Ray Serve behind HAProxy and behind Ray's Python proxy: real replicas, real HTTP, real mistakes."""
+"""Ray Serve behind HAProxy and behind Ray's Python proxy: real replicas, real HTTP, real mistakes.
+
+One module, although it is long: a cluster has one Serve, which the tests share in the order they stand here, from none
+that runs to what is beside the first application.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ import pytest
 
 from raypipe.errors import DigestMismatch, ModelError, ObjectMissing, PortInUseError, ServeError
 from raypipe.model.predictor import Predictor
+from raypipe.pipeline.stages import probe_rows
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
 from raypipe.serve import awaited
@@ -26,8 +31,10 @@ from raypipe.serve.stage import deploy, status, stop
 from raypipe.spec.model import ImportModel
 from raypipe.spec.resources import ResourceSpec
 from raypipe.spec.serve import ServeSpec
+from raypipe.storage import layout
+from raypipe.storage.documents import write_document
 from raypipe.storage.local import LocalFolder
-from raypipe.testing.fakes import run_context, tiny_dataset
+from raypipe.testing.fakes import run_context, tiny_dataset, tiny_nested
 from raypipe.testing.served import model_version
 from tests.conftest import pick_ports
 
@@ -89,6 +96,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalFolder:
 def digits(store: LocalFolder) -> DatasetVersion:
     images = np.stack([np.array(row["image"], np.uint8) for row in ROWS])
     return tiny_dataset(store, {"image": images}, np.array(["a", "b", "c", "a", "b"], object))
+
+
+@pytest.fixture(scope="module")
+def users(store: LocalFolder) -> DatasetVersion:
+    """Rows of JSON lines with fields in objects and a list of texts; kept with the run that made them."""
+    dataset = tiny_nested(store, name="users")
+    write_document(store, layout.dataset_record("users", dataset.version), dataset)
+    write_document(store, layout.run_spec("rtest"), {"spec": {"name": "users"}})
+    return dataset
 
 
 @pytest.fixture
@@ -310,19 +326,26 @@ def test_swap_that_fails_puts_back_the_version_before_and_status_tells_it(
     assert (row["version"], row["state"], row["message"]) == (1, "RUNNING", "")
 
 
-def test_second_version_second_model_and_route_prefix(
-    served: Endpoint, spec: ServeSpec, store: LocalFolder, digits: DatasetVersion, ctx: RunContext
+def test_second_version_second_model_of_fields_in_objects_and_route_prefix(
+    served: Endpoint,
+    spec: ServeSpec,
+    store: LocalFolder,
+    digits: DatasetVersion,
+    users: DatasetVersion,
+    ctx: RunContext,
 ):
     second = deploy(spec, model_version(store, digits, name="digits", version=2), ctx, probe_rows=ROWS[:1])
     assert second.url == served.url and second.probe["answer"]["version"] == 2
 
-    other = model_version(store, digits, name="other")
+    other = model_version(store, users, name="other")
     with pytest.raises(ServeError, match=r"refuses other: .*used by application") as raised:
         deploy(spec, other, ctx)
     assert "serve.route_prefix" in raised.value.hint
-    endpoint = deploy(spec.model_copy(update={"route_prefix": "/other/"}), other, ctx, probe_rows=ROWS[:1])
+    rows = probe_rows(store, other)
+    endpoint = deploy(spec.model_copy(update={"route_prefix": "/other/"}), other, ctx, probe_rows=rows)
     assert endpoint.url == f"{served.url}/other"
     assert endpoint.probe["answer"]["model"] == "other"
+    assert_reads_fields_in_objects_and_lists(endpoint)
     assert httpx.get(f"{endpoint.url}/healthz", trust_env=False).json()["model"] == "other"
     assert httpx.get(f"{served.url}/healthz", trust_env=False).json()["model"] == "digits"
 
@@ -332,6 +355,36 @@ def test_second_version_second_model_and_route_prefix(
         stop("nobody")
     assert stop("other") == ["other"]
     assert [row["name"] for row in status()] == ["digits"]
+
+
+def assert_reads_fields_in_objects_and_lists(endpoint: Endpoint) -> None:
+    assert endpoint.probe["request"]["instances"][0] == {"user.age": 9.0, "user.home.city": "Rome", "tags": ["a"]}
+    expected = endpoint.probe["answer"]["predictions"][0]
+    row = {"user": {"age": 9.0, "home": {"city": "Rome"}}, "tags": ["a"]}
+    tensors = [
+        {"name": "user.age", "datatype": "FP64", "shape": [1], "data": [9.0]},
+        {"name": "user.home.city", "datatype": "BYTES", "shape": [1], "data": ["Rome"]},
+        {"name": "tags", "datatype": "BYTES", "shape": [1], "data": ['["a"]']},
+    ]
+    with httpx.Client(base_url=endpoint.url, trust_env=False, timeout=30) as client:
+        for path in ("/predict", "/v1/models/other:predict", "/invocations", "/predictions/other"):
+            assert client.post(path, json={"instances": [row]}).json()["predictions"] == [expected], path
+        (output,) = client.post("/v2/models/other/infer", json={"inputs": tensors}).json()["outputs"]
+        assert output["data"] == [expected]
+        many = client.post(
+            "/predict", json={"instances": [{**row, "tags": ["a", "x" * 100]}] * 2000}
+        )  # beside the loop
+        assert many.json()["predictions"] == pytest.approx([expected] * 2000, rel=1e-5)
+        example = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+        example = example["application/json"]["example"]
+        assert set(example["instances"][0]["user"]) == {"age", "home"}
+        assert client.post("/predict", json=example).status_code == 200
+        for wrong, told in (
+            ({**row, "user": {**row["user"], "name": "x"}}, "unknown field 'user.name'"),
+            ({**row, "tags": "a"}, "field 'tags': found 'a' (string); expected a list of strings"),
+        ):
+            refused = client.post("/predict", json={"instances": [wrong]})
+            assert refused.status_code == 400 and told in refused.json()["error"]["message"]
 
 
 def test_replicas_that_began_before_their_model_load_the_one_they_are_told_or_end(

@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import json
 import os
+import re
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import run_context, tiny_dataset
 from raypipe.testing.served import model_version
 from tests.conftest import pick_ports
+from tests.integration.sniffing import listening_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -206,17 +208,8 @@ def test_keys_that_cannot_be_read_are_told_and_nothing_stays(
 def test_no_secret_is_left_in_a_file_or_a_command_line(
     served: Endpoint, client: httpx.Client, private_dir: Path, files: Path, store: LocalFolder
 ):
-    secrets = [PREDICT, ADMIN, own_key(), CANARY]
-    body = {"instances": [{"x": CANARY}]}
-    for path, sent, headers in (
-        ("/predict", {"instances": ROWS}, bearer(PREDICT)),
-        ("/predict", body, {"x-api-key": PREDICT, "cookie": CANARY, "user-agent": CANARY}),
-        ("/predict", body, bearer(CANARY)),
-        (f"/{CANARY}?key={CANARY}", body, bearer(ADMIN)),
-        ("/predict", {CANARY: ROWS}, bearer(PREDICT)),
-    ):
-        client.post(path, json=sent, headers=headers)
-    forms = {form for secret in secrets for form in forms_of(secret)}
+    send_secrets(client)
+    forms = {form for secret in (PREDICT, ADMIN, own_key(), CANARY) for form in forms_of(secret)}
     time.sleep(1.0)  # logs are written by others, who tell nobody when
     found: set[str] = set()
     for file in private_dir.rglob("*"):
@@ -227,6 +220,67 @@ def test_no_secret_is_left_in_a_file_or_a_command_line(
         line = " ".join(process.cmdline()).encode()
         found |= {f"{process.pid} {form!r}" for form in forms if form in line}
     assert not found
+
+
+def test_no_secret_crosses_a_socket_but_between_haproxy_and_replicas(
+    served: Endpoint,
+    spec: ServeSpec,
+    store: LocalFolder,
+    dataset: DatasetVersion,
+    client: httpx.Client,
+    files: Path,
+    ray_cluster: SimpleNamespace,
+):
+    """Serve, dashboard, metrics, GCS and workers all talk over loopback here. HAProxy takes the TLS off, and a replica
+    must see the key: whoever may listen to that may read its memory too. While replicas change, HAProxy asks Ray's own
+    proxy, which asks a replica."""
+    trusted = grpc.ssl_channel_credentials((files / "authority.pem").read_bytes())
+    ports = ports_before_replicas()
+    keys = [form for secret in (PREDICT, ADMIN, own_key()) for form in forms_of(secret)]
+    try:
+        with listening_for([*keys, *forms_of(CANARY)]) as heard:
+            send_secrets(client)
+            with grpc.secure_channel(f"{HOST}:{spec.grpc_port}", trusted) as channel:
+                call = channel.unary_unary("/inference.GRPCInferenceService/ServerMetadata")
+                call(b"", metadata=(("x-api-key", PREDICT), ("x-canary", CANARY)), timeout=10)
+            third = model_version(store, dataset, name="tiny", version=3)
+            deploy(spec, third, run_context(store), probe_rows=ROWS)  # asks with its own key
+            status()
+            for path in ("api/serve/applications/", "logical/actors", "nodes?view=summary", "api/jobs/"):
+                httpx.get(f"{ray_cluster.dashboard_url}/{path}", trust_env=False, timeout=10)
+            ports |= ports_before_replicas()
+    except PermissionError:
+        pytest.skip("listening on loopback needs CAP_NET_RAW")
+    ways = heard.ways_of(keys)
+    assert ways, "what is heard here would be heard elsewhere"
+    assert {receiver[1] for _, receiver in ways} <= ports
+    told = heard.ways_of(forms_of(CANARY))
+    assert not {way for way in told if {way[0][1], way[1][1]}.isdisjoint(ports)}
+    assert len(heard.words) > 2 * len(ways | told), "others talked meanwhile"
+
+
+def ports_before_replicas() -> set[int]:
+    """Where replicas listen, and Ray's proxy, which asks them."""
+    return {
+        connection.laddr[1]
+        for process in psutil.Process().children(recursive=True)
+        if {"ServeReplica", "ProxyActor"} & set(re.findall(r"\w+", " ".join(process.cmdline())))
+        for connection in cast(Any, process.net_connections("tcp"))
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def send_secrets(client: httpx.Client) -> None:
+    """Requests that hold them wherever a client may put one, right or by mistake."""
+    body = {"instances": [{"x": CANARY}]}
+    for path, sent, headers in (
+        ("/predict", {"instances": ROWS}, bearer(PREDICT)),
+        ("/predict", body, {"x-api-key": PREDICT, "cookie": CANARY, "user-agent": CANARY}),
+        ("/predict", body, bearer(CANARY)),
+        (f"/{CANARY}?key={CANARY}", body, bearer(ADMIN)),
+        ("/predict", {CANARY: ROWS}, bearer(PREDICT)),
+    ):
+        client.post(path, json=sent, headers=headers)
 
 
 def forms_of(secret: str) -> list[bytes]:

@@ -18,7 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
+from raypipe.model.predictions import Predictions
 from raypipe.serve.app import ModelApp
+from raypipe.serve.batching import Features
 from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
@@ -266,3 +268,29 @@ def test_connections_of_one_address_are_limited_and_the_rest_of_it_is_closed(
             assert still_open(running, open_ports) <= 16
         running.wait_until_answers()
         assert httpx.get(f"{running.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_clients_that_go_are_not_computed_for_and_leave_nothing_behind(
+    served: Proxied, monkeypatch: pytest.MonkeyPatch
+):
+    batcher, room = served.app._batcher, served.app.room
+    model, rows = batcher._model, []
+
+    def slow(features: Features) -> Predictions:
+        rows.append(len(features))
+        time.sleep(0.3)
+        return model(features)
+
+    monkeypatch.setattr(batcher, "_model", slow)
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(ANSWERED) + ANSWERED
+    for _ in range(500):
+        client = connected(served.port)
+        client.sendall(request)
+        client.close()
+    until = time.monotonic() + 2
+    while (room.requests or room.held_bytes) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (room.requests, room.held_bytes) == (0, 0)
+    assert sum(rows) < 250, "most of them had gone before their turn"
+    monkeypatch.setattr(batcher, "_model", model)
+    assert httpx.post(f"{served.url}/predict", content=ANSWERED, trust_env=False).status_code == 200

@@ -41,6 +41,11 @@ def ours() -> trustme.CA:
     return trustme.CA()
 
 
+CLOSED_AT_RELOAD = "reload: RemoteProtocolError('Server disconnected without sending a response.')"
+"""Once in some hundred reloads (one of 32 busy connections, measured) the HAProxy that leaves closes a connection that
+it has let live on. A new certificate is taken up without a reload: there, no connection may be closed."""
+
+
 def write(folder: Path, issued: trustme.LeafCert) -> TlsSpec:
     """Certificate and key as a user has them, both replaced at once or one after the other."""
     cert, key = folder / "cert.pem", folder / "key.pem"
@@ -192,17 +197,24 @@ def test_new_certificate_is_taken_up_without_a_failed_request_and_a_damaged_one_
 ):
     assert spec.tls is not None
     outcomes: Counter[str] = Counter()
+    phase = "certificates"
     over = threading.Event()
+
+    def answer(client: httpx.Client) -> str:
+        try:
+            return str(client.post(f"{served.url}/predict", json={"instances": [1.0]}).status_code)
+        except httpx.TransportError as error:
+            return f"{phase}: {error!r}"
 
     def ask() -> None:
         context = client_of(ours)
         while not over.is_set():
             with httpx.Client(verify=context, trust_env=False, timeout=10) as client:  # a new connection each
                 for _ in range(3):
-                    try:
-                        outcomes[str(client.post(f"{served.url}/predict", json={"instances": [1.0]}).status_code)] += 1
-                    except httpx.TransportError as error:
-                        outcomes[repr(error)] += 1
+                    found = answer(client)
+                    if found == CLOSED_AT_RELOAD:  # httpx asks on a new connection now, as any client may
+                        found = answer(client)
+                    outcomes[found] += 1
 
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
@@ -222,12 +234,15 @@ def test_new_certificate_is_taken_up_without_a_failed_request_and_a_damaged_one_
         Path(spec.tls.cert_file).write_bytes(issued.cert_chain_pems[0].bytes())  # its key is still to come
         time.sleep(1.5)
         assert serial_at(served.port) == taken
+        phase = "reload"
         served.reload()  # while the files do not fit: with what was last taken up
         assert serial_at(served.port) == taken
         assert key == Path(spec.tls.key_file).read_bytes()
+        phase = "certificates"
         Path(spec.tls.key_file).write_bytes(issued.private_key_pem.bytes())
         wait_for_another(served, taken)
         probe.wait_reachable(endpoint_at(served.url, spec.tls.cert_file), time.monotonic() + 5)
+        phase = "reload"
         served.reload()
         assert serial_at(served.port) == ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
     finally:

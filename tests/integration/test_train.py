@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
-from ray.util.placement_group import placement_group_table
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from raypipe.data.shards import load_rows
 from raypipe.errors import ClusterError, TrainingError, UserCodeError
 from raypipe.model.predictor import Predictor
+from raypipe.runtime import notices
+from raypipe.runtime.context import RunContext
+from raypipe.runtime.progress import Progress
 from raypipe.storage import layout, open_store
 from raypipe.testing import faults
+from raypipe.train import places
+from raypipe.train.stage import train
 from tests.integration import faulty
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -78,6 +85,49 @@ def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path, 
         faulty.run(spec, store, code_dir, "toobig")
 
 
+def test_train_elastic_waits_for_the_fewest_begins_with_what_fits_and_grows_where_an_epoch_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code_dir = faults.write_network(tmp_path / "code", plan=["0 12 hold"])  # in the second epoch of the first attempt
+    store = open_store(str(tmp_path / "store"))
+    workers = {"min": 1, "max": 2, "grow_after_s": 0}
+    spec = faulty.pipeline(code_dir, num_workers=workers, resources={"num_cpus": 1}, max_failures=0)
+    others = [placement_group([{"CPU": cpus}]) for cpus in (1, 3)]  # all that there is
+    assert all(each.wait(30) for each in others)
+    assert _free_cpus(wanted=0.0) == 0.0
+    progress = Progress("elastic", stream=None)
+    monkeypatch.setattr(places, "TELL_AFTER_S", 0.2)
+
+    def make_room(event: Mapping[str, Any]) -> None:
+        if "waiting for room" in str(event.get("text")):
+            remove_placement_group(others[0])
+        elif event.get("event") == "start" and event["num_workers"] == 1:
+            remove_placement_group(others[1])
+
+    def post(name: str, room: str) -> None:
+        notices_post(name, room)
+        if room == "2":
+            (code_dir / "go").touch()
+
+    told: list[dict[str, Any]] = []
+    progress.listeners += [lambda event: told.append(dict(event)), make_room]
+    notices_post = notices.post
+    monkeypatch.setattr(notices, "post", post)
+
+    result = train(spec, faulty.dataset(store), RunContext("elastic", store, progress, spec.name, code_dir=code_dir))
+
+    assert (result.workers_by_attempt, result.attempts, result.num_steps) == ((1, 2), 2, 24)
+    assert faulty.starts(told) == [0, 16], "the first epoch's end at which there was room for more"
+    waited = [event["text"] for event in told if "waiting" in str(event.get("text"))]
+    assert len(waited) == 1 and waited[0].startswith(
+        "waiting for room for 1 worker(s) (train.num_workers.min) of CPU 1 each; free now: CPU 0."
+    )
+    assert [event["text"] for event in told if event.get("event") == "start"] == [
+        "1 worker(s) ready of 2 at most, 24 steps",
+        "there is room for more: 2 workers (1 before) go on from step 16",
+    ]
+
+
 @pytest.mark.timeout(300)
 def test_train_either_way_and_with_a_worker_killed_gives_the_same_bits(tmp_path: Path) -> None:
     digests = faulty.digests_either_way(tmp_path, num_workers=2)
@@ -95,7 +145,13 @@ def test_train_workers_lost_more_often_than_allowed_is_told_and_frees_what_they_
     assert "--resume lost" in caught.value.hint
     assert faulty.starts(faulty.events(store, "lost")) == [0, 0]
     assert [group for group in placement_group_table().values() if group["state"] != "REMOVED"] == []
+    assert _free_cpus(wanted=before) == before
+
+
+def _free_cpus(wanted: float) -> float:
+    """What Ray says is free, once it is as much as that; it tells nobody when it has given or taken back what a process
+    or a placement group holds, and says so later."""
     deadline = time.monotonic() + 30
-    while ray.available_resources().get("CPU", 0.0) < before and time.monotonic() < deadline:
-        time.sleep(0.1)  # Ray tells nobody when it has taken back what a process held
-    assert ray.available_resources().get("CPU", 0.0) == before
+    while (free := ray.available_resources().get("CPU", 0.0)) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return free

@@ -93,6 +93,15 @@ def test_mnist_run_sh_with_a_bucket_passes_it_on(said_by_run_sh: Any):
     assert called[0].endswith("--set data.root=s3://bucket/mnist")
 
 
+def test_language_model_run_sh_with_a_text_reads_it_from_where_the_user_is(said_by_run_sh: Any, tmp_path: Path):
+    (tmp_path / "texts").mkdir()
+    called = said_by_run_sh(EXAMPLES / "07_language_model", TEXT="texts/my own.txt")
+    file = EXAMPLES / "07_language_model" / "pipeline.yaml"
+    assert called == [
+        f"run {file} --no-wait --set data.root={tmp_path}/texts --set data.source.path=my own.txt",
+    ]
+
+
 # --- READMEs ---------------------------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,7 @@ def refuse_too_many(
 
 def shown(table: pa.Table, row: int) -> dict[str, Any]:
     """One row for people to read: an array of many values is told by its type and shape, and long text is cut."""
-    return {name: _shown(table[name].slice(row, 1)) for name in table.column_names}
+    return {name: _shown(column.slice(row, 1)) for name, column in columns.by_name(table).items()}
 
 
 def _shown(column: pa.ChunkedArray) -> Any:

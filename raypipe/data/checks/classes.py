@@ -9,11 +9,19 @@ from typing import Any
 from raypipe.data.checks.schema import Schema
 from raypipe.errors import DataError
 from raypipe.records import Value
+from raypipe.spec.labels import FolderLabel
+from raypipe.spec.sources import FolderSource, SourceSpec
 
 MAX_CLASSES = 100_000
 
 MANY_CLASSES = 30
 """So many whole numbers with gaps between them are more often a quantity than names of classes."""
+
+OF_FOLDERS = (
+    "the label of a file is the folder it lies in, unless data.source.label takes it from names "
+    "({from: filename, regex: '^([0-9])_'}), from a table ({path: labels.csv}), or from files beside them "
+    "({from: sidecar})"
+)
 
 
 def refuse_no_classes(labels: Mapping[Any, int], target: str) -> None:
@@ -48,29 +56,45 @@ def classes_of(labels: Mapping[str, Counter[Any]], schema: Schema) -> tuple[Valu
     Raises:
         DataError: there is only one, or val or test hold a label that train does not.
     """
-    if schema.task != "classification":
+    if schema.task not in ("classification", "multi_label"):
         return None
     classes = tuple(sorted(labels["train"]))
-    note = quantity_note(sum(labels.values(), Counter()), schema.target)
+    if schema.task == "multi_label" and len(schema.targets) > 1:
+        classes = schema.targets
+    for label in classes:
+        if not labels["train"][label]:
+            raise DataError(
+                f"target '{label}' is false in every row of train; nobody would learn it",
+                "leave it out of data.target, give rows of it, or set another data.split.salt",
+            )
+    every = sum(labels.values(), Counter[Any]())
+    note = "" if schema.task == "multi_label" else quantity_note(every, schema.target)
     for name in ("val", "test"):
-        for label in sorted(set(labels[name]) - set(classes)):
+        for label in sorted(label for label, rows in labels[name].items() if rows and label not in classes):
             raise DataError(
                 f"label {label!r} of target '{schema.target}' is in {labels[name][label]} row(s) of {name} but in "
                 f"none of train; train has {list(classes)[:20]}",
                 note or "give more rows of it, remove them, or set another data.split.salt",
             )
+    if not classes:
+        raise DataError(
+            f"no row of train has a label in target '{schema.target}'; there is nothing to learn",
+            "correct data.target, or give rows with labels",
+        )
     refuse_one_class(classes, schema, " in train")
     return classes
 
 
-def refuse_one_class(classes: Sequence[Any], schema: Schema, where: str = "") -> None:
+def refuse_one_class(classes: Sequence[Any], schema: Schema, where: str = "", source: SourceSpec | None = None) -> None:
     """Raise DataError where classes are wanted and there is only one.
 
     Args:
         where: which rows these are the classes of, for the message.
+        source: that the rows are of.
     """
     if schema.task == "classification" and len(classes) == 1:
+        is_folder = isinstance(source, FolderSource) and isinstance(source.label, FolderLabel)
         raise DataError(
             f"target '{schema.target}' has one class{where}, {list(classes)}; there is nothing to tell apart",
-            "correct data.target, or give rows of other classes",
+            OF_FOLDERS if is_folder else "correct data.target, or give rows of other classes",
         )

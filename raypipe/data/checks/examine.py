@@ -17,7 +17,7 @@ from raypipe.data.checks import bad_rows, remedies
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows
 from raypipe.data.checks.losses import Targets
 from raypipe.data.checks.schema import Schema
-from raypipe.data.table import columns, fits
+from raypipe.data.table import columns, fits, label_sets, text_lists
 from raypipe.data.table.columns import Values
 from raypipe.data.table.marks import BAD, UNREAD
 from raypipe.errors import DataError
@@ -41,13 +41,20 @@ def examine(block: pa.Table, schema: Schema) -> tuple[dict[str, Values], Reasons
     if BAD in block.column_names:
         reasons.append((block[BAD].is_valid().to_numpy(), UNREAD))
     values: dict[str, Values] = {}
+    arrays = columns.by_name(block)
     for name, column in schema.columns.items():
-        arrow = _column_of(block, name)
+        arrow = _column_of(arrays, name, block.num_rows)
+        if schema.label_sets is not None and name in schema.targets and column.dtype == "string":
+            arrow = label_sets.as_text(arrow, name, schema.label_sets)
+        if schema.label_sets is not None and name in schema.targets and column.dtype == "bool":
+            label_sets.check_true_false(*columns.scalars(arrow, "float64"), name)
         values[name] = _checked(arrow, column, reasons)
-        if name == schema.target:
+        if name in schema.targets:
             values[name] = _target_values(values[name], schema, arrow.type)
+        if name == schema.weight:
+            reasons.append((values[name] < 0, remedies.negative(name)))
     for name, column in schema.others.items():
-        values[name] = _checked(_column_of(block, name), column, [])
+        values[name] = _checked(_column_of(arrays, name, block.num_rows), column, [])
     return values, reasons
 
 
@@ -61,11 +68,12 @@ def exact_values(block: pa.Table, schema: Schema, values: Mapping[str, Values]) 
     """
     known = {**schema.columns, **schema.others}
     exact: dict[str, Values] = {}
+    arrays = columns.by_name(block)
     for name, dtype in schema.expected.items():
-        column = _column_of(block, name)
+        column = _column_of(arrays, name, block.num_rows)
         own = columns.kind(column.type).dtype
         held = own if name in schema.whole and own != "null" else dtype
-        exact[name] = values[name] if known[name].shape else columns.exact(column, held)
+        exact[name] = values[name] if fits.holds_arrays(known[name]) else columns.exact(column, held)
     return exact
 
 
@@ -92,12 +100,16 @@ def _kept(values: Values, good: np.ndarray) -> Values:
     return values[good] if isinstance(values, np.ndarray) else values.filter(pa.array(good))
 
 
-def _column_of(block: pa.Table, name: str) -> pa.ChunkedArray:
-    return block[name] if name in block.column_names else pa.chunked_array([pa.nulls(block.num_rows)])
+def _column_of(arrays: Mapping[str, pa.ChunkedArray], name: str, num_rows: int) -> pa.ChunkedArray:
+    return arrays[name] if name in arrays else pa.chunked_array([pa.nulls(num_rows)])
 
 
 def _checked(arrow: pa.ChunkedArray, column: Column, reasons: Reasons) -> Values:
     """Values of all rows of one column; what is wrong with which row goes to `reasons`."""
+    if column.is_list:
+        text = text_lists.as_text(arrow)
+        reasons.append((text.is_null().to_numpy(zero_copy_only=False), f"'{column.name}' is missing, or has gaps"))
+        return text
     if column.dtype == "string":
         text, missing = columns.strings(arrow)
         if not column.nullable:
@@ -123,7 +135,7 @@ def _target_values(values: Values, schema: Schema, written_type: pa.DataType) ->
     Args:
         written_type: the type the file gave them.
     """
-    if schema.task == "regression" or isinstance(values, pa.Array):
+    if schema.task in ("regression", "multi_label") or isinstance(values, pa.Array):
         return values
     if pa.types.is_uint64(written_type) and values.dtype.kind == "i":
         _refuse_large(values[values < 0].astype(np.uint64), schema.target)
@@ -179,15 +191,18 @@ def _counted(block: pa.Table, reasons: Reasons) -> Counter[str]:
 def _targets(block: pa.Table, positions: np.ndarray, schema: Schema) -> Targets:
     """The targets of bad rows, as far as they are known."""
     rows = block.take(pa.array(positions))
-    column = _column_of(rows, schema.target)
-    there = column.drop_null()
     targets = Targets()
+    name, *others = schema.targets
+    if others or schema.task == "multi_label":  # told row by row alone
+        return targets
+    column = _column_of(columns.by_name(rows), name, rows.num_rows)
+    there = column.drop_null()
     if BAD in block.column_names:
         is_unknown = pc.and_(rows[BAD].is_valid(), column.is_null(nan_is_null=True))
         targets.num_unknown = is_unknown.filter(is_unknown).length()
     if schema.task == "classification":
         targets.classes = Counter({label: count for label, count in columns.counts(there).items() if label == label})
-    else:
+    elif schema.task == "regression":
         values, _ = columns.scalars(there, "float64")
         values = values[np.isfinite(values)]
         targets.sum, targets.num = float(values.sum()), len(values)

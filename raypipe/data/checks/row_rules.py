@@ -170,7 +170,7 @@ class Length(RowRule):
         return bounds(self.spec.min, self.spec.max)
 
     def needs(self, kind: ColumnKind) -> str | None:
-        return None if kind.dtype == "string" or kind.form else "text or arrays"
+        return None if kind == ColumnKind("string") or (kind.form and kind.dtype != "string") else "text or arrays"
 
     def keeps(self, values: Values, dtype: str) -> np.ndarray:
         if isinstance(values, np.ndarray):

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 import ray
 
-from raypipe.data.table.columns import is_text
+from raypipe.data.table import columns
+from raypipe.data.table.declared import TEXT_DTYPES, dtype_of
 from raypipe.data.table.problems import NeedsNumbers, each, together
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
@@ -74,8 +75,9 @@ class TextTally:
 
 def look(block: pa.Table, names: Sequence[str]) -> tuple[dict[str, TextTally], int]:
     """Tally those of the columns that hold text in this block, and count its rows."""
-    there = [name for name in names if name in block.column_names and is_text(block.schema.field(name).type)]
-    return {name: _tally(block[name]) for name in there}, block.num_rows
+    held = columns.by_name(block)
+    there = [name for name in names if name in held and columns.is_text(held[name].type)]
+    return {name: _tally(held[name]) for name in there}, block.num_rows
 
 
 def _tally(column: pa.ChunkedArray) -> TextTally:
@@ -106,8 +108,27 @@ def explained(error: DataError, tallies: Mapping[str, TextTally], spec: DataSpec
     problems: list[DataError] = []
     for problem in each(error):
         tally = tallies.get(problem.column) if isinstance(problem, NeedsNumbers) else None
-        problems.append(problem if tally is None or not tally.is_of_numbers else _explained(problem, tally, spec))
+        if tally is not None and tally.is_of_numbers:
+            problem = _explained(problem, tally, spec)
+        elif tally is not None and (dtype := _dtype_of(tally)) and isinstance(spec.source, CsvSource):
+            problem = _declared(problem, tally, dtype)
+        problems.append(problem)
     return together(problems)
+
+
+def _dtype_of(tally: TextTally) -> str | None:
+    """What all texts of a column without numbers can be, in a word of `dtypes`; None where that is nothing."""
+    return None if tally.num_numbers else dtype_of(pa.array([*tally.others][:MAX_OTHERS], pa.string()))
+
+
+def _declared(problem: DataError, tally: TextTally, dtype: str) -> NeedsNumbers:
+    assert isinstance(problem, NeedsNumbers)
+    shown = ", ".join(map(_quoted, [*tally.others][:NUM_SHOWN]))
+    return NeedsNumbers(
+        f"{problem.message}; its values are {TEXT_DTYPES[dtype]}: {shown}",
+        f"set data.source.dtypes: {{{problem.column}: {dtype}}}; or {problem.hint}",
+        problem.column,
+    )
 
 
 def wanted(error: DataError) -> list[str]:
@@ -131,12 +152,15 @@ def _explained(problem: DataError, tally: TextTally, spec: DataSpec) -> DataErro
 
 
 def _remedy(name: str, texts: Sequence[str], is_comma: bool, spec: DataSpec) -> str:
-    source, is_target = spec.source, name == spec.target
-    if isinstance(source, CsvSource) and is_comma:
-        return "set data.source.decimal_point: ',' (and data.source.delimiter: ';' where that divides the values)"
+    source, is_target = spec.source, name in spec.targets
+    if isinstance(source, CsvSource) and is_comma and source.decimal_point is None:
+        return (
+            "set data.source.decimal_point: ',' (and data.source.delimiter: ';' where that divides the values), or "
+            "data.source.thousands: ',' where the comma stands between thousands"
+        )
     as_bad = f"data.source.dtypes: {{{name}: float64}}, which makes every such row a bad row (data.bad_rows.max_frac)"
     if isinstance(source, CsvSource):
-        nulls = json.dumps([*source.null_values, *texts], ensure_ascii=False)
+        nulls = json.dumps(list(dict.fromkeys([*source.null_values, *texts])), ensure_ascii=False)
         fill = "its rows are then bad rows" if is_target else f"and add an `impute` transform for '{name}'"
         return f"if they mean 'no value', set data.source.null_values: {nulls} {fill}; or set {as_bad}"
     if isinstance(source, JsonlSource):

@@ -6,7 +6,6 @@ anyway, so nothing is read again.  n rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,15 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from raypipe.data.checks.schema import BlockTypes, Schema
+from raypipe.data.checks.warned import MIN_ROWS, warning
+from raypipe.data.profile.meaning import counts_rows, names_rows
 from raypipe.data.profile.parts import ColumnPart, ProfilePart
 from raypipe.data.table.row_hash import Values
+from raypipe.records import ColumnProfile, DataProfile, DataWarning
 from raypipe.spec.data import DataSpec
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
-
-MIN_ROWS = 50
-"""Fewer rows tell nothing."""
 
 MIN_CLASS_ROWS = 10
 """As few rows as the second most frequent class must have, that its place among the others is no accident."""
@@ -36,11 +34,11 @@ AS_CATEGORIES = ("one_hot", "ordinal", "hashing", "cross")
 NEARLY_UNIQUE = 0.95
 """Share of different texts from which on they are no categories."""
 
-COUNTING = 0.9
-"""Share of the whole numbers between a column's smallest and largest that it must hold, each once."""
-
 MAX_UNTOLD = {"classification": 0.01, "regression": 0.001}
 """How much of the target, as a share of what chance would leave open, a column that tells it may leave open."""
+
+
+LEAVE_OUT = "leave it out of data.features"
 
 
 def left_out(names: Sequence[str]) -> list[str]:
@@ -54,69 +52,71 @@ def left_out(names: Sequence[str]) -> list[str]:
     ]
 
 
-def lost_zeros(profiles: Sequence[BlockTypes], schema: Schema) -> list[str]:
-    """A line for each feature, target, or column of the split whose leading zeros were lost as it was read."""
-    with_zeros: dict[str, str] = {}
-    for profile in reversed(profiles):
-        with_zeros.update(profile.leading_zeros)
-    lines: list[str] = []
-    for name, column in schema.columns.items():
-        if name in with_zeros and column.dtype != "string":
-            what = "the target" if name == schema.target else "column"
-            lines.append(
-                f"{what} '{name}' is written with leading zeros ('{with_zeros[name]}') but read as numbers "
-                f"({int(with_zeros[name])}), in requests and answers too; to keep what is written, declare it as text: "
-                f"data.source.dtypes: {{{json.dumps(name)}: string}}"
-            )
-    return lines
-
-
-def suspects(whole: ProfilePart, spec: DataSpec, features: tuple[str, ...]) -> list[str]:
-    """A line for each feature that should probably be none.
+def suspects(
+    described: DataProfile, whole: ProfilePart, spec: DataSpec, features: tuple[str, ...]
+) -> list[DataWarning]:
+    """A warning for each feature that should probably be none.
 
     Args:
-        whole: the profile of all rows, with its sample.
+        whole: the profile of all rows, with its sample; described: the same, finished.
     """
-    lines: list[str] = []
+    if whole.num_rows < MIN_ROWS:
+        return []
+    profiles = {column.name: column for column in described.columns}
+    constant = [name for name in features if is_constant(profiles[name])]
+    warned = [_constant(constant, profiles)] if constant else []
     categories = {name for t in spec.transforms if t.kind in AS_CATEGORIES for name in t.columns}
     rows = _compared(whole.copies, max(MIN_COMPARED_ROWS, min(COMPARED_ROWS, COMPARED_VALUES // len(features))))
-    target = _numbers(whole.columns[spec.target].sample, rows)
+    targets = {} if spec.task == "multi_label" else {t: _numbers(whole.columns[t].sample, rows) for t in spec.targets}
     for name in features:
-        column = whole.columns[name]
-        if column.sample is None or whole.num_rows < MIN_ROWS:
+        column, profile = whole.columns[name], profiles[name]
+        if column.sample is None:
             continue
-        if counts_rows(column):
-            lines.append(
-                f"column '{name}' counts the rows ({column.min:.0f} to {column.max:.0f}, each once): a model learns "
-                "the order of the file from it; leave it out of data.features, unless it means something"
+        if counts_rows(profile):
+            finding = f"counts the rows ({profile.min:.0f} to {profile.max:.0f}, each once)"
+            why = "a model learns the order of the file from it; "
+            warned.append(warning("row_number", [name], finding, f"{why}{LEAVE_OUT}, unless it means something"))
+        elif name in categories and (different := _nearly_unique(column)):
+            finding = (
+                f"holds text that hardly ever repeats ({different} different ones in {len(column.sample)} rows), but "
+                "is encoded as a category: no new row will hold a known one"
             )
-        if name in categories and (different := _nearly_unique(column)):
-            lines.append(
-                f"column '{name}' holds text that hardly ever repeats ({different} different ones in "
-                f"{len(column.sample)} rows), but is encoded as a category: no new row will hold a known one; leave it "
-                "out of data.features, or encode it with a tokens transform"
-            )
-        if target is not None and tells(_numbers(column.sample, rows), target, spec.task):
-            lines.append(
-                f"column '{name}' alone tells the target '{spec.target}': if it is not known before the target is, "
-                "leave it out of data.features"
-            )
-    return lines
+            warned.append(warning("identifier", [name], finding, f"{LEAVE_OUT}, or encode it with a tokens transform"))
+        elif names_rows(profile):
+            share = (profile.num_different or 0) / max(1, profile.counted)
+            finding = f"looks like the name of a row: {share:.0%} of {profile.counted} values are different"
+            remedy = f"{LEAVE_OUT}, and name it in data.split.key if it tells which rows are the same"
+            warned.append(warning("identifier", [name], finding, remedy))
+        values = _numbers(column.sample, rows)
+        for target, known in targets.items():
+            left = None if known is None or name == target else left_open(values, known, spec.task)
+            if left is not None and left <= MAX_UNTOLD[spec.task]:
+                finding = f"alone tells the target '{target}' (all but {left:.2%} of it, by {len(rows)} rows)"
+                warned.append(warning("leak", [name], finding, f"if it is not known before the target is, {LEAVE_OUT}"))
+    return warned
 
 
-def counts_rows(column: ColumnPart) -> bool:
-    """Whether the column holds whole numbers, each once, with hardly a gap between them."""
-    sample = column.sample
-    if not isinstance(sample, np.ndarray) or sample.dtype.kind not in "iuf" or column.min is None or column.infinite:
-        return False
-    there = sample[~np.isnan(sample)] if sample.dtype.kind == "f" else sample
-    num_values = column.count - column.nulls
-    is_dense = num_values <= column.max - column.min + 1 <= num_values / COUNTING
-    return bool(is_dense and (there == np.floor(there)).all() and len(np.unique(there)) == len(there))
+def is_constant(column: ColumnProfile) -> bool:
+    """Whether all rows hold one value, all of an array alike."""
+    return not column.nulls and column.count > 0 and (column.distinct == 1 or column.min == column.max is not None)
 
 
-def tells(feature: np.ndarray | None, target: np.ndarray, task: str) -> bool:
-    """Whether rows that lie next to each other by the feature have the same target, or nearly so.
+def _constant(names: Sequence[str], profiles: dict[str, ColumnProfile]) -> DataWarning:
+    first = profiles[names[0]]
+    value = first.top[0].value if first.top else first.min
+    finding = f"holds {value!r} in all {first.count} rows" if len(names) == 1 else "hold one value each in all rows"
+    return warning(
+        "constant",
+        names,
+        finding,
+        f"a model learns nothing from {'it' if len(names) == 1 else 'them'}; "
+        f"leave {'it' if len(names) == 1 else 'them'} out of data.features",
+    )
+
+
+def left_open(feature: np.ndarray | None, target: np.ndarray, task: str) -> float | None:
+    """How much the target still differs between rows that lie next to each other by the feature, as a share of what it
+    would by chance; None where too little is known.
 
     Where most rows share their value with another one, only rows of the same value are compared; else all neighbours,
     and each class may begin once.
@@ -126,7 +126,7 @@ def tells(feature: np.ndarray | None, target: np.ndarray, task: str) -> bool:
         target: float64 or int64 [n]; classes as their numbers.
     """
     if feature is None:
-        return False
+        return None
     there = ~(np.isnan(feature) | np.isnan(target))
     feature, target = feature[there], target[there]
     order = np.argsort(feature, kind="stable")
@@ -135,18 +135,18 @@ def tells(feature: np.ndarray | None, target: np.ndarray, task: str) -> bool:
     are_same = bool(len(same)) and same.mean() >= 0.5
     pairs = same if are_same else np.ones(len(same), bool)
     if pairs.sum() < MIN_ROWS / 2 or len(target) < MIN_ROWS or feature[0] == feature[-1]:
-        return False
+        return None
     if task == "regression":
         chance = 2 * float(np.var(target))
         open_now = float(np.square(np.diff(target)[pairs]).mean())
     else:
         rows = np.sort(np.unique(target, return_counts=True)[1])[::-1]
         if len(rows) < 2 or rows[1] < MIN_CLASS_ROWS:
-            return False
+            return None
         chance = 1 - float(np.square(rows / rows.sum()).sum())
         changes = int((np.diff(target) != 0)[pairs].sum())
         open_now = max(0, changes - (0 if are_same else len(rows) - 1)) / int(pairs.sum())
-    return chance > 0 and open_now <= MAX_UNTOLD[task] * chance
+    return open_now / chance if chance > 0 else None
 
 
 def _nearly_unique(column: ColumnPart) -> int:

@@ -13,8 +13,9 @@ from raypipe.data.formats.jsonl import Jsonl
 from raypipe.data.formats.numpy import Numpy
 from raypipe.data.formats.parquet import Parquet
 from raypipe.data.formats.sklearn import Sklearn
+from raypipe.data.formats.sound import Sound
 from raypipe.data.formats.text import Text
-from raypipe.data.formats.wav import Wav
+from raypipe.data.formats.text_windows import TextWindows
 
 FORMATS: dict[str, Format] = {
     "csv": Csv(),
@@ -22,9 +23,10 @@ FORMATS: dict[str, Format] = {
     "jsonl": Jsonl(),
     "arrow": Arrow(),
     "images": Images(),
-    "wav": Wav(),
+    "sound": Sound(),
     "numpy": Numpy(),
     "text": Text(),
+    "text_windows": TextWindows(),
     "idx": Idx(),
     "sklearn": Sklearn(),
 }

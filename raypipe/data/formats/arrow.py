@@ -11,8 +11,8 @@ from raypipe.data.formats.datasource import BLOCK_BYTES
 from raypipe.data.formats.parts import FileRange, as_range, readable
 from raypipe.data.sources.files import HTTP, open_file
 from raypipe.data.sources.place import SourceFile
-from raypipe.data.table.marks import with_left_out
-from raypipe.data.table.names import needed, unusable_columns, usable
+from raypipe.data.table import nested
+from raypipe.data.table.chosen import chosen_columns
 from raypipe.errors import DataError
 from raypipe.spec.sources import ArrowSource
 
@@ -53,17 +53,22 @@ def read_file(part: FileRange | SourceFile, *, source: ArrowSource) -> Iterator[
         options = pa.ipc.IpcReadOptions(use_threads=False)
         opened = pa.ipc.open_file if magic == FILE_MAGIC else pa.ipc.open_stream
         schema = opened(handle, options=options).schema
-        unusable = unusable_columns(schema)
-        names = usable(needed(source), schema.names, unusable, source, part.name)
-        unreadable = unusable if needed(source) is None else {}
-        options.included_fields = [schema.get_field_index(name) for name in names]
+        chosen = chosen_columns(nested.flat_schema(schema), source, part.name)
+        options.included_fields = [
+            i for i, field in enumerate(schema) if any(_is_in(name, field.name) for name in chosen.names)
+        ]
         handle.seek(0)
         reader = opened(handle, options=options)
-        yield with_left_out(reader.schema.remove_metadata().empty_table(), unreadable)
+        yield chosen.table_of(reader.schema.empty_table(), part.name)
         if magic == FILE_MAGIC:
             stop = reader.num_record_batches if part.stop is None else part.stop
             batches = (reader.get_batch(i) for i in range(part.start, stop))
         else:
             batches = iter(reader)
         for batch in batches:
-            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), unreadable)
+            yield chosen.table_of(pa.Table.from_batches([batch]), part.name)
+
+
+def _is_in(name: str, column: str) -> bool:
+    """Whether a flat name is a column, or a field in it."""
+    return name == column or name.startswith(f"{column}.")

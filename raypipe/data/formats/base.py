@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import ray.data
@@ -19,6 +19,29 @@ from raypipe.data.sources.place import SourceFile
 
 OPENED_AT_ONCE = 16
 """Large files whose footers the driver looks at; each takes a bucket a request or two."""
+
+
+class Wanted(NamedTuple):
+    """What a spec wants of the columns of its files, as far as it is known before they are read.
+
+    Attributes:
+        targets: columns that must be there.
+        names: columns that matter; None: all.
+        as_text: columns whose text is taken as it is written, where they hold text.
+        as_numbers: columns of whole numbers that are known to be dates.
+    """
+
+    targets: Sequence[str] = ()
+    names: frozenset[str] | None = None
+    as_text: frozenset[str] = frozenset()
+    as_numbers: frozenset[str] = frozenset()
+
+    def matters(self, name: str) -> bool:
+        return self.names is None or name in self.names
+
+
+ANYTHING = Wanted()
+"""Nothing is known of what the columns are for."""
 
 
 class Format(ABC):
@@ -38,6 +61,21 @@ class Format(ABC):
 
         A part is a file, a range of a large one, or small ones together.  The function travels to the tasks.
         """
+
+    def recognised(
+        self, sources: Sequence[Any], root: str, masking: Masking, wanted: Wanted, like: Any
+    ) -> tuple[Any, list[str]]:
+        """The first source with what the files of all of them tell of how they are read, and lines that say so.
+
+        Args:
+            sources: that differ in their files alone.
+            wanted: what the spec wants of their columns.
+            like: a source of the same format and data set, which tells what these files leave open; or None.
+        Raises:
+            DataError: the files need a setting that is not given.
+        """
+        del root, masking, wanted, like
+        return sources[0], []
 
     def read(
         self, source: Any, root: str, parallelism: int | None, masking: Masking = UNMASKED, is_judged: bool = False

@@ -39,6 +39,17 @@ class Chunk:
         rows = [row for row, why in self.unread.items() if why == NOT_UTF8]
         return {row: self.row(row).decode(errors="surrogateescape").translate(_LATIN_1) for row in sorted(rows)}
 
+    def without_lines(self, start: bytes) -> Chunk:
+        """The chunk without the rows that begin so."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        is_dropped = np.frombuffer(self.data, np.uint8)[starts] == start[0] if len(self) else np.zeros(0, bool)
+        if not is_dropped.any():
+            return self
+        kept = np.flatnonzero(~is_dropped)
+        unread = {i: self.unread[row] for i, row in enumerate(kept.tolist()) if row in self.unread}
+        ends = np.cumsum(self.ends[kept] - starts[kept])
+        return Chunk(b"".join(self.row(row) for row in kept.tolist()), ends, unread)
+
     def after_blank(self, num_rows: int) -> Chunk:
         """The chunk with so many blank lines before it."""
         if not num_rows:

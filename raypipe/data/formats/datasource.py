@@ -27,7 +27,10 @@ from raypipe.data.table.marks import (
     absent,
     leading_zeros,
     left_out,
+    notes_of,
+    summed,
     with_left_out,
+    with_notes,
     with_zeros,
 )
 from raypipe.data.table.names import refuse_unusable, require, unusable_types
@@ -39,7 +42,7 @@ from raypipe.spec.sources import Condition, SourceSpec
 SMALL_BYTES = 16 * 2**20
 """Below this one task reads everything: starting a process costs more than reading."""
 
-EXPANSION = {".gz": 4, ".png": 8, ".jpg": 8, ".jpeg": 8}
+EXPANSION = {".gz": 4, ".png": 8, ".jpg": 8, ".jpeg": 8, ".gif": 8, ".webp": 16}
 """Rough size of a file in memory, in file sizes, by the end of its name; others are about as large."""
 
 BLOCK_BYTES = 64 * 2**20
@@ -193,6 +196,8 @@ def read_group(
                 zeros = {n: text for n, text in leading_zeros(read.schema).items() if n not in masking.names}
                 metadata = {k: v for k, v in (read.schema.metadata or {}).items() if k != ZEROS_KEY}
                 table = with_zeros(table.replace_schema_metadata(metadata), zeros)
+                if masking.names:  # the name of a file may be what is masked
+                    table = with_notes(table, {note: (num, "") for note, (num, _) in notes_of(read.schema).items()})
                 one_type.add({field.name: columns.kind(field.type) for field in table.schema}, part.name)
                 one_type.add_types(table.schema)
                 # An empty one tells which columns there are, where those before it did not.
@@ -225,8 +230,10 @@ def _joined(tables: Sequence[tuple[pa.Table, str]], one_type: OneType) -> pa.Tab
     whole = pa.concat_tables([one_type.apply(table) for table, _ in tables])
     nowhere = frozenset.intersection(*(absent(table.schema) for table, _ in tables))
     zeros: dict[str, str] = {}
+    names = set(whole.column_names)
     for table, _ in reversed(tables):
-        zeros.update((name, text) for name, text in leading_zeros(table.schema).items() if name in whole.column_names)
+        zeros.update((name, text) for name, text in leading_zeros(table.schema).items() if name in names)
     whole = whole.replace_schema_metadata({FILE_KEY: tables[0][1], ABSENT_KEY: json.dumps(sorted(nowhere))})
     unusable = {name: what for table, _ in tables for name, what in left_out(table.schema).items()}
-    return with_zeros(with_left_out(whole, unusable), zeros)
+    notes = summed(notes_of(table.schema) for table, _ in tables)
+    return with_notes(with_zeros(with_left_out(whole, unusable), zeros), notes)

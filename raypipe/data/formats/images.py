@@ -1,61 +1,59 @@
-"""PNG and JPEG files in folders; a file is a row, and what is no image is a bad row."""
+"""Pictures in folders; a file is a row, and what is no picture is a bad row."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
-from raypipe.data.formats.folders import FolderFormat, RowReader, first_readable
+from raypipe.data.formats.folders import Decoded, FolderFormat, RowReader, first_readable
 from raypipe.data.formats.labels import FileRow
-from raypipe.data.table.images import opened, pixels
+from raypipe.data.table import images
+from raypipe.data.table.images import CHANNELS, PixelSettings, WrongSize
 from raypipe.errors import DataError
 from raypipe.spec.sources import ImagesSource
 
 
 class Images(FolderFormat):
     def row_reader(self, source: ImagesSource, rows: list[FileRow]) -> RowReader:
-        """`image` uint8 [H, W, 3], or [H, W] in mode L.
+        """`image` [H, W] or [H, W, C], of the mode's dtype.
 
         Raises:
-            DataError: Pillow is missing, or no file is an image, so that none tells the size.
+            DataError: Pillow is missing, or no file is a picture, so that none tells the size.
         """
         _need_pillow()
-        size, says = source.size, "data.source.size"
-        if size is None:
-            first = first_readable(rows, partial(decode, mode=source.mode))
+        settings = PixelSettings(source.mode, source.size, source.size is not None, source.transparency)
+        says = "data.source.size"
+        if source.size is None:
+            first = first_readable(rows, partial(decode, settings=settings))
             if first is None:
                 raise DataError(
-                    f"none of the {len(rows)} files of data.source is a readable image", "name PNG or JPEGs"
+                    f"none of the {len(rows)} files of data.source is a readable image", f"name {images.KINDS_NAMED}s"
                 )
-            size, says = first[1].shape[:2], first[0].name
-        channels = (3,) if source.mode == "RGB" else ()
-        resize = partial(decode, mode=source.mode, size=size, is_resized=source.size is not None, says=says)
-        return RowReader("image", (*size, *channels), "uint8", resize)
+            height, width = first[1].shape[:2]
+            settings, says = replace(settings, size=(height, width)), first[0].name
+        assert settings.size is not None
+        shape = (*settings.size, *CHANNELS[settings.mode])
+        return RowReader("image", shape, settings.dtype, partial(decode, settings=settings, says=says), "pictures")
 
 
-def decode(
-    data: bytes, *, mode: str, size: tuple[int, int] | None = None, is_resized: bool = False, says: str = ""
-) -> np.ndarray:
-    """Pixels of one image file.
+def decode(data: bytes, *, settings: PixelSettings, says: str = "") -> Decoded:
+    """Pixels of one picture file.
 
     Args:
-        mode: RGB or L.
-        size: height and width the image must have, or gets when `is_resized`.
-        says: where `size` comes from, for the message.
-    Returns:
-        uint8 [H, W, 3] or, for L, [H, W]; transparency is left out.
+        says: where the size it must have comes from, for the message.
     Raises:
-        ValueError: it is no image, has another size, more than 8 bits a channel, or pixels without end.
+        ValueError: it is no picture, has another size or more bits than it may, or pixels without end.
         Exception: what Pillow raises over a damaged file.
     """
-    with opened(data) as image:
-        if size is not None and not is_resized and (image.height, image.width) != tuple(size):
+    with images.opened(data) as image:
+        try:
+            values = images.pixels(image, settings)
+        except WrongSize as error:
+            assert settings.size is not None
             raise ValueError(
-                f"is {image.height} x {image.width} pixels, {says} {size[0]} x {size[1]}; "
-                "data.source.size makes all images one size"
-            )
-        return pixels(image, mode=mode, size=size)
+                f"{error}, {says} {settings.size[0]} x {settings.size[1]}; data.source.size makes all images one size"
+            ) from None
+        return Decoded(values, images.notes(image, data, settings))
 
 
 def _need_pillow() -> None:

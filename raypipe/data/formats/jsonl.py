@@ -1,12 +1,14 @@
-"""JSON lines: one object a line; arrays of numbers become tensors."""
+"""JSON lines: one object a line; also a JSON array of objects, and objects over several lines.
+
+Fields of objects within are columns of their own, `user.age`; lists of numbers become tensors, and lists of texts stay.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -15,23 +17,26 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.json as pajson
 
+from raypipe.data.formats import json_types
 from raypipe.data.formats.base import FileFormat
 from raypipe.data.formats.chunk import Chunk
 from raypipe.data.formats.datasource import ReadPart
-from raypipe.data.formats.json_rows import json_object, reason, shown
-from raypipe.data.formats.lines import RowReader, line_ends, lines_per_byte, ranges
+from raypipe.data.formats.json_documents import JsonRows, begins_document, refuse_wrapped
+from raypipe.data.formats.json_misfits import Judged, is_of, judge, objects
+from raypipe.data.formats.lines import lines_per_byte, ranges
 from raypipe.data.formats.parts import FileRange, as_range, readable
 from raypipe.data.masking import UNMASKED, Masking
 from raypipe.data.sources.place import SourceFile
 from raypipe.data.table import columns
-from raypipe.data.table.marks import ABSENT_KEY, with_bad
-from raypipe.data.table.names import needed, refuse_names
-from raypipe.errors import DataError
+from raypipe.data.table.marks import ABSENT_KEY, with_bad, with_left_out
+from raypipe.data.table.names import needed, refuse_unusable, unusable_names
+from raypipe.data.table.nested import flattened
+from raypipe.data.table.normal_form import refused_types
+from raypipe.data.table.one_type import AskedJsonl
 from raypipe.spec.sources import JsonlSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
-BLANK = b" \t\r\n"
 MAX_DEPTH = 64
 """Deeper objects and arrays are bad rows: Arrow's parser ends the process at some thousands."""
 
@@ -46,7 +51,8 @@ class Jsonl(FileFormat):
         return parts, partial(read_file, source=source, masked=masking.names, is_judged=is_judged)
 
     def divided(self, file: SourceFile, source: JsonlSource) -> list[FileRange]:
-        return ranges([file])
+        parts = ranges([file])
+        return parts if len(parts) == 1 or not begins_document(file) else ranges([file], divisible=False)
 
     def read_file(self, part: FileRange | SourceFile, *, source: JsonlSource) -> Iterator[pa.Table]:
         return read_file(part, source=source)
@@ -72,128 +78,138 @@ def read_file(
     """
     part = as_range(part)
     hint = "one JSON object a line, each field of one type throughout"
+    asked = [*(source.asked if isinstance(source, AskedJsonl) else ()), *(needed(source) or ())]
     named = [*(needed(source) or ()), *(condition.column for condition in source.where), *masked]
-    with readable(part.name, "JSON lines", hint), closing(_rows(part, source)) as rows:
-        parser = _Parser(part.name, source)
+    with readable(part.name, "JSON lines", hint), closing(JsonRows(part, source.max_row_bytes)) as rows:
+        parser = JsonParser(part.name, source, named)
         for number, chunk in enumerate(rows.chunks()):
             is_first = part.start == 0 and number == 0
             is_whole = is_first and rows.is_at_end
             table = parser.parse(chunk)
-            if is_first:
-                _refuse_document(chunk, part.name)
+            if is_whole and len(chunk) == 1 and 0 not in chunk.unread:
+                refuse_wrapped(json.loads(chunk.row(0)), asked, part.name)
             yield table if is_whole and not is_judged else _with_columns(table, named)
-
-
-def _refuse_document(chunk: Chunk, file: str) -> None:
-    """Raise DataError when the file begins with an array, or half an object, and hardly a line is an object."""
-    num_bad = sum(why is not None for why in chunk.unread.values())
-    begins = chunk.row(0).strip(BLANK)
-    if num_bad > len(chunk) / 2 and (begins.startswith(b"[") or begins == b"{"):
-        what, each = ("a JSON array", ".[]") if begins.startswith(b"[") else ("JSON written over several lines", ".")
-        raise DataError(
-            f"{file} is {what}, not JSON lines: {num_bad} of its first {len(chunk)} lines are no JSON object",
-            f"write each object on a line of its own, e.g. with jq -c '{each}' or pandas' "
-            "to_json(orient='records', lines=True)",
-        )
 
 
 def _with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """The table with a column for each name: that a part of a file has none of a field does not mean there is none."""
-    absent = [name for name in dict.fromkeys(names) if name not in table.column_names]
-    for name in absent:
-        table = table.append_column(name, pa.nulls(table.num_rows))
-    return table.replace_schema_metadata({ABSENT_KEY: json.dumps(absent)})
+    there = frozenset(table.column_names)
+    absent = [name for name in dict.fromkeys(names) if name not in there]
+    metadata = {**(table.schema.metadata or {}), ABSENT_KEY: json.dumps(absent)}
+    if not absent:
+        return table.replace_schema_metadata(metadata)
+    arrays = [*table.columns, *(pa.nulls(table.num_rows) for _ in absent)]
+    fields = [*table.schema, *(pa.field(name, pa.null()) for name in absent)]
+    return pa.table(arrays, schema=pa.schema(fields, metadata))
 
 
-def _rows(part: FileRange, source: JsonlSource) -> RowReader:
-    return RowReader(part, line_ends, source.max_row_bytes, BLANK)
+class JsonParser:
+    """Chunks of one file -> tables.
 
+    Args:
+        named: columns that are asked for whatever the source says.
+    """
 
-class _Parser:
-    """Chunks of one file -> tables."""
-
-    def __init__(self, file: str, source: JsonlSource) -> None:
-        self._file, self._source = file, source
-        self._types = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items()}
+    def __init__(self, file: str, source: JsonlSource, named: Sequence[str]) -> None:
+        self._file, self._source, self._named = file, source, named
+        self._declared = {name: pa.type_for_alias(dtype) for name, dtype in source.dtypes.items()}
+        self._dates: dict[str, pa.DataType] = {}
+        self._asked: frozenset[str] | None = None
+        if isinstance(source, AskedJsonl) and not source.others_matter:
+            self._asked = frozenset([*source.asked, *named])
+        elif source.columns is not None:
+            self._asked = frozenset(named)
+        self._mixed: dict[str, str] = {}
+        self._twice: dict[int, str] = {}
+        self._known: pa.Schema | None = None
+        """Types of what is asked for, once a field that is not was mixed: Arrow then passes over such fields."""
 
     def parse(self, chunk: Chunk) -> pa.Table:
         """All rows of a chunk, the unread ones marked."""
         for row in _too_deep(chunk):
             chunk.unread[row] = f"is nested deeper than {MAX_DEPTH}"
         try:
-            table = self._read(chunk)
-        except pa.ArrowInvalid:  # some rows are bad; `_judge` finds which
+            table = self._read(chunk.replaced(lambda row: b"{}\n"))
+        except pa.ArrowInvalid:  # some rows are bad; `judge` finds which
             table = None
         if table is None or table.num_rows != len(chunk):
-            misfits = self._judge(chunk)
-            table = _filled(self._read(chunk), misfits)
+            judged = judge(chunk, self._source.dtypes, self._asked)
+            table = _filled(self._read_judged(chunk, judged), judged.right)
         if guessed := chunk.guessed():
-            table = _filled(table, _objects(guessed))
-        refuse_names(table.column_names, self._file)
+            table = _filled(table, objects(guessed))
+        chunk.unread.update(self._twice)
+        table = self._usable(table)
         return with_bad(table, {row: f"{self._file}: the row {why}" for row, why in chunk.unread.items() if why})
 
-    def _read(self, chunk: Chunk) -> pa.Table:
-        data = chunk.replaced(lambda row: b"{}\n")
-        table = self._read_as(data, self._types)
-        dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
-        if dates:  # they stay the text that was written
-            self._types = {**dates, **self._types}
-            table = self._read_as(data, self._types)
-        return table
+    def _read(self, data: bytes) -> pa.Table:
+        types = json_types.merged(self._dates, json_types.declared(self._declared, data))
+        table = self._read_as(data, types)
+        if dates := json_types.texts_for_dates(table.schema):  # they stay the text that was written
+            self._dates = json_types.merged(self._dates, dates)
+            table = self._read_as(data, json_types.merged(dates, types))
+        self._schema = table.schema
+        return self._one_a_name(flattened(table))
 
     def _read_as(self, data: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+        schema = self._known or (pa.schema(types.items()) if types else None)
+        others = "infer" if self._known is None else "ignore"
         return pajson.read_json(
             pa.BufferReader(data),
             pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            pajson.ParseOptions(explicit_schema=pa.schema(types.items()) if types else None),
+            pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
         )
 
-    def _judge(self, chunk: Chunk) -> dict[int, dict[str, Any]]:
-        """Find the rows that are no objects, or hold values of a type that few have.
+    def _read_judged(self, chunk: Chunk, judged: Judged) -> pa.Table:
+        """The rows that are good, without the fields that are mixed and that nobody asked for."""
+        self._known = None
+        if not judged.mixed:
+            return self._read(chunk.replaced(lambda row: b"{}\n"))
+        self._mixed |= judged.mixed
+        good = [judged.without_mixed(row) if row not in chunk.unread else {} for row in range(len(chunk))]
+        table = self._read(b"".join(json.dumps(row).encode() + b"\n" for row in good))
+        asked = self._asked or frozenset()
+        if asked <= set(table.column_names):
+            outer = {name.partition(".")[0] for name in asked} | asked
+            self._known = pa.schema([field for field in self._schema if field.name in outer])
+        return table
 
-        Returns:
-            What is right in the latter: row -> fields.
+    def _one_a_name(self, table: pa.Table) -> pa.Table:
+        """The table with one column for `user.age`, whether rows write it so, or as a field of `user`."""
+        self._twice = {}
+        names = table.column_names
+        for name in unusable_names(names):
+            columns_of_name = [table[i] for i, each in enumerate(names) if each == name]
+            kind = columns.common([columns.kind(column.type) for column in columns_of_name])
+            if kind is None or len(columns_of_name) < 2 or any(_is_odd(column.type) for column in columns_of_name):
+                continue  # `_usable` refuses it where it is asked for
+            there = np.sum([column.is_valid().to_numpy() for column in columns_of_name], axis=0)
+            self._twice |= dict.fromkeys(np.flatnonzero(there > 1).tolist(), f"names the field '{name}' twice")
+            wanted = columns.arrow_type(kind)
+            one = pc.coalesce(*(column.cast(wanted).combine_chunks() for column in columns_of_name))
+            first, *others = (i for i, each in enumerate(names) if each == name)
+            table = table.set_column(first, name, one)
+            for place in reversed(others):
+                table = table.remove_column(place)
+            names = table.column_names
+        return table
+
+    def _usable(self, table: pa.Table) -> pa.Table:
+        """The table without columns that cannot be told apart, or are named as one of ours.
+
+        Raises:
+            ColumnRefused: one of them is asked for.
         """
-        parsed: dict[int, dict[str, Any]] = {}
-        for row in range(len(chunk)):
-            if row not in chunk.unread:
-                try:
-                    parsed[row] = json_object(chunk.row(row))
-                except (ValueError, RecursionError) as error:
-                    chunk.unread[row] = reason(error)
-        seen: dict[str, Counter[str]] = {}
-        for fields in parsed.values():
-            for name, value in fields.items():
-                seen.setdefault(name, Counter())[_family(value)] += 1
-        usual = {name: _usual(counts) for name, counts in seen.items()}
-        right: dict[int, dict[str, Any]] = {}
-        for row, fields in parsed.items():
-            wrong = {name: why for name, value in fields.items() if (why := self._misfit(name, value, usual[name]))}
-            for name, why in wrong.items():
-                chunk.unread[row] = f"holds a wrong value: '{name}' is {shown(fields[name])}, {why}"
-            if wrong:
-                right[row] = {name: value for name, value in fields.items() if name not in wrong}
-        return right
-
-    def _misfit(self, name: str, value: Any, usual: str) -> str | None:
-        dtype = self._source.dtypes.get(name)
-        if value is None:
-            return None
-        if dtype is not None:
-            return None if _is_of(value, dtype) else f"which is no {dtype}"
-        family = _family(value)
-        if family == usual or (family == "list" and usual.startswith("list")):
-            return None
-        return f"where most rows hold a {usual}" if family != "mixed list" else "a list of several types"
+        unusable = unusable_names(table.column_names)
+        if not unusable and not self._mixed:
+            return table
+        refuse_unusable([*self._named, *(self._asked or ())], unusable, self._file)
+        places = [i for i, name in enumerate(table.column_names) if name not in unusable]
+        return with_left_out(table.select(places), {**self._mixed, **unusable})
 
 
-def _objects(lines: dict[int, str]) -> dict[int, dict[str, Any]]:
-    """The lines that are JSON objects."""
-    objects: dict[int, dict[str, Any]] = {}
-    for row, line in lines.items():
-        with suppress(ValueError, RecursionError):
-            objects[row] = json_object(line.encode())
-    return objects
+def _is_odd(column_type: pa.DataType) -> bool:
+    """Whether a column holds objects in lists, which have no kind."""
+    return bool(refused_types(pa.schema([("", column_type)])))
 
 
 def _filled(table: pa.Table, rows: dict[int, dict[str, Any]]) -> pa.Table:
@@ -202,21 +218,22 @@ def _filled(table: pa.Table, rows: dict[int, dict[str, Any]]) -> pa.Table:
         return table
     is_row = np.zeros(table.num_rows, bool)
     is_row[list(rows)] = True
+    arrays = table.columns
     for place, field in enumerate(table.schema):
         dtype = str(columns.kind(field.type))
         if dtype in ("bool", "string", *columns.NUMBERS):
             values = [rows[row].get(field.name) for row in sorted(rows)]
             fitting = [_single(value, dtype) for value in values]
             filled = pc.replace_with_mask(
-                table[field.name].combine_chunks(), pa.array(is_row), pa.array(fitting, field.type)
+                arrays[place].combine_chunks(), pa.array(is_row), pa.array(fitting, field.type)
             )
-            table = table.set_column(place, field.name, filled)
-    return table
+            arrays[place] = pa.chunked_array([filled])
+    return pa.table(arrays, schema=table.schema)
 
 
 def _single(value: Any, dtype: str) -> Any:
     """The value as one of the type; None where it is none."""
-    if value is None or not _is_of(value, dtype):
+    if value is None or not is_of(value, dtype):
         return None
     try:
         return float(value) if dtype.startswith("float") else value
@@ -239,28 +256,3 @@ def _depth(line: bytes) -> int:
     byte = np.frombuffer(STRING.sub(b"", line), np.uint8)
     step = np.isin(byte, (ord("["), ord("{"))).astype(np.int64) - np.isin(byte, (ord("]"), ord("}")))
     return int(np.cumsum(step).max(initial=0))
-
-
-def _family(value: Any) -> str:
-    """What Arrow keeps in one column."""
-    if isinstance(value, list):
-        inner = {_family(item) for item in value} - {"null"}
-        return "mixed list" if len(inner) > 1 else f"list of {inner.pop()}s" if inner else "list"
-    names = {bool: "true/false", int: "number", float: "number", str: "text", dict: "object", type(None): "null"}
-    return names[type(value)]
-
-
-def _usual(counts: Counter[str]) -> str:
-    """The family most values have; of equal ones the first that was seen."""
-    return next((family for family, _ in counts.most_common() if family not in ("null", "list", "mixed list")), "list")
-
-
-def _is_of(value: Any, dtype: str) -> bool:
-    if dtype in ("string", "bool"):
-        return isinstance(value, str if dtype == "string" else bool)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if dtype.startswith("float"):
-        return True
-    limits = np.iinfo(dtype)
-    return isinstance(value, int) and limits.min <= value <= limits.max

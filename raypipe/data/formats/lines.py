@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.data.formats.chunk import Chunk
+from raypipe.data.formats.encodings import recoded
 from raypipe.data.formats.parts import FileRange, as_range
+from raypipe.data.formats.quotes import row_ends
 from raypipe.data.sources.files import HTTP, open_file, open_text
 from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import NOT_UTF8
@@ -30,6 +33,20 @@ MAX_BLANK_ROWS = 100_000
 NEWLINE = ord("\n")
 
 BOM = b"\xef\xbb\xbf"
+
+
+class Layout(NamedTuple):
+    """How the lines of a file lie in it."""
+
+    encoding: str | None = None
+    """None: UTF-8, or bytes that make bad rows."""
+    skip_lines: int = 0
+    """Before the first row."""
+    comment: bytes = b""
+    """Lines that begin so are no rows; empty: all are."""
+
+
+PLAIN = Layout()
 
 RowEnds = Callable[[bytes, bool], tuple[np.ndarray, bool]]
 """(bytes, whether they begin inside quotes) -> offsets after each row's end [n], and whether they end inside quotes."""
@@ -76,21 +93,34 @@ class RowReader:
 
     Args:
         blank: what a blank line consists of.
+        stream: UTF-8 that is read instead of the part's file.
     Raises:
         DataError: the file cannot be opened, or holds nothing but blank lines for long.
     """
 
-    def __init__(self, part: FileRange, row_ends: RowEnds, max_row_bytes: int, blank: bytes) -> None:
+    def __init__(
+        self,
+        part: FileRange,
+        row_ends: RowEnds,
+        max_row_bytes: int,
+        blank: bytes,
+        layout: Layout = PLAIN,
+        stream: Any = None,
+    ) -> None:
         self._name, self._row_ends, self._max, self._blank = part.name, row_ends, max_row_bytes, blank
+        self._comment = layout.comment
         self._buffer, self._is_end, self._num_blank = b"", False, 0
         self._left = None if part.stop is None else part.stop - part.start
         """Rows that begin this far from the buffer's start, or farther, belong to the next part."""
-        if part.start == 0 and part.stop is None:
-            self._stream = open_text(part.file)
+        if stream is not None:
+            self._stream: Any = stream
+        elif part.start == 0 and part.stop is None:
+            self._stream = recoded(open_text(part.file), layout.encoding, part.name)
         else:
             self._stream = open_file(part.file)
         try:
             if part.start == 0:
+                self._skip_lines(layout.skip_lines)
                 self._skip_blank_start()
             else:
                 self._skip_to_a_row(part.start)
@@ -114,6 +144,10 @@ class RowReader:
         """
         ends, inside = self._ends(0)
         header = self._take_row(ends)
+        while self._comment and header.startswith(self._comment):
+            self._skip_blank_start()
+            ends, inside = self._ends(0)
+            header = self._take_row(ends)
         if len(header) > self._max:
             raise DataError(f"{self._name}: the header is longer than {self._max} bytes", "is this a text file?")
         if inside and not len(ends):
@@ -139,6 +173,7 @@ class RowReader:
                 chunk = self._judged(Chunk(self._take(int(ends[-1])), ends))
                 if inside and is_cut and not self._buffer:
                     chunk.unread[len(chunk) - 1] = "opens a quote that is never closed"
+                chunk = chunk.without_lines(self._comment) if self._comment else chunk
             if (settled := self._settled(chunk)) is not None:
                 yield settled
         if self._num_blank and self._is_more():
@@ -172,6 +207,15 @@ class RowReader:
     def _take_row(self, ends: np.ndarray) -> bytes:
         """The first row, or all there is of it."""
         return self._take(int(ends[0]) if len(ends) else len(self._buffer))
+
+    def _skip_lines(self, num_lines: int) -> None:
+        """Over so many lines, wherever quotes are."""
+        while num_lines:
+            self._fill(LOOK_BYTES)
+            ends, _ = row_ends(self._buffer, False, delimiter=NEWLINE, quote=None)
+            taken = min(num_lines, len(ends))
+            self._take(int(ends[taken - 1]) if taken else len(self._buffer))
+            num_lines -= taken if taken else int(self._is_end) * num_lines
 
     def _skip_blank_start(self) -> None:
         self._fill(LOOK_BYTES)

@@ -14,8 +14,8 @@ from raypipe.data.formats.parts import FileRange, as_range, readable
 from raypipe.data.formats.selecting import may_meet
 from raypipe.data.sources.files import HTTP, open_file
 from raypipe.data.sources.place import SourceFile
-from raypipe.data.table.marks import with_left_out
-from raypipe.data.table.names import needed, unusable_columns, usable
+from raypipe.data.table import nested
+from raypipe.data.table.chosen import chosen_columns
 from raypipe.spec.sources import Condition, ParquetSource
 
 MAX_ROWS = 2**17
@@ -65,20 +65,18 @@ def read_file(part: FileRange | SourceFile, *, source: ParquetSource) -> Iterato
         parquet = pq.ParquetFile(
             handle, metadata=metadata, read_dictionary=_repeating(metadata), page_checksum_verification=True
         )
-        schema = parquet.schema_arrow
-        unusable = unusable_columns(schema)
-        names = usable(needed(source), schema.names, unusable, source, part.name)
-        unreadable = unusable if needed(source) is None else {}
+        schema = nested.flat_schema(parquet.schema_arrow)
+        chosen = chosen_columns(schema, source, part.name)
         stop = parquet.num_row_groups if part.stop is None else part.stop
         groups = [i for i in range(part.start, stop) if _may_hold(parquet.metadata.row_group(i), source.where, schema)]
         is_empty = True
         for batch in parquet.iter_batches(
-            batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=names, use_threads=False
+            batch_size=_num_rows(parquet.metadata, groups), row_groups=groups, columns=chosen.names, use_threads=False
         ):
             is_empty = False
-            yield with_left_out(pa.Table.from_batches([batch]).replace_schema_metadata(), unreadable)
+            yield chosen.table_of(pa.Table.from_batches([batch]), part.name)
         if is_empty:
-            yield with_left_out(schema.remove_metadata().empty_table().select(names), unreadable)
+            yield chosen.table_of(schema.empty_table(), part.name)
 
 
 def _repeating(metadata: Any) -> list[str]:

@@ -80,15 +80,15 @@ def _windows(part: FileRange | SourceFile, source: TextSource) -> Iterator[pa.Ta
     rows: list[str] = []
     num_chars = 0
     with closing(open_text(as_range(part).file)) as stream:
-        for window in cut(_decoded(stream), source.window_chars, source.stride_chars or source.window_chars):
+        for window in cut(decoded(stream), source.window_chars, source.stride_chars or source.window_chars):
             if window.strip():
                 rows.append(window)
                 num_chars += len(window)
             if num_chars >= TABLE_CHARS:
-                yield _checked(rows, part.name)
+                yield checked(rows, part.name)
                 rows, num_chars = [], 0
     if rows:
-        yield _checked(rows, part.name)
+        yield checked(rows, part.name)
 
 
 def cut(pieces: Iterable[str], size: int, stride: int) -> Iterator[str]:
@@ -110,7 +110,8 @@ def cut(pieces: Iterable[str], size: int, stride: int) -> Iterator[str]:
         yield text
 
 
-def _decoded(stream: pa.NativeFile) -> Iterator[str]:
+def decoded(stream: pa.NativeFile) -> Iterator[str]:
+    """A text, piece by piece; bytes that are no UTF-8 are surrogates in it."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")  # wrong bytes stay visible, and in their place
     is_start = True
     while data := stream.read(READ_BYTES):
@@ -120,7 +121,12 @@ def _decoded(stream: pa.NativeFile) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _checked(rows: list[str], name: str) -> pa.Table:
+def checked(rows: list[str], name: str) -> pa.Table:
+    """Column `text`; rows that are no UTF-8 are marked as bad.
+
+    Args:
+        name: of the file.
+    """
     wrong = {i for i, row in enumerate(rows) if not _is_text(row)}
     text = pa.array([None if i in wrong else row for i, row in enumerate(rows)], pa.string())
     return with_bad(pa.table({"text": text}), dict.fromkeys(wrong, f"{name}: the row is no UTF-8 text"))

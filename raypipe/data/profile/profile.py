@@ -34,6 +34,7 @@ def _finished(name: str, column: ColumnPart, whole: ProfilePart) -> ColumnProfil
         "distinct": None if column.counts is None else len(column.counts),
         "is_exact": column.counts is not None or whole.is_all,
         "counted": int(weights.sum()),
+        "num_different": len(values),
         "top": _top(values, weights),
     }
     if is_text and column.lengths is not None:

@@ -21,6 +21,7 @@ import ray
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, shown
 from raypipe.data.checks.duplicates import is_repeat
 from raypipe.data.checks.losses import Targets
+from raypipe.data.checks.split_drift import looks_at
 from raypipe.data.profile import parts as profiles
 from raypipe.data.profile.parts import ProfilePart
 from raypipe.data.shards import features, to_bytes
@@ -31,7 +32,7 @@ from raypipe.data.splits import leaks
 from raypipe.data.splits.base import SPLITS, SplitKeys, SplitState
 from raypipe.data.splits.leaks import SharedGroups, Twins
 from raypipe.data.splits.split import codes
-from raypipe.data.table import columns, packing
+from raypipe.data.table import columns, label_sets, packing
 from raypipe.data.table.names import KEY_COLUMNS, ROW_ID, SEEN_ID
 from raypipe.data.table.same_rows import numbers_in_runs
 from raypipe.data.tasks import keep_freed
@@ -68,6 +69,17 @@ class GatherJob:
     first: tuple[Transform, ...]
     rows_before: float
 
+    @property
+    def describes_splits(self) -> bool:
+        """Whether each split is described by itself, as they may differ in more than chance."""
+        return looks_at(self.spec)
+
+
+Described = dict[str, ProfilePart]
+"""Split -> what its rows hold; ALL_SPLITS where they are not told apart."""
+
+ALL_SPLITS = "all"
+
 
 @dataclass(frozen=True)
 class ToSetAside:
@@ -89,10 +101,12 @@ class WrittenShard:
     """One shard that has been written.
 
     Attributes:
-        labels: classification: label -> rows.
+        labels: classification and multi-label: label -> rows.
         rows_before: train rows that are reckoned with before this shard.
         contributions: to the first transforms; of val and test they tell whether a value is refused.
-        target: of train, where the task is regression.
+        target: of each target of train, where the task is regression.
+        weights: class, or None for all tasks but classification -> the sum of its rows' weights; empty where all rows
+            count alike.
     """
 
     split: str
@@ -100,7 +114,8 @@ class WrittenShard:
     labels: Counter[Any]
     rows_before: int
     contributions: Contributions | None
-    target: TargetPart | None
+    target: tuple[TargetPart, ...]
+    weights: dict[Any, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,7 +138,7 @@ def gather_shards(job: GatherJob, first: int, last: int, aside: ToSetAside, *pie
     Args:
         pieces: all rows of these shards (packing.to_buffer); rows outside are left alone.
     Returns:
-        The GatherSummary, and the ProfilePart of the rows that were stored.
+        The GatherSummary, and what the rows hold that were stored.
     """
     keep_freed()
     store = open_store(job.store_uri)
@@ -137,50 +152,61 @@ def gather_shards(job: GatherJob, first: int, last: int, aside: ToSetAside, *pie
     code = codes(keys, row_id, job.state, job.spec)
     table = table.drop_columns([name for name in deciding if name != ROW_ID])
     summary = GatherSummary()
-    parts: list[ProfilePart] = []
+    described: list[Described] = []
     for index in range(first, last):
         every = np.flatnonzero(number == index)
-        every, content_number = _in_order(table, every, row_id, code)
+        every, content_number = _in_order(table, every, row_id, code, job.spec.weight)
         every = every[_kept(table, every, row_id, content_number, seen_id, code, keys, aside, job.spec, summary)]
         for part, some in enumerate(np.array_split(every, max(1, len(every) // job.rows_per_shard))):
             rows = some[np.argsort(code[some], kind="stable")]
             if not len(rows):
                 continue
             mine = packing.picked(table, rows).combine_chunks()
-            parts.append(_described(mine, row_id[rows]))
+            if not job.describes_splits:
+                described.append({ALL_SPLITS: _described(mine, row_id[rows])})
             ends = np.cumsum(np.bincount(code[rows], minlength=len(SPLITS))).tolist()
             for split, (start, end) in enumerate(pairwise([0, *ends])):
                 if start < end:
+                    if job.describes_splits:
+                        part_of = _described(mine.slice(start, end - start), row_id[rows[start:end]])
+                        described.append({SPLITS[split]: part_of})
                     summary.stored.append(_store(mine.slice(start, end - start), split, index, part, job, store))
-    return [summary, merge_profiles(*parts)]
+    return [summary, merge_profiles(*described)]
 
 
 def _described(table: pa.Table, row_id: np.ndarray) -> ProfilePart:
     table = packing.unpacked(table)
-    values = {name: columns.values(table[name]) for name in table.column_names if name != ROW_ID}
+    values = {name: columns.values(column) for name, column in columns.by_name(table).items() if name != ROW_ID}
     return profiles.part(values, row_id)
 
 
-def _in_order(table: pa.Table, rows: np.ndarray, row_id: np.ndarray, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in order of their ids; of copies, that of the latest split first.  And what tells different rows of one
-    id apart, see same_rows."""
+def _in_order(
+    table: pa.Table, rows: np.ndarray, row_id: np.ndarray, code: np.ndarray, weight: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in order of their ids; of copies, that of the latest split first, and of one split the lightest.  And
+    what tells different rows of one id apart, see same_rows: copies of a row may differ in their weight."""
     ids = row_id.take(rows)
     order = np.argsort(ids)
     ordered, ids = rows.take(order), ids.take(order)
     if not (ids[1:] == ids[:-1]).any():
         return ordered, np.zeros(len(rows), np.uint32)
-    rows = rows[np.lexsort((~code[rows], row_id[rows]))]
+    lightest = np.zeros(len(rows))
+    if weight is not None:
+        lightest = np.asarray(columns.values(packing.unpacked(table.select([weight]))[weight]), np.float64)[rows]
+        table = table.drop_columns([weight])
+    order = np.lexsort((lightest, ~code[rows], row_id[rows]))
+    rows, lightest = rows[order], lightest[order]
     number = numbers_in_runs(table, rows, row_id[rows])
     if number.any():
-        order = np.lexsort((~code[rows], number, row_id[rows]))
+        order = np.lexsort((lightest, ~code[rows], number, row_id[rows]))
         rows, number = rows[order], number[order]
     return rows, number
 
 
-def merge_profiles(*parts: ProfilePart | None) -> ProfilePart | None:
-    """One part for the rows of all; None where there are no rows."""
-    there = [part for part in parts if part is not None]
-    return profiles.merge(there) if there else None
+def merge_profiles(*parts: Described) -> Described:
+    """What the rows of all hold, by split."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: profiles.merge([part[name] for part in parts if name in part]) for name in names}
 
 
 def _kept(
@@ -230,10 +256,11 @@ def _set_aside(
         return
     summary.bad.num_rows += len(rows)
     summary.bad.reasons.update(reasons)
-    target = packing.unpacked(table.select([spec.target]).take(pa.array(rows)))[spec.target]
+    name = spec.targets[0]
+    target = packing.unpacked(table.select([name]).take(pa.array(rows)))[name]
     if spec.task == "classification":
         summary.bad.targets.add(Targets(columns.counts(target)))
-    else:
+    elif spec.task == "regression" and len(spec.targets) == 1:
         summary.bad.targets.add(Targets(sum=float(np.sum(target.to_numpy())), num=len(target)))
     for position, reason in zip(rows[: MAX_KEPT - len(summary.bad.kept)].tolist(), reasons, strict=False):
         row = shown(packing.unpacked(table.slice(position, 1)), 0)
@@ -253,19 +280,41 @@ def _store(table: pa.Table, split: int, index: int, part: int, job: GatherJob, s
     if job.first and (name == "train" or may_refuse(job.first)):
         raw = features(table, signature)
         found = contributions(FittedTransforms(()), job.first, raw, signature.inputs, rows_before=before)
-    return WrittenShard(name, shard, _labels(table, signature), before, found, _target(table, name, signature))
+    labels, of_target = _labels(table, signature), _target(table, name, signature)
+    return WrittenShard(name, shard, labels, before, found, of_target, _weights(table, signature, job.spec.weight))
 
 
 def _labels(table: pa.Table, signature: Signature) -> Counter[Any]:
+    if signature.label_sets is not None:
+        stored = packing.unpacked(table.select(signature.targets))
+        return label_sets.counted(stored, signature.targets, signature.label_sets.separator)
     if signature.task != "classification":
         return Counter()
-    return columns.counts(table[signature.target])
+    return columns.counts(table[signature.targets[0]])
 
 
-def _target(table: pa.Table, split: str, signature: Signature) -> TargetPart | None:
+def _target(table: pa.Table, split: str, signature: Signature) -> tuple[TargetPart, ...]:
     if signature.task != "regression" or split != "train":
-        return None
-    return target.part(np.asarray(columns.values(packing.unpacked(table.select([signature.target]))[0]), np.float64))
+        return ()
+    stored = packing.unpacked(table.select(signature.targets))
+    return tuple(target.part(np.asarray(columns.values(stored[name]), np.float64)) for name in signature.targets)
+
+
+def _weights(table: pa.Table, signature: Signature, name: str | None) -> dict[Any, float]:
+    if name is None:
+        return {}
+    stored = packing.unpacked(table.select(list(dict.fromkeys([*signature.targets, name]))))
+    weight = np.asarray(columns.values(stored[name]), np.float64)
+    if signature.task != "classification":
+        return {None: float(weight.sum())}
+    labels = columns.values(stored[signature.targets[0]])
+    if isinstance(labels, pa.Array):
+        encoded = labels if pa.types.is_dictionary(labels.type) else labels.dictionary_encode()
+        names, place = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    else:
+        different, place = np.unique(labels, return_inverse=True)
+        names = different.tolist()
+    return dict(zip(names, np.bincount(place, weights=weight, minlength=len(names)).tolist(), strict=True))
 
 
 gather_task: Any = ray.remote(num_returns=2)(gather_shards)

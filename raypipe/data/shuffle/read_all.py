@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pyarrow as pa
 import ray.data
@@ -16,11 +16,12 @@ from raypipe.data.formats import FORMATS
 from raypipe.data.formats.datasource import estimated_bytes
 from raypipe.data.masking import Masking, read_keys
 from raypipe.data.table.names import require
-from raypipe.data.table.one_type import as_text
+from raypipe.data.table.one_type import AskedJsonl, as_text
 from raypipe.data.tasks import explained, num_cpus, store_bytes
 from raypipe.spec.data import DataSpec, SourcePart
 from raypipe.spec.masking import KEYED
-from raypipe.spec.sources import SourceSpec
+from raypipe.spec.named_columns import named_columns
+from raypipe.spec.sources import JsonlSource, SourceSpec
 from raypipe.spec.splits import HashSplit
 
 READ_BYTES_PER_CPU = 128 * 2**20
@@ -73,6 +74,10 @@ def as_read(source: S, spec: DataSpec) -> S:
     In CSV 007 is 7 or 007, depending on what else is read with it.
     """
     source = source.model_copy(update={"columns": _needed(spec, source)})
+    if isinstance(source, JsonlSource):
+        asked = tuple(dict.fromkeys(name for names in named_columns(spec).values() for name in names))
+        fields = {**dict(source), "asked": asked, "others_matter": spec.features is None}
+        return cast("S", AskedJsonl.model_validate(fields))
     for name, mask in spec.masked.items():
         if mask.method in KEYED:
             source = as_text(source, name) or source
@@ -109,4 +114,5 @@ def _needed(spec: DataSpec, source: SourceSpec) -> list[str] | None:
     if spec.features is None or not isinstance(spec.split, HashSplit) or spec.split.key is None:
         return source.columns
     expected = columns_of(spec.expectations)
-    return list(dict.fromkeys([*spec.features, spec.target, *spec.split.key, *spec.masked, *expected]))
+    weight = [spec.weight] if spec.weight else []
+    return list(dict.fromkeys([*spec.features, *spec.targets, *weight, *spec.split.key, *spec.masked, *expected]))

@@ -7,6 +7,7 @@ have in one range.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ from raypipe.data.splits.base import SplitKeys
 from raypipe.data.splits.content import Content, content_of
 from raypipe.data.splits.leaks import group_parts
 from raypipe.data.splits.split import split_keys, tally
-from raypipe.data.table import columns, packing
+from raypipe.data.table import columns, label_sets, packing
 from raypipe.data.table.content import content_sums
 from raypipe.data.table.names import ROW_ID, SEEN_ID
 from raypipe.data.table.row_hash import Values, row_hash, with_whole_numbers
@@ -166,7 +167,7 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
     reasons = [*reasons, *bad_reasons(broken, spec.expectations)]
     counted = BlockTallies(block.num_rows, tallies(broken, judged), source)
     exact = with_whole_numbers(values, block, schema.whole)
-    wanted = dict.fromkeys([*schema.features, schema.target])
+    wanted = dict.fromkeys([*schema.features, *schema.targets])
     row_id = row_hash({name: exact[name] for name in wanted})
     seen_id = row_id if exact.keys() == wanted.keys() else row_hash(exact)
     keys, misfits = split_keys(exact, row_id, spec, forced)
@@ -177,11 +178,11 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
     unique = {i: duplicates.keys_of(exact, names, good) for i, names in job.unique.items()}
     if bad.num_rows:
         row_id, seen_id, keys = row_id[position], seen_id[position], keys.take(position)
-    stored = {name: _to_arrow(values[name]) for name in wanted}
+    stored = {name: _to_arrow(values[name]) for name in schema.stored}
     ids = {ROW_ID: row_id, **({SEEN_ID: seen_id} if unique else {})}
     # The fewer bytes, the fewer are moved, and spilled where memory is short.
     table = packing.packed(pa.table({**ids, **keys.columns(), **stored}))
-    labels = columns.counts(table[schema.target]) if schema.task == "classification" else Counter()
+    labels = _labels(table, schema)
     refuse_no_classes(labels, schema.target)
     summary = BlockSummary(
         profile,
@@ -193,8 +194,8 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
         content_sums(seen_id),
         content_of(values, schema.features, row_id, spec),
         table.nbytes,
-        raw_bytes=sum(columns.raw_bytes(values[name]) for name in wanted),
-        target_sum=0.0 if schema.task == "classification" else float(np.sum(values[schema.target])),
+        raw_bytes=sum(columns.raw_bytes(values[name]) for name in schema.stored),
+        target_sum=_target_sum(values, schema),
     )
     watched = None
     if job.has_keys:
@@ -202,6 +203,25 @@ def _check(block: pa.Table, job: ScatterJob, source: str, forced: int | None) ->
         found = {i: duplicates.key_parts(key, row_id, seen_id, position, 1)[0] for i, key in unique.items()}
         watched = BlockKeys(groups[0] if groups else None, found)
     return _Checked(summary, table, tally(keys, values, spec), watched)
+
+
+def _labels(table: pa.Table, schema: Schema) -> Counter[Any]:
+    if schema.task == "classification":
+        return columns.counts(table[schema.targets[0]])
+    if schema.label_sets is None:
+        return Counter()
+    stored = packing.unpacked(table.select(schema.targets))
+    texts = len(schema.targets) == 1 and schema.columns[schema.targets[0]].dtype == "string"
+    return label_sets.counted(
+        stored, schema.targets, schema.label_sets.separator or label_sets.OF_LISTS if texts else None
+    )
+
+
+def _target_sum(values: Mapping[str, Values], schema: Schema) -> float:
+    name, *others = schema.targets
+    if schema.task != "regression" or others:
+        return 0.0
+    return float(np.sum(values[name]))
 
 
 def _fits(profile: BlockTypes, job: ScatterJob) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import ray
 
 from raypipe.data.checks import stray
-from raypipe.data.checks.schema import Schema, fitting_schema, schema_of
+from raypipe.data.checks.schema import Schema, fitting_schema, refuse_lost_zeros, schema_of, with_unread
 from raypipe.data.shuffle.read_all import Unread, blocks_of, bytes_of, refuse_absent, unread
 from raypipe.data.shuffle.scatter import ScatterJob, profile_task
 from raypipe.data.shuffle.scattered import Scattered
@@ -72,7 +72,9 @@ def _scatter_sources(parts: Sequence[SourcePart], spec: DataSpec, ctx: RunContex
     try:
         schema = fitting_schema(spec, profiles)
     except DataError as error:
-        raise stray.explained(error, _looked_at(stray.wanted(error), sources), spec) from None
+        explained = stray.explained(error, _looked_at(stray.wanted(error), sources), spec)
+        raise with_unread(explained, profiles) from None
+    refuse_lost_zeros(schema, profiles)
     if schema != guessed or not all(block.is_checked for block in scattered.blocks):
         ctx.progress.say("data", "a later part of the source changed the type of a column: reading it once more")
         del scattered  # and the pieces that were cut in vain

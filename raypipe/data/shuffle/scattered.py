@@ -11,12 +11,12 @@ import numpy as np
 import ray
 
 from raypipe.data.checks.bad_rows import MAX_KEPT, BadRows, refuse_too_many
-from raypipe.data.checks.classes import quantity_note, refuse_no_classes
+from raypipe.data.checks.classes import refuse_no_classes
 from raypipe.data.checks.losses import Losses, Targets
 from raypipe.data.checks.remedies import remedies
 from raypipe.data.checks.rule import BlockTallies
 from raypipe.data.checks.schema import Schema
-from raypipe.data.checks.suspects import left_out, lost_zeros
+from raypipe.data.checks.suspects import left_out
 from raypipe.data.shuffle.read_all import Block
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, ScatterSummary, scatter_task
 from raypipe.data.splits.base import SPLITS, SplitState
@@ -24,6 +24,7 @@ from raypipe.data.splits.content import Content, merged
 from raypipe.data.splits.hashed import EACH_COPY
 from raypipe.data.table import content
 from raypipe.data.table.columns import ColumnKind
+from raypipe.data.table.marks import note_lines, summed
 from raypipe.data.table.one_type import common_kinds
 from raypipe.runtime.progress import Progress
 from raypipe.spec.base import fingerprint
@@ -80,7 +81,7 @@ class Scattered:
                 block.labels.clear()
                 self._aside.add(block.bad.targets)
                 block.bad.targets.classes.clear()
-                refuse_no_classes(self.labels, self.job.spec.target)
+                refuse_no_classes(self.labels, ", ".join(self.job.spec.targets))
                 del block.bad.kept[self._room :]
                 self._room -= len(block.bad.kept)
                 if block.different is not None:
@@ -109,16 +110,18 @@ class Scattered:
         """What the expectations found in each block."""
         return [block.tallies for block in self.blocks if block.tallies is not None]
 
-    def tell(self, schema: Schema, took_s: float, progress: Progress) -> None:
-        """Say how many rows were read, and what is odd about their columns."""
+    def tell(self, took_s: float, progress: Progress) -> None:
+        """Say how many rows were read, and which columns were left out."""
         num_bad, rate = self.num_rows - self.num_good, self.num_rows / max(took_s, 1e-9)
         text = f"read {self.num_rows} rows  bad {num_bad}  {rate:.3g} rows/s"
         progress.say("data", text, num_rows=self.num_rows, num_bad_rows=num_bad, rows_per_s=round(rate, 1))
-        row_numbers = left_out(self.job.spec.index_columns(self.kinds()))
-        zeros = lost_zeros([block.profile for block in self.blocks], schema)
-        note = quantity_note(self.labels, schema.target)
-        for line in [*row_numbers, *zeros, *([note] if note else [])]:
+        for line in self.notes():
             progress.say("data", line)
+
+    def notes(self) -> list[str]:
+        """What is worth telling of how rows were read, and which columns were left out."""
+        read = note_lines(summed(block.profile.notes for block in self.blocks))
+        return [*read, *left_out(self.job.spec.index_columns(self.kinds()))]
 
     def set_aside(self, notes: Sequence[str], others: BadRows | None = None) -> tuple[BadRows, Losses]:
         """All rows that are set aside, and what goes with them.
@@ -133,7 +136,7 @@ class Scattered:
         if others is not None:
             bad.add(others)
             kept.take_away(others.targets)
-        losses = Losses(spec.target, bad.targets, kept)
+        losses = Losses(", ".join(spec.targets), bad.targets, kept)
         refuse_too_many(bad, self.num_rows, spec.bad_rows.max_frac, notes, losses, remedies(bad, spec))
         return bad, losses
 
@@ -163,8 +166,7 @@ class Scattered:
     def content_fingerprint(self, schema: Schema, state: SplitState) -> str:
         """The same for the same rows, divided alike, whatever the files, their order, the blocks, and columns that the
         spec does not read."""
-        names = (*schema.features, schema.target)
-        columns = [schema.columns[name].model_dump(mode="json") for name in names]
+        columns = [schema.columns[name].model_dump(mode="json") for name in schema.stored]
         sums = [
             content.total(
                 block.content

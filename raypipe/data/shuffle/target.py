@@ -1,4 +1,4 @@
-"""What the train split's regression target holds: the figures a training scales it by.
+"""What the train split's target holds: the figures a training scales numbers by, and how often each class is there.
 
 The rows of a shard depend on the data alone, and what shards hold adds up to the same bits in any order, so that no
 machine and no number of workers changes what is trained.  B rows.
@@ -12,7 +12,7 @@ from functools import reduce
 
 import numpy as np
 
-from raypipe.data.shards import read_shard
+from raypipe.data.shards import encode_target, read_shard, stored_target
 from raypipe.data.table import columns
 from raypipe.data.table.sums import Sums, sums
 from raypipe.records import DatasetVersion, TargetStatistics
@@ -63,14 +63,38 @@ def finish(parts: Iterable[TargetPart]) -> TargetStatistics:
     )
 
 
-def statistics(store: Store, dataset: DatasetVersion) -> TargetStatistics:
-    """Of a regression's train rows, at least one; read from the shards where the record was written without them.
+def statistics(store: Store, dataset: DatasetVersion) -> tuple[TargetStatistics, ...]:
+    """Of each target of a regression's train rows, at least one; read from the shards where the record was written
+    without them.
 
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
     """
-    if dataset.target_statistics is not None:
-        return dataset.target_statistics
-    name = dataset.signature.target
+    known = dataset.target_statistics
+    if known is not None:
+        return known if isinstance(known, tuple) else (known,)
+    (name,) = dataset.signature.targets  # several came after these were kept
     shards = dataset.splits["train"].shards
-    return finish(part(np.asarray(columns.values(read_shard(store, s)[name]), np.float64)) for s in shards)
+    return (finish(part(np.asarray(columns.values(read_shard(store, s)[name]), np.float64)) for s in shards),)
+
+
+def _in_each_class(target: np.ndarray, num_classes: int) -> np.ndarray:
+    return target.sum(axis=0) if target.ndim > 1 else np.bincount(target, minlength=num_classes)
+
+
+def class_counts(store: Store, dataset: DatasetVersion) -> tuple[int, ...]:
+    """Of train rows of a classification, or with labels: how many are in each class, in the order of the signature;
+    read from the shards where the record was written without.
+
+    Raises:
+        DigestMismatch, ObjectMissing: a shard is not what was written.
+    """
+    if dataset.class_counts is not None:
+        return dataset.class_counts
+    signature = dataset.signature
+    counts = np.zeros(len(signature.classes or ()), np.int64)
+    for shard in dataset.splits["train"].shards:
+        counts += _in_each_class(
+            encode_target(stored_target(read_shard(store, shard), signature), signature), len(counts)
+        )
+    return tuple(counts.tolist())

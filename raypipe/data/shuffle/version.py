@@ -36,6 +36,12 @@ def publish(record: DatasetVersion, described: DataProfile, bad: BadRows, ctx: R
     write_document(ctx.store, layout.dataset_record(ctx.name, record.version), record)
 
 
+def warn(record: DatasetVersion, ctx: RunContext) -> None:
+    """Say what its rows show that is worth acting on."""
+    for warning in record.warnings:
+        ctx.progress.say("data", f"warning: {warning.text}", warning=warning.kind)
+
+
 def remove(version: str, ctx: RunContext) -> None:
     """What was written of a version, unless another run has made it meanwhile."""
     with suppress(StoreError):  # where the store was what failed, that is what to tell

@@ -161,7 +161,7 @@ def write_all(
     Raises:
         StoreError: they cannot be written; nothing is written any more then.
     """
-    written = WrittenShards(FirstPass(spec.transforms), moved_bytes=scattered.num_bytes)
+    written = WrittenShards(FirstPass(spec.learned_transforms), moved_bytes=scattered.num_bytes)
     num_shards, rows_per_shard = shard_sizes(scattered.num_good, scattered.raw_bytes, spec.rows_per_shard)
     split = spec.split
     train_frac = 1 - split.val_frac - split.test_frac if isinstance(split, FractionSplit) else 0.0

@@ -33,7 +33,7 @@ class WrittenShards:
         twins: rows that have equals.
         bad: rows that were set aside because of others.
         first_pass: what the shards contribute to the transforms that are fitted first.
-        profiles: references to the ProfilePart of neighbouring shards, fewer than MERGED_PROFILES.
+        profiles: references to what neighbouring shards hold (gather.Described), fewer than MERGED_PROFILES.
         moved_bytes: of all pieces; those that were cut again count again.
     """
 
@@ -76,6 +76,16 @@ class WrittenShards:
         return labels
 
     @property
+    def weights(self) -> dict[str, dict[Any, float]]:
+        """Split -> WrittenShard.weights of all its shards, added up in their order."""
+        weights: dict[str, dict[Any, float]] = {name: {} for name in SPLITS}
+        for item in self.shards:
+            of_split = weights[item.split]
+            for label, total in item.weights.items():
+                of_split[label] = of_split.get(label, 0.0) + total
+        return weights
+
+    @property
     def splits(self) -> dict[str, Split]:
         """The splits, as records name them."""
         shards = {name: tuple(item.shard for item in self.shards if item.split == name) for name in SPLITS}
@@ -99,7 +109,9 @@ def refuse_empty_splits(stored: WrittenShards, content: Content, spec: DataSpec)
             )
 
 
-def target_statistics(stored: WrittenShards, schema: Schema) -> TargetStatistics | None:
+def target_statistics(stored: WrittenShards, schema: Schema) -> TargetStatistics | tuple[TargetStatistics, ...] | None:
     if schema.task != "regression":
         return None
-    return target.finish(item.target for item in stored.shards if item.target is not None)
+    every = zip(*(item.target for item in stored.shards if item.target), strict=True)
+    first, *others = (target.finish(parts) for parts in every)
+    return (first, *others) if others else first

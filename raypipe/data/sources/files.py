@@ -68,6 +68,14 @@ def read_bytes(file: SourceFile) -> bytes:
         return handle.read()
 
 
+def read_start(file: SourceFile, num_bytes: int) -> bytes:
+    """About the first bytes of a file as stored, so many or all; raises like `open_file`."""
+    if file.uri.startswith(HTTP):
+        return web.fetch_start(file.uri, num_bytes)
+    with open_file(file) as handle:
+        return handle.read(num_bytes)
+
+
 def open_file(file: SourceFile) -> pa.NativeFile:
     """A file for random access; one over HTTP is downloaded whole.
 

@@ -6,9 +6,11 @@ from importlib.metadata import version
 
 from raypipe.data.sources.files import find
 from raypipe.data.sources.place import SourceFile
+from raypipe.data.sources.tokenizers import tokenizer_files
 from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
-from raypipe.spec.sources import NamedFiles, SklearnSource, SourceSpec
+from raypipe.spec.labels import NamedFiles
+from raypipe.spec.sources import SklearnSource, SourceSpec
 
 
 def list_files(source: SourceSpec, root: str) -> list[SourceFile]:
@@ -33,6 +35,8 @@ def find_named(named: NamedFiles, root: str) -> list[SourceFile]:
 
 
 def listed(spec: DataSpec) -> list[list[tuple[str, int | None, str]]]:
-    """Name, size and tag of every file of each source; raises as `list_files`."""
+    """Name, size and tag of every file of each source, and of those that transforms name; raises as `list_files`."""
     root = spec.root or "."
-    return [[(f.name, f.size_bytes, f.tag) for f in list_files(part.source, root)] for part in spec.parts()]
+    tokenizers = tokenizer_files(spec)
+    files = [list_files(part.source, root) for part in spec.parts()] + ([tokenizers] if tokenizers else [])
+    return [[(f.name, f.size_bytes, f.tag) for f in some] for some in files]

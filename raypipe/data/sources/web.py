@@ -86,6 +86,20 @@ def fetch(file: SourceFile) -> bytes:
     return content
 
 
+def fetch_start(uri: str, num_bytes: int) -> bytes:
+    """The first bytes of a file, so many or all; the rest is not taken."""
+
+    def read(answer: Any) -> bytes:
+        start = b""
+        for piece in answer.iter_bytes():
+            start += piece
+            if len(start) >= num_bytes:
+                break
+        return start[:num_bytes]
+
+    return _request("GET", uri, {}, read)
+
+
 def shown(uri: str) -> str:
     """An address without what may be secret: name and password, and the query."""
     return masked(uri)

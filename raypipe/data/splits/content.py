@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.data.table.row_hash import Values
+from raypipe.data.transforms.base import OF_PROSE
 from raypipe.spec.data import DataSpec
 
 SAMPLE_ROWS = 1024
@@ -77,9 +78,9 @@ def content_of(
     hashes, first, copies = _smallest(row_hash_B)
     is_rich = np.zeros(len(first), bool)
     encoded = {name for t in spec.transforms if t.kind in CATEGORICAL for name in t.columns}
-    tokens = {name for t in spec.transforms if t.kind == "tokens" for name in t.columns}
+    prose = {name for t in spec.transforms if t.kind in OF_PROSE for name in t.columns}
     for name in features:
-        if name in tokens:
+        if name in prose:
             is_rich[:] = True
         elif name not in encoded:
             is_rich |= _is_rich(values[name], first)

@@ -40,6 +40,10 @@ class ColumnKind(NamedTuple):
         return f"{self.form} of {self.dtype}" if self.form else self.dtype
 
 
+TEXTS = ColumnKind("string", "list")
+"""Several texts a row."""
+
+
 def kind(column_type: pa.DataType) -> ColumnKind:
     """What a normalised Arrow type holds."""
     if column_type == ENCODED:
@@ -68,6 +72,11 @@ def common(kinds: Iterable[ColumnKind]) -> ColumnKind | None:
     floats = [dtype.startswith("float") for dtype in dtypes]
     widest = np.result_type(*dtypes).name if all(floats) or not any(floats) else "float64"
     return ColumnKind(widest, different[0].form)
+
+
+def by_name(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """All columns; a table that is asked for one by name looks through all names."""
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def arrow_type(wanted: ColumnKind) -> pa.DataType:

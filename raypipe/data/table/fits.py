@@ -26,7 +26,12 @@ def family_of(dtype: str) -> str:
 
 def kind_fits(dtype: str, is_array: bool, column: Column) -> bool:
     """Whether a column of a file can hold what the model reads, by its type alone."""
-    return dtype == "null" or (family_of(dtype) == family_of(column.dtype) and is_array == bool(column.shape))
+    return dtype == "null" or (family_of(dtype) == family_of(column.dtype) and is_array == holds_arrays(column))
+
+
+def holds_arrays(column: Column) -> bool:
+    """Whether a row of a file holds several values for it."""
+    return bool(column.shape) or column.is_list
 
 
 def held_as(column: Column) -> str:

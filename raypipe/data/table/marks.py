@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,13 @@ LEFT_OUT_KEY = b"raypipe.left_out"
 
 ZEROS_KEY = b"raypipe.leading_zeros"
 """Schema metadata, JSON: column that is read as numbers -> a value of it that was written with leading zeros."""
+
+
+NOTES_KEY = b"raypipe.notes"
+"""Schema metadata, JSON: see Notes."""
+
+Notes = dict[str, tuple[int, str]]
+"""What is worth telling of how rows were read -> how many, and the name of the first; the name may be empty."""
 
 
 BAD = "__bad"
@@ -92,3 +99,36 @@ def refuse_bad(table: pa.Table) -> pa.Table:
     if len(reasons):
         raise DataError(f"{len(reasons)} row(s) cannot be read: {reasons[0]}", "mend or remove them")
     return table.drop_columns([BAD])
+
+
+def noted(notes: Notes, found: Iterable[str], name: str, num_rows: int = 1) -> None:
+    """Count what was found in some more rows, of which `name` is the first."""
+    for note in found:
+        before, first = notes.get(note, (0, name))
+        notes[note] = (before + num_rows, first)
+
+
+def summed(some: Iterable[Mapping[str, tuple[int, str]]]) -> Notes:
+    """The notes of several blocks, in their order."""
+    total: Notes = {}
+    for notes in some:
+        for note, (num_rows, name) in notes.items():
+            noted(total, [note], name, num_rows)
+    return total
+
+
+def notes_of(schema: pa.Schema) -> Notes:
+    """What is worth telling of how a block's rows were read."""
+    notes = json.loads((schema.metadata or {}).get(NOTES_KEY, b"{}"))
+    return {note: (num_rows, name) for note, (num_rows, name) in notes.items()}
+
+
+def with_notes(table: pa.Table, notes: Notes) -> pa.Table:
+    """The table with what `notes_of` tells."""
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != NOTES_KEY}
+    return table.replace_schema_metadata({**metadata, NOTES_KEY: json.dumps(notes)} if notes else metadata)
+
+
+def note_lines(notes: Notes) -> list[str]:
+    """For people: `3 pictures have a palette (the first: cat/1.png)`."""
+    return [f"{num} {note}{f' (the first: {name})' if name else ''}" for note, (num, name) in notes.items()]

@@ -43,18 +43,24 @@ def needed(source: SourceSpec) -> list[str] | None:
 
 def require(names: Sequence[str], there: Sequence[str], file: str) -> None:
     """Raise MissingColumn unless all `names` are `there`; tells all that are not."""
-    missing = [name for name in dict.fromkeys(names) if name not in there]
+    known = set(there)
+    missing = [name for name in dict.fromkeys(names) if name not in known]
     if not missing:
         return
     others = [column for column in there if column != BAD]
     bare = "; ".join(f"column '{name}' is not there" for name in missing)
-    what = "; ".join(f"column '{name}' is not there{did_you_mean(name, others)}" for name in missing)
+    what = "; ".join(f"column '{name}' {_why_not_there(name, others)}" for name in missing)
     raise MissingColumn(
         f"{file}: {what}; the columns are {others[:50]}",
         "correct the name in data.features, data.target, data.split.key, data.masking, or the columns, where or dtypes "
         "of data.source",
         f"{file}: {bare}; it has {len(others)} columns",
     )
+
+
+def _why_not_there(name: str, others: Sequence[str]) -> str:
+    fields = [other for other in others if other.startswith(f"{name}.")]
+    return f"is no value but has fields: {fields[:10]}" if fields else f"is not there{did_you_mean(name, others)}"
 
 
 def unusable_names(names: Sequence[str]) -> dict[str, str]:

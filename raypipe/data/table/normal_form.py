@@ -8,8 +8,13 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.data.table.columns import ENCODED, tensor_values
+from raypipe.data.table.columns import ENCODED, by_name, tensor_values
 from raypipe.errors import DataError
+
+MAX_WHOLE_DIGITS = 18
+"""Decimals without a fraction that have no more are whole numbers of 64 bits."""
+
+UNITS_A_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 class ColumnRefused(DataError):
@@ -23,7 +28,7 @@ def normalise(table: pa.Table, file: str) -> pa.Table:
         ColumnRefused: a column of a type that has no numbers and no text, by name; nothing is ever unpickled.
     """
     check_types(table.schema, file)
-    normal = {name: _normal(table[name], name, file) for name in table.column_names}
+    normal = {name: _normal(column, name, file) for name, column in by_name(table).items()}
     return pa.table(normal) if normal else table
 
 
@@ -74,8 +79,28 @@ def _normal(column: pa.ChunkedArray, name: str, file: str) -> pa.ChunkedArray:
         from ray.data.extensions import ArrowTensorArray
 
         return pa.chunked_array([ArrowTensorArray.from_numpy(tensor_values(column))])
+    if isinstance(column_type, pa.DurationType):
+        return _seconds(column, column_type.unit)
     wanted = _normal_type(column_type)
+    if (text := _of_fractions(column_type)) is not None:
+        column = column.cast(text)
     return column if wanted == column_type else column.cast(wanted, safe=False)
+
+
+def _of_fractions(column_type: pa.DataType) -> pa.DataType | None:
+    """The type of text through which decimals, in lists too, become the nearest numbers: Arrow's own cast to float64
+    multiplies, and makes 3.3000000000000003 of 3.30. None for all other types."""
+    if pa.types.is_decimal(column_type):
+        return pa.string() if _normal_type(column_type) == pa.float64() else None
+    if not (pa.types.is_list(column_type) or pa.types.is_large_list(column_type)):
+        return None
+    inner = _of_fractions(column_type.value_type)
+    return None if inner is None else pa.list_(inner)
+
+
+def _seconds(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
+    """Durations as float64 seconds."""
+    return pc.call_function("divide", [column.cast(pa.int64()).cast(pa.float64(), safe=False), UNITS_A_SECOND[unit]])
 
 
 def _is_tensor(column_type: pa.DataType) -> bool:
@@ -92,17 +117,29 @@ def _is_distinct(texts: pa.Array) -> bool:
 def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
     types = pa.types
     if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):
-        inner = _normal_type(column_type.value_type)
-        is_text = inner is None or types.is_string(inner)
-        return None if is_text else pa.list_(inner)
+        return _normal_list(column_type.value_type)
     if types.is_float16(column_type):
         return pa.float32()
     if types.is_decimal(column_type):
+        is_whole = column_type.scale == 0 and column_type.precision <= MAX_WHOLE_DIGITS
+        return pa.int64() if is_whole else pa.float64()
+    if types.is_duration(column_type):
         return pa.float64()
+    if types.is_interval(column_type):
+        return None
     if types.is_temporal(column_type) or types.is_large_string(column_type) or types.is_string_view(column_type):
         return pa.string()
     plain = types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_string
     return column_type if any(is_kind(column_type) for is_kind in plain) else None
+
+
+def _normal_list(value_type: pa.DataType) -> pa.DataType | None:
+    """Lists of numbers at any depth, and of texts; of texts in lists there are no rows of one shape."""
+    inner = _normal_type(value_type)
+    if inner is None or pa.types.is_temporal(value_type):
+        return None
+    is_deep_text = pa.types.is_list(inner) and pa.types.is_string(inner.value_type)
+    return None if is_deep_text else pa.list_(inner)
 
 
 def _refuse_ragged(column: pa.ChunkedArray, name: str, file: str) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from raypipe.data.table import columns
 from raypipe.data.table.columns import ColumnKind
 from raypipe.errors import DataError
-from raypipe.spec.sources import CsvSource, SourceSpec
+from raypipe.spec.sources import CsvSource, JsonlSource, SourceSpec
 
 S = TypeVar("S", bound=SourceSpec)
 
@@ -81,12 +81,13 @@ class OneType:
     def apply(self, table: pa.Table) -> pa.Table:
         """The table with all columns, each of the kind agreed on; it has all `tensors`."""
         arrays = {}
+        there = columns.by_name(table)
         for name, kind in self.kinds.items():
             if _is_tensor(kind):
-                arrays[name] = table[name]
+                arrays[name] = there[name]
                 continue
             wanted = self._text.get(name, columns.arrow_type(kind))
-            column = table[name] if name in table.column_names else pa.nulls(table.num_rows)
+            column = there[name] if name in there else pa.nulls(table.num_rows)
             if column.type != wanted:
                 column = column.cast(columns.arrow_type(kind), safe=False)
                 column = column.dictionary_encode() if wanted == columns.ENCODED else column
@@ -110,6 +111,15 @@ class MixedSource(CsvSource):
 
     mixed: tuple[str, ...] = ()
     """Nobody declared these, so the files need not have them."""
+
+
+class AskedJsonl(JsonlSource):
+    """A JSON lines source of which it is known what is asked for."""
+
+    asked: tuple[str, ...]
+    """Fields that something names."""
+    others_matter: bool
+    """Whether a value of an odd type in any other field makes a bad row; else such a field is left out."""
 
 
 def read_as_mixed(source: SourceSpec, column: str) -> MixedSource | None:

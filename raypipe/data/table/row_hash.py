@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from raypipe.data.table.columns import by_name
+
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -69,11 +71,12 @@ def with_whole_numbers(values: Mapping[str, Values], block: pa.Table, names: Ite
         names: columns that hold whole numbers in every block, or none at all.
     """
     kept = dict(values)
+    arrays = by_name(block)
     for name in names:
         held = kept.get(name)
-        if not isinstance(held, np.ndarray) or held.dtype.kind != "f" or name not in block.column_names:
+        if not isinstance(held, np.ndarray) or held.dtype.kind != "f" or name not in arrays:
             continue
-        column = block[name]
+        column = arrays[name]
         if not pa.types.is_integer(column.type) or column.type.bit_width < 64:
             continue
         low, high = pc.min_max(column).as_py().values()

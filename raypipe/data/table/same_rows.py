@@ -50,8 +50,8 @@ def _equal(table: pa.Table, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Bool [R]: whether each row holds what the one beside it holds; missing values are equal."""
     equal = np.ones(len(rows), bool)
     at_a_time = max(1, COMPARED_BYTES * max(1, len(table)) // max(1, table.nbytes))
-    for name in table.column_names:
-        values = columns.values(table[name])
+    for column in table.columns:
+        values = columns.values(column)
         for start in range(0, len(rows), at_a_time):
             some = slice(start, start + at_a_time)
             equal[some] &= _equal_values(_picked(values, rows[some]), _picked(values, others[some]))

@@ -21,7 +21,7 @@ PLAIN_EXPONENT = 400
 
 @dataclass(frozen=True)
 class Sums:
-    """Of `count` finite numbers."""
+    """Of `count` finite numbers; one that counts several times is as many of them."""
 
     count: int = 0
     total: Fraction = Fraction(0)
@@ -46,22 +46,28 @@ class Sums:
         return float(Fraction(root, 1 << shift))
 
 
-def sums(values: np.ndarray) -> Sums:
-    """Of finite numbers or booleans [n], relative to their spread exact to about 1e-15."""
+def sums(values: np.ndarray, times: np.ndarray | None = None) -> Sums:
+    """Of finite numbers or booleans [n], relative to their spread exact to about 1e-15.
+
+    Args:
+        times: int64 [n], how often each number counts; None: once.
+    """
     total = Sums()
     for start in range(0, len(values), CHUNK_VALUES):
-        total += _of_chunk(values[start : start + CHUNK_VALUES].astype(np.float64))
+        some = slice(start, start + CHUNK_VALUES)
+        total += _of_chunk(values[some].astype(np.float64), None if times is None else times[some])
     return total
 
 
-def _of_chunk(values: np.ndarray) -> Sums:
+def _of_chunk(values: np.ndarray, times: np.ndarray | None) -> Sums:
     low, high = float(values.min()), float(values.max())
     exponent = math.frexp(max(-low, high))[1]
     if abs(exponent) > PLAIN_EXPONENT:
-        scaled, unit = _of_chunk(np.ldexp(values, -exponent)), Fraction(2) ** exponent
+        scaled, unit = _of_chunk(np.ldexp(values, -exponent), times), Fraction(2) ** exponent
         return Sums(scaled.count, scaled.total * unit, scaled.squares * unit**2)
+    n = len(values) if times is None else int(times.sum())
     centre = float(values.mean()) if low < high else low  # equal values have no spread at all
-    apart = values - centre
-    n, c = len(values), Fraction(centre)
-    rest, squares = Fraction(float(apart.sum())), Fraction(float(np.square(apart).sum()))
+    apart, c = values - centre, Fraction(centre)
+    scaled = apart if times is None else apart * times
+    rest, squares = Fraction(float(scaled.sum())), Fraction(float((scaled * apart).sum()))
     return Sums(n, n * c + rest, squares + 2 * c * rest + n * c * c)

@@ -6,13 +6,14 @@ B rows, S samples, N frames a row, W samples a frame, F frequencies, M mel bands
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from raypipe.data.transforms.base import Fitted, State, TransformKind
 from raypipe.errors import DataError
 from raypipe.records import Column
-from raypipe.spec.transforms import LogMelTransform
+from raypipe.spec.transforms import LevelTransform, LogMelTransform
 
 CHUNK_VALUES = 2**20
 """Samples in frames that are transformed at a time."""
@@ -31,14 +32,7 @@ class LogMel(TransformKind):
 
     @staticmethod
     def check(spec: LogMelTransform, column: Column) -> Column:
-        if column.dtype == "string" or len(column.shape) != 1 or -1 in column.shape:
-            what = "text" if column.dtype == "string" else f"values of shape {list(column.shape)}"
-            raise DataError(
-                f"data.transforms: log_mel needs sounds [num_samples], but column '{column.name}' holds {what} at this "
-                "place",
-                "name the column of the sounds, such as `audio` of format: wav",
-            )
-        num_samples = column.shape[0]
+        num_samples = need_sound(spec, column)
         if num_samples < spec.window_samples:
             raise DataError(
                 f"data.transforms: log_mel takes frames of window_samples={spec.window_samples}, but column "
@@ -83,6 +77,45 @@ class LogMel(TransformKind):
         power_BNF = spectrum_BNF.real**2 + spectrum_BNF.imag**2
         power_BNM = np.maximum(np.matmul(power_BNF, self._bands_FM), self._spec.floor)  # one product a row
         return 10.0 * np.log10(power_BNM) if self._spec.output == "db" else np.log(power_BNM)
+
+
+class Level(TransformKind):
+    """x * target / level, by row; computed in float64."""
+
+    @staticmethod
+    def check(spec: LevelTransform, column: Column) -> Column:
+        need_sound(spec, column)
+        return column
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """[B, S]."""
+        floor, target = (10.0 ** (self.state[name] / 20) for name in ("floor_db", "target_db"))
+        done_BS = np.empty_like(values)
+        for row, sound_S in enumerate(values):
+            samples_S = sound_S.astype(np.float64)
+            peak = float(np.abs(samples_S).max())
+            level = peak
+            if self.state["measure"] == "rms" and peak > 0:
+                unit_S = samples_S / peak  # its squares are within float64 whatever the samples are
+                level = peak * math.sqrt(float(np.add.reduce(unit_S * unit_S)) / len(unit_S))
+            done_BS[row] = samples_S * (target / max(level, floor))
+        return done_BS
+
+
+def need_sound(spec: Any, column: Column) -> int:
+    """How many samples a sound of the column has.
+
+    Raises:
+        DataError: the column holds no sounds.
+    """
+    if column.dtype == "string" or len(column.shape) != 1 or -1 in column.shape:
+        what = "text" if column.dtype == "string" else f"values of shape {list(column.shape)}"
+        raise DataError(
+            f"data.transforms: {spec.kind} needs sounds [num_samples], but column '{column.name}' holds {what} at this "
+            "place",
+            "name the column of the sounds, such as `audio` of format: sound",
+        )
+    return column.shape[0]
 
 
 def bands(spec: LogMelTransform) -> np.ndarray:

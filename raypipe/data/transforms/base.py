@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from raypipe.data.table import text_lists
 from raypipe.data.table.problems import NeedsNumbers
 from raypipe.errors import DataError
 from raypipe.records import Column
@@ -33,6 +34,9 @@ LISTLESS = {
     "cross": "set `num_buckets`, which keeps no list",
 }
 """Kind -> how it does without a list of values; the others have `hashing` beside them."""
+
+OF_PROSE = ("tokens", "pretrained_tokens", "ngrams")
+"""Kinds that read a text as one, and not as a category."""
 
 Values = np.ndarray | pa.Array
 """One column of B rows: numbers [B, *shape] in numpy (missing: NaN), text [B] in Arrow (missing: null).
@@ -66,6 +70,9 @@ class TransformKind(ABC):
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         self.state, self.fitted, self.name = state, fitted, name
 
+    takes_lists: ClassVar[bool] = False
+    """Whether it takes columns of several texts a row, which come as an Arrow list array [B]."""
+
     @staticmethod
     def needs_rows(spec: Any) -> bool:
         """Whether fitting reads rows; otherwise `finish` gets no partial."""
@@ -74,6 +81,11 @@ class TransformKind(ABC):
     @staticmethod
     def refuses(spec: Any) -> bool:
         """Whether `apply` may refuse a value that is there."""
+        return False
+
+    @staticmethod
+    def refuses_of_train(spec: Any) -> bool:
+        """Whether `apply` may refuse a value that it was fitted on, so that train must be tried as well."""
         return False
 
     @staticmethod
@@ -152,9 +164,13 @@ def start(values: Any, column: Column) -> Values:
     """Raw values in the type that is computed with: the column's own, never that of the batch at hand.
 
     Args:
-        values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings, encoded or not.
+        values: numpy or Arrow; text as objects (str, missing: None or NaN) or as Arrow strings, encoded or not; lists
+            of texts as text_lists.py keeps them.
     """
-    return _text(values, column) if column.dtype == "string" else start_numbers(values, computed_as(column))
+    if column.dtype != "string":
+        return start_numbers(values, computed_as(column))
+    text = _text(values, column)
+    return text_lists.as_lists(text) if column.is_list else text
 
 
 def computed_as(column: Column) -> type[np.floating]:
@@ -235,9 +251,15 @@ def refuse_missing(values: Values, name: str) -> None:
 
 def still_text(column: Column) -> DataError:
     """The error of a text column that no transform encodes."""
+    if column.is_list:
+        return DataError(
+            f"column '{column.name}' holds lists of texts, and no transform makes numbers of it",
+            f"add a bag_of_words transform for '{column.name}', or leave it out of data.features",
+        )
     return NeedsNumbers(
         f"column '{column.name}' holds text, and no transform makes numbers of it",
-        f"add a one_hot, ordinal, hashing or tokens transform for '{column.name}', or leave it out of data.features",
+        f"add a one_hot, ordinal, hashing, ngrams or tokens transform for '{column.name}', or leave it out of "
+        "data.features",
         column.name,
     )
 
@@ -287,6 +309,18 @@ def need_numbers(spec: Any, column: Column) -> None:
         )
 
 
+def need_text(spec: Any, column: Column) -> None:
+    """Raise DataError unless the column holds one text in each row."""
+    if column.dtype != "string":
+        raise DataError(
+            f"data.transforms: {spec.kind} needs text, but column '{column.name}' holds {column.dtype}"
+            f"{' in arrays' if column.shape else ''}",
+            f"use standardize or bucketize for '{column.name}', or leave it as it is",
+        )
+    need_single(spec, column)
+    need_filled(spec, column)
+
+
 def need_single(spec: Any, column: Column) -> None:
     """Raise DataError unless the column holds one value a row."""
     if column.shape:
@@ -295,6 +329,15 @@ def need_single(spec: Any, column: Column) -> None:
             f"data.transforms: {spec.kind} works on single values, but column '{column.name}' holds arrays{shape} "
             "at this place",
             "use scale, standardize or min_max for arrays, or put it before what makes arrays of the column",
+        )
+
+
+def need_one_text(spec: Any, column: Column) -> None:
+    """Raise DataError where the column holds several texts a row."""
+    if column.is_list:
+        raise DataError(
+            f"data.transforms: {spec.kind} works on single values, but column '{column.name}' holds lists of texts",
+            f"use bag_of_words for '{column.name}'",
         )
 
 
@@ -310,4 +353,4 @@ def need_filled(spec: Any, column: Column) -> None:
 
 def numbers(column: Column, shape: tuple[int, ...] = ()) -> Column:
     """The column as numbers of one shape, none missing."""
-    return column.model_copy(update={"dtype": "float64", "shape": shape, "nullable": False})
+    return column.model_copy(update={"dtype": "float64", "shape": shape, "nullable": False, "is_list": False})

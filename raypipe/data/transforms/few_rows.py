@@ -34,10 +34,15 @@ class FewRows:
     """
 
     def __init__(self, inputs: Sequence[Column], steps: Sequence[Step]) -> None:
-        kinds = {column.name: [kind for name, kind in steps if name == column.name] for column in inputs}
+        kinds: dict[str, list[TransformKind]] = {column.name: [] for column in inputs}
+        for name, kind in steps:
+            if name in kinds:
+                kinds[name].append(kind)
         together = [column.name for column in inputs if _is_arithmetic(column, kinds[column.name])]
         chains = {name: tuple(type(kind) for kind in kinds[name]) for name in together}
-        names_of = {chain: [name for name in together if chains[name] == chain] for chain in chains.values()}
+        names_of: dict[tuple[type[TransformKind], ...], list[str]] = {chain: [] for chain in chains.values()}
+        for name in together:
+            names_of[chains[name]].append(name)
         self._blocks = [_Block(names, [kinds[name] for name in names]) for names in names_of.values()]
         self._looked_up = [
             (column.name, kinds[column.name][:-1], kinds[column.name][-1])
@@ -47,7 +52,7 @@ class FewRows:
         apart = {column.name for column in inputs} - {*chains} - {name for name, _, _ in self._looked_up}
         self._apart = [column for column in inputs if column.name in apart]
         self._steps_apart = [step for step in steps if step[0] in apart]
-        place = {name: (i, names.index(name)) for i, names in enumerate(names_of.values()) for name in names}
+        place = {name: (i, j) for i, names in enumerate(names_of.values()) for j, name in enumerate(names)}
         self._parts = _runs([place.get(column.name, column.name) for column in inputs])
         self._first = inputs[0].name if inputs else ""
 

@@ -6,6 +6,7 @@ Every path comes through here: training shards, evaluation, batch rows and reque
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,10 @@ class FittedTransforms:
         self._steps = [(state, name, ready(state, name)) for state in states for name in state["columns"]]
         self._left_out = {name for state in states if not state.get("keep", True) for name in state["reads"]}
         self._has_joint = any(kind.joint for _, _, kind in self._steps)
+        self._own: defaultdict[str, list[TransformKind]] = defaultdict(list)  # column -> its transforms, in order
+        for _, name, kind in self._steps:
+            if not kind.joint:
+                self._own[name].append(kind)
         self._few: tuple[Sequence[Column], FewRows | None] = ((), None)
 
     @classmethod
@@ -106,9 +111,8 @@ class FittedTransforms:
     def column(self, values: Any, column: Column) -> Values:
         """One column after all its own transforms; missing values that nothing filled stay NaN or null."""
         values = base.start(values, column)
-        for _, name, kind in self._steps:
-            if name == column.name and not kind.joint:
-                values = kind.apply(values)
+        for kind in self._own.get(column.name, ()):
+            values = kind.apply(values)
         return values
 
 
@@ -154,8 +158,7 @@ def _is_small(values: np.ndarray) -> bool:
     """Whether all are surely finite in float32: their squares, added up in one pass, are far from its end. False says
     no more than that it takes a closer look."""
     flat = values.reshape(-1)
-    with np.errstate(over="ignore"):  # infinite is not small either
-        return float(np.dot(flat, flat)) < SMALL_SQUARES
+    return float(np.vdot(flat, flat)) < SMALL_SQUARES  # infinite is not small either, and vdot does not warn of it
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

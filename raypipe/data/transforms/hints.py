@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from raypipe.data.table import fits
-from raypipe.data.transforms.base import State
+from raypipe.data.transforms.base import OF_PROSE, State
 from raypipe.records import Column, Value
 
 USUAL_TOPS = (1.0, 16.0, 255.0, 65535.0)
 """Where the values of pictures usually end, the smallest first."""
 
-SAME_VALUES = ("impute", "clip", "resize", "channels_first")
-"""Kinds after which the values are still in the unit they came in."""
+SAME_VALUES = ("impute", "clip", "resize", "channels_first", "level")
+"""Kinds after which the values are still in the unit they came in, or a sound is still a sound."""
 
 RangeSource = Literal["fitted", "scale", "guessed", "dtype"]
 
@@ -107,7 +107,7 @@ def _learned(hint: Hint, state: State, fitted: Mapping[str, Any], column: Column
         return replace(hint, known=tuple(fitted["categories"]))
     if kind == "log_mel":
         return replace(hint, sample_rate=state["sample_rate"], low=-1.0, high=1.0, told_by="guessed")
-    return replace(hint, is_prose=True) if kind == "tokens" else hint
+    return replace(hint, is_prose=True) if kind in OF_PROSE else hint
 
 
 def _between(hint: Hint, one: float, other: float) -> Hint:

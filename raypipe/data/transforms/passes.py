@@ -27,6 +27,8 @@ def check_types(transforms: Sequence[Transform], inputs: Sequence[Column]) -> No
             column = now.pop(name, None)
             if column is not None:
                 with problems.collected():
+                    if not kind.takes_lists:
+                        base.need_one_text(transform, column)
                     after = kind.check(transform, column)
                     now[name] = column if kind.joint else after
         if kind.joint and not getattr(transform, "keep", True):
@@ -57,6 +59,11 @@ def may_refuse(transforms: Sequence[Transform]) -> bool:
     return any(KINDS[transform.kind].refuses(transform) for transform in transforms)
 
 
+def may_refuse_of_train(transforms: Sequence[Transform]) -> bool:
+    """Whether rows may be refused that all were fitted on."""
+    return any(KINDS[transform.kind].refuses_of_train(transform) for transform in transforms)
+
+
 def reads_rows(transform: Transform) -> bool:
     """Whether fitting it, or seeing that it refuses none, takes a pass over the rows."""
     kind = KINDS[transform.kind]
@@ -74,7 +81,8 @@ def _next_pass(left: Sequence[Numbered]) -> tuple[list[Numbered], list[Numbered]
         ready_names = [name for name in transform.columns if name not in unknown]
         if kind.joint and (len(ready_names) < len(transform.columns) or filled.intersection(ready_names)):
             ready_names = []  # which row lacks a value matters here, not only how many do
-        waiting = [name for name in transform.columns if name not in ready_names]
+        ready = set(ready_names)
+        waiting = [name for name in transform.columns if name not in ready]
         for names, these in ((ready_names, now), (waiting, later)):
             if names:
                 these.append((number, transform.model_copy(update={"columns": names})))

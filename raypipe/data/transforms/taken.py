@@ -57,9 +57,18 @@ def taken_values(states: Sequence[State], dtypes: Mapping[str, str]) -> dict[str
                 refuses = state["unknown"] == "error"
                 example = taken[name].example if name in taken else fitted["categories"][0]
                 taken[name] = Taken(example, tuple(fitted["categories"]) if refuses else ())
+            elif state["kind"] == "bag_of_words":
+                taken[name] = Taken(fitted["vocabulary"][0])
+            elif state["kind"] == "tokens" and fitted.get("vocabulary"):
+                taken[name] = Taken(_known_text(fitted["vocabulary"]))
             elif state["kind"] == "date_parts":
                 taken[name] = Taken(_date(state.get("unit") or "seconds", dtypes.get(name) == "string"))
     return taken
+
+
+def _known_text(vocabulary: Sequence[str]) -> str:
+    """A text of tokens that train holds: a letter or word, where there is one."""
+    return next(filter(str.isalpha, vocabulary), vocabulary[0])
 
 
 def _date(unit: str, is_text: bool) -> Value:

@@ -5,8 +5,7 @@ B rows, T tokens a row, N tokens of several rows one after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,30 +16,22 @@ from raypipe.data.transforms.base import (
     State,
     TransformKind,
     Values,
-    need_filled,
-    need_single,
+    need_text,
     nothing_to_fit,
     pc,
     refuse_missing,
     some,
 )
 from raypipe.data.transforms.categorical import Lookup
-from raypipe.errors import DataError
+from raypipe.data.transforms.counting import MAX_ROWS, Counts, both, count_at, counted, counts_of
+from raypipe.data.transforms.text_misfits import UNKNOWN, refuse_misfits
 from raypipe.records import Column
-from raypipe.spec.transforms import TokensTransform
+from raypipe.spec.text_transforms import TokensTransform
 
-UNKNOWN, FIRST = 1, 2
-"""Ids; 0 is padding."""
+FIRST = 2
+"""Id of the first token; 0 is padding, 1 an unknown one."""
 
 FIRST_MERGE = FIRST + 256
-
-MAX_ROWS = 1_000_000
-"""Train rows that a vocabulary is fitted on: those with the smallest row ids stand for all."""
-
-MAX_COUNTED = 2**18
-"""Different tokens that a shard reports: its most frequent. Of all shards together, MERGED times as many are kept."""
-
-MERGED = 4
 
 MAX_BPE_WORDS = 2**16
 """Different words that merges are learnt from: the most frequent."""
@@ -63,29 +54,20 @@ SPLIT: dict[str, Callable[[pa.Array], tuple[Values, np.ndarray]]] = {
 """Tokenizer -> how rows are cut before ids are looked up."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How often tokens occur in some rows.
-
-    Attributes:
-        tokens: code points of characters, or words.
-        counts: int64, one a token.
-        num_rows: that were counted.
-        max_missed: how often a token that is left out occurs at most; 0 where none is.
-    """
-
-    tokens: pa.Array
-    counts: pa.Array
-    num_rows: int
-    max_missed: int
-
-
 class Tokens(TransformKind):
     """Ids of the first tokens."""
 
     @staticmethod
     def needs_rows(spec: TokensTransform) -> bool:
-        return spec.tokenizer != "byte"
+        return spec.tokenizer != "byte" and spec.merges is None
+
+    @staticmethod
+    def refuses(spec: TokensTransform) -> bool:
+        return bool(spec.refuse)
+
+    @staticmethod
+    def refuses_of_train(spec: TokensTransform) -> bool:
+        return bool(spec.refuse)
 
     @staticmethod
     def enough_rows(spec: TokensTransform) -> int:
@@ -93,40 +75,30 @@ class Tokens(TransformKind):
 
     @staticmethod
     def check(spec: TokensTransform, column: Column) -> Column:
-        if column.dtype != "string":
-            raise DataError(
-                f"data.transforms: tokens needs text, but column '{column.name}' holds {column.dtype}",
-                f"use standardize or bucketize for '{column.name}'",
-            )
-        need_single(spec, column)
-        need_filled(spec, column)
+        need_text(spec, column)
         return column.model_copy(update={"dtype": "float32", "shape": (spec.max_length,), "nullable": False})
 
     @staticmethod
     def partial(spec: TokensTransform, values: pa.Array, name: str) -> Counts:
         refuse_missing(values, name)
-        found = [_counted(_tokens(part, spec)[0]) for part in _chunks(values)]
-        return _kept(found, len(values), 0, MAX_COUNTED)
+        return counts_of([counted(_tokens(part, spec)[0], WORD_CHARS) for part in _chunks(values)], len(values))
 
     @staticmethod
     def combine(spec: TokensTransform, first: Counts, second: Counts, name: str) -> Counts:
-        return _kept(
-            [(first.tokens, first.counts), (second.tokens, second.counts)],
-            first.num_rows + second.num_rows,
-            first.max_missed + second.max_missed,
-            MERGED * MAX_COUNTED,
-        )
+        return both(first, second)
 
     @staticmethod
     def finish(spec: TokensTransform, partial: Counts | None, name: str) -> Fitted:
         if spec.max_vocabulary is None:
             return {}
+        if spec.merges is not None:
+            return {"merges": [list(pair) for pair in spec.merges]}
         if partial is None or not len(partial.tokens):
             raise nothing_to_fit(spec, name)
         tokens, counts = partial.tokens, partial.counts
         rests_on = {"num_sampled": partial.num_rows, "max_missed": partial.max_missed}
         if spec.tokenizer == "bpe":
-            rests_on["max_missed"] += _at(counts, MAX_BPE_WORDS)
+            rests_on["max_missed"] += count_at(counts, MAX_BPE_WORDS)
             tokens, counts = tokens[:MAX_BPE_WORDS], counts[:MAX_BPE_WORDS]
             spelled = [_byte_ids(word) for word in tokens.to_pylist()]
             merges = bpe.learn(spelled, counts.to_pylist(), spec.max_vocabulary - FIRST_MERGE, FIRST_MERGE)
@@ -152,11 +124,24 @@ class Tokens(TransformKind):
         for part in _chunks(values):
             tokens, row_N = _tokens(part, self._spec)
             ids_N, row_N = self._ids(tokens, row_N)
+            if self._spec.refuse:
+                refuse_misfits(part, ids_N, row_N, self._spec, self._id_of, self.name)
             place_N = words.places(row_N)
             there_N = place_N < self._spec.max_length
             ids_BT[start + row_N[there_N], place_N[there_N]] = ids_N[there_N]
             start += len(part)
         return ids_BT
+
+    def of_text(self, text: str) -> list[int]:
+        """All tokens of one text, however many."""
+        ids_N, _ = self._ids(*SPLIT[self._spec.tokenizer](pa.array([text], pa.string())))
+        return ids_N.tolist()
+
+    def num_tokens(self, words: pa.Array) -> np.ndarray:
+        """With `bpe`: of each of some runs of characters, as words.pieces cuts them, how many tokens it is; int64."""
+        coded = words.dictionary_encode()
+        size_K = np.array([len(self._merged(word)) for word in coded.dictionary.to_pylist()], np.int64)
+        return size_K[coded.indices.to_numpy(zero_copy_only=False)]
 
     def _ids(self, tokens: Values, row_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the tokens, and the row of each; a word has several with `bpe`."""
@@ -204,42 +189,15 @@ def _chunks(text: pa.Array) -> Iterator[pa.Array]:
 
 
 def _tokens(text: pa.Array, spec: TokensTransform) -> tuple[Values, np.ndarray]:
-    """The first `max_length` bytes, code points or words of each row [N]; and the row of each, int64 [N]."""
+    """The first `max_length` bytes, code points or words of each row [N]; and the row of each, int64 [N]. One more
+    where a text that has more is refused."""
+    most = spec.max_length + ("too_long" in spec.refuse)
     is_whole = spec.tokenizer in ("char", "byte")
-    text = pc.utf8_slice_codeunits(text, 0, spec.max_length * (1 if is_whole else WORD_CHARS))
+    text = pc.utf8_slice_codeunits(text, 0, most * (1 if is_whole else WORD_CHARS))
     text = pc.utf8_lower(text) if spec.lowercase else text
     tokens, row_N = SPLIT[spec.tokenizer](text)
-    kept_N = words.places(row_N) < spec.max_length
+    kept_N = words.places(row_N) < most
     return some(tokens, kept_N), row_N[kept_N]
-
-
-def _counted(tokens: Values) -> tuple[pa.Array, pa.Array]:
-    """Each token once, and how often it occurs; long words are left out."""
-    if isinstance(tokens, pa.Array):
-        tokens = some(tokens, np.asarray(pc.less_equal(pc.utf8_length(tokens), WORD_CHARS)))
-    return pc.value_counts(pa.array(tokens)).flatten()
-
-
-def _most_frequent(parts: Sequence[tuple[pa.Array, pa.Array]]) -> tuple[pa.Array, pa.Array]:
-    """Tokens and counts of all parts together, the most frequent first; of equally frequent ones the smaller."""
-    tables = [pa.table({"token": tokens, "count": counts}) for tokens, counts in parts if len(tokens)]
-    if not tables:
-        return pa.array([], pa.string()), pa.array([], pa.int64())
-    table = pa.concat_tables(tables)
-    table = table.group_by("token").aggregate([("count", "sum")])
-    table = table.sort_by([("count_sum", "descending"), ("token", "ascending")])
-    return table["token"].combine_chunks(), table["count_sum"].combine_chunks()
-
-
-def _kept(parts: Sequence[tuple[pa.Array, pa.Array]], num_rows: int, max_missed: int, limit: int) -> Counts:
-    """All parts together, the most frequent `limit` of them."""
-    tokens, counts = _most_frequent(parts)
-    return Counts(tokens[:limit], counts[:limit], num_rows, max_missed + _at(counts, limit))
-
-
-def _at(counts: pa.Array, place: int) -> int:
-    """The count at a place; 0 behind the last."""
-    return counts[place].as_py() if place < len(counts) else 0
 
 
 def _byte_ids(word: str) -> list[int]:

@@ -6,7 +6,7 @@ Shape letters: B rows, K classes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,19 +25,18 @@ class AnsweringNetwork(nn.Module):
 
     Args:
         network: reads float32 [B, *feature_shape]; in eval mode, on `device`.
-        is_classifier: answers are probabilities.
+        read_output: what the network gives, in float32 -> answers; see Task.read_output.
     """
 
-    def __init__(self, network: nn.Module, *, is_classifier: bool, device: str = "cpu") -> None:
+    def __init__(self, network: nn.Module, read_output: Callable[[Tensor], Tensor], *, device: str = "cpu") -> None:
         super().__init__()
         self.network = network
-        self.is_classifier = is_classifier
+        self.read_output = read_output
         self.device = device
         self.eval()
 
     def forward(self, features: Tensor) -> Tensor:
-        output = self.network(features).float()
-        return output.softmax(dim=1) if self.is_classifier else output.reshape(-1)
+        return self.read_output(self.network(features).float())
 
 
 class Engine(ABC):

@@ -16,10 +16,11 @@ from typing_extensions import Self
 
 from raypipe.errors import ModelError
 from raypipe.model import own_code, user_code
+from raypipe.model.features import Features
 from raypipe.spec.model import ImportModel
 
 
-def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+def build(spec: ImportModel, features: Features, num_outputs: int) -> nn.Module:
     """Call the function of the module that runs; it may name `input_shape` and `num_outputs`, which come from the data.
 
     First weights follow torch's seed, also where the function draws them from Python's or numpy's generator.
@@ -30,7 +31,7 @@ def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> 
     function = getattr(own_code.running(spec.path), spec.path.partition(":")[2], None)
     if not callable(function):
         raise ModelError(f"model.path: {spec.path} names no function of that module")
-    offered = {"input_shape": input_shape, "num_outputs": num_outputs}
+    offered = {"input_shape": features.shape, "num_outputs": num_outputs}
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:  # a class that takes over how a type of Python's own is called
@@ -49,7 +50,7 @@ def build(spec: ImportModel, input_shape: tuple[int, ...], num_outputs: int) -> 
         with _one_seed():
             module: Any = function(**arguments)
             if _is_keras(module):
-                module = KerasModule(module, input_shape)
+                module = KerasModule(module, features.shape)
     except Exception as error:  # the user's function may raise anything
         raise ModelError(
             f"model.path: {spec.path} failed with {sorted(arguments)}: {user_code.described_if_own(error)}"

@@ -6,8 +6,9 @@ import math
 
 from torch import nn
 
+from raypipe.model.features import Features
 from raypipe.spec.model import LinearModel
 
 
-def build(spec: LinearModel, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_outputs))
+def build(spec: LinearModel, features: Features, num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(features.shape), num_outputs))

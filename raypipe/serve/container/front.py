@@ -46,6 +46,7 @@ def write_config(spec: ServeSpec, sockets: Sequence[Path], stop_timeout_s: float
             f"timeout server {answer_s}s",
             f"timeout queue {answer_s}s",
             "option abortonclose",
+            "option http-no-delay",  # a piece of a text leaves at once
             "retries 2",
             "retry-on conn-failure empty-response",
             *default_rules(spec, file.parent),

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from raypipe.errors import RaypipeError
 from raypipe.serve.app import ModelApp
+from raypipe.serve.connection import Connection
 from raypipe.serve.container.settings import PlatformPath
-from raypipe.serve.direct import TogetherProtocol, in_one_piece
+from raypipe.serve.direct import Direct
 
 STAYS_OPEN_S = 3600
 """HAProxy decides when its connections end; one that we end could just be taking a request."""
@@ -46,7 +47,7 @@ def make_app(work: Work) -> ModelApp:
     """
     app = ModelApp(work.store_uri, work.model, work.code_dir, work.spec)
     for each in work.paths:
-        app.answer_also_at(each.path, each.method, each.answered_as.replace("{model}", app.model.model))
+        app.routes.add_path(each.path, each.method, each.answered_as.replace("{model}", app.model.model))
     return app
 
 
@@ -60,9 +61,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     server = uvicorn.Server(
         uvicorn.Config(
-            in_one_piece(app.asgi),
+            Direct(app),
             uds=str(work.socket),
-            http=TogetherProtocol,
+            http=Connection,
             ws="none",
             interface="asgi3",
             lifespan="off",

@@ -16,6 +16,20 @@ function showAnswer(place, model, prediction, version) {
   const parts = [];
   if (typeof prediction === "number") {
     parts.push(make("p", { className: "verdict" }, `${model.target}: `, make("strong", {}, figure(prediction))));
+  } else if (model.task === "regression") {
+    for (const [name, value] of Object.entries(prediction)) {
+      parts.push(make("p", { className: "verdict" }, `${name}: `, make("strong", {}, figure(value))));
+    }
+  } else if (model.task === "multi_label") {
+    const labels = prediction.labels.join(", ") || "no label";
+    parts.push(make("p", { className: "verdict" }, make("strong", {}, labels)));
+    parts.push(bars(model.classes, prediction));
+  } else if ("text" in prediction) {
+    parts.push(make("p", { className: "verdict" }, `${model.target}: `,
+      make("strong", {}, prediction.text), ` (${percent(prediction.probability)})`));
+  } else if ("perplexity" in prediction) {
+    parts.push(make("p", { className: "verdict" }, "perplexity: ",
+      make("strong", {}, figure(prediction.perplexity)), ` over ${prediction.num_tokens} characters`));
   } else {
     parts.push(make("p", { className: "verdict" }, `${model.target}: `,
       make("strong", {}, String(prediction.label)), ` (${percent(prediction.probability)})`));

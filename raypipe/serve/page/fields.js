@@ -22,7 +22,7 @@ function fieldFor(input, hint, changed) {
     if (input.shape.length === 1 && hint.sample_rate) return soundField(input, hint, changed);
     return arrayField(input, hint, changed);
   }
-  if (input.shape.length) return textsField(input, hint, changed);
+  if (input.shape.length || input.is_list) return textsField(input, hint, changed);
   if (input.dtype === "bool" || (hint.known?.length && hint.only_known && hint.known.length <= MAX_OPTIONS)) {
     return choiceField(input, hint, changed);
   }
@@ -152,9 +152,9 @@ function textsField(input, hint, changed) {
   control.addEventListener("change", changed);
   return {
     name: input.name,
-    element: labelled(input, control, `JSON: texts of shape ${input.shape.join(" × ")}`),
+    element: labelled(input, control, input.is_list ? "JSON: a list of texts" : `JSON: texts of shape ${input.shape.join(" × ")}`),
     read: () => parsed(control.value, input.name),
-    fill() { control.value = JSON.stringify(hint.example ?? nested(new Array(sizeOf(input.shape)).fill(""), input.shape)); },
+    fill() { control.value = JSON.stringify(input.is_list ? [hint.example ?? ""].flat() : hint.example ?? nested(new Array(sizeOf(input.shape)).fill(""), input.shape)); },
   };
 }
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from raypipe.model.tasks import task_of
 from raypipe.records import Signature
 from raypipe.serve.openapi import REFUSALS, error_examples
 from raypipe.serve.protocols.base import JSON, Protocol, Reply, Route, Served
@@ -62,7 +63,7 @@ def try_page(served: Served) -> Reply:
         "model": model.model,
         "version": model.version,
         "task": signature.task,
-        "target": signature.target,
+        "target": signature.target_text,
         "classes": signature.classes,
         "inputs": [column.model_dump() for column in signature.inputs],
     }
@@ -133,10 +134,23 @@ def filled(template: str, **values: Any) -> str:
 def _tells(signature: Signature) -> Markup:
     inputs = signature.inputs
     source = Markup("<strong>{}</strong>").format(inputs[0].name) if len(inputs) == 1 else f"{len(inputs)} inputs"
-    if signature.classes is None:
-        return Markup("Predicts a number, <strong>{}</strong>, from {}.").format(signature.target, source)
+    task = task_of(signature)
+    if task.answers_texts:
+        return Markup("Writes a text, <strong>{}</strong>, for {}; with its probability.").format(
+            signature.target, source
+        )
+    if signature.language is not None:
+        return Markup("Tells how likely a {} is, and goes on with it.").format(source)
+    (answer, *others) = task.columns_of("answer")
+    if not answer.labels:
+        what = f"{1 + len(others)} numbers" if others else "a number"
+        return Markup("Predicts {}, <strong>{}</strong>, from {}.").format(what, signature.target_text, source)
+    if answer.is_set:
+        return Markup(
+            "Tells which of {} labels <strong>{}</strong> holds, from {}; with the probability of each."
+        ).format(len(answer.labels), "a row" if len(signature.targets) > 1 else signature.target_text, source)
     return Markup("Tells which of {} classes <strong>{}</strong> is, from {}; with the probability of each.").format(
-        len(signature.classes), signature.target, source
+        len(answer.labels), signature.target_text, source
     )
 
 

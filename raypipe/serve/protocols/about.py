@@ -14,6 +14,7 @@ from raypipe.serve.openapi import openapi
 from raypipe.serve.page.render import docs_page, try_page
 from raypipe.serve.protocols.base import Call, Protocol, Reply, Route, Served, to_json
 from raypipe.serve.schemas import Schema, closed_object
+from raypipe.spec.metrics import METRICS
 
 MAX_KNOWN = 1000
 """More categories than this are not listed: no form offers them."""
@@ -32,10 +33,12 @@ METADATA = closed_object(
     run=TEXT,
     dataset=TEXT,
     metrics={"type": "object", "additionalProperties": {"type": ["number", "null"]}},
+    metrics_weighted_by={"type": ["string", "null"]},
     signature=closed_object(
-        task={"enum": ["classification", "regression"]},
-        target=TEXT,
+        task={"enum": list(METRICS)},
+        target={"anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1}]},
         classes={"type": ["array", "null"]},
+        threshold={"type": ["number", "null"]},
         inputs={"type": "array", "items": {"type": "object", "required": ["name", "dtype", "shape", "nullable"]}},
         extra_columns={"enum": ["ignore", "error"]},
         null_words={"type": "array", "items": TEXT},
@@ -107,10 +110,12 @@ def metadata(served: Served, routes: Sequence[tuple[str, Protocol, Route]]) -> d
         "run": model.run_id,
         "dataset": model.dataset,
         "metrics": model.metrics,
+        "metrics_weighted_by": model.evaluation.weighted_by,
         "signature": {
             "task": signature.task,
             "target": signature.target,
             "classes": signature.classes,
+            "threshold": None if signature.label_sets is None else signature.label_sets.threshold,
             "inputs": [column.model_dump() for column in signature.inputs],
             "extra_columns": signature.extra_columns,
             "null_words": sorted(signature.null_words),

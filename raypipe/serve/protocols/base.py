@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import orjson
 
 from raypipe.data.transforms.hints import Hint
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
+from raypipe.model.tasks import task_of
 from raypipe.records import ModelVersion, Signature
 from raypipe.serve.checker import Checker, Columns
-from raypipe.serve.schemas import NO_NOTES, Notes
+from raypipe.serve.protocols.json_names import check_names_once
+from raypipe.serve.protocols.json_size import JsonSize
+from raypipe.serve.schemas import NO_NOTES, Notes, as_in_files
 from raypipe.serve.statuses import CODES
 from raypipe.spec.serve import ServeSpec
 
+if TYPE_CHECKING:
+    from raypipe.model.text_writer import TextWriter
+
 JSON = "application/json"
+
+INLINE_MAX_BYTES = 64 * 2**10
+"""More than this is not parsed in the process of the event loop: it takes a millisecond, and all wait for the loop."""
 
 Scope = Literal["open", "predict", "admin"]
 """Who may call a route where keys are asked for: everybody, or holders of a key with that scope. Only a route that says
@@ -35,14 +44,16 @@ class Call:
 
     Attributes:
         headers: names in lower case.
-        body: as it was before a content-encoding.
+        body: as it was before a content-encoding; a bytearray where it is large and came in pieces.
+        is_encoded: whether the body still has its content-encoding. No handler gets such a call.
     """
 
     method: str
     path: str
     headers: dict[bytes, bytes]
-    body: bytes
+    body: bytes | bytearray
     query: bytes = b""
+    is_encoded: bool = False
 
     def media_type(self) -> str:
         """Of the body, without parameters; empty where the client did not say."""
@@ -51,12 +62,38 @@ class Call:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer."""
+    """One answer.
+
+    Attributes:
+        pieces: what follows `body`, each sent as soon as it is there, and made once the one before is on its way; of
+            routes that stream. Whoever sends it closes it, and calls `at_end`.
+        at_end: gives back what the request holds.
+    """
 
     body: bytes
     status: int = 200
     media_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
+    pieces: AsyncGenerator[bytes, None] | None = None
+    at_end: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Later:
+    """A text that takes many calls of the model, and how it is written for who asked.
+
+    Attributes:
+        begin: makes its tokens, each when it is asked for.
+        num_read: tokens that the network reads before the first.
+    """
+
+    begin: Callable[[], Iterator[str]]
+    render: Callable[[AsyncGenerator[str, None]], Awaitable[Reply]]
+    num_read: int = 1
+
+
+Renderer = Callable[[Predictions], Reply]
+"""Writes the answers of the model. A method of a protocol, or a partial of one: some are called in another process."""
 
 
 @dataclass(slots=True)
@@ -69,11 +106,13 @@ class Ask:
 
     columns: Columns
     num_rows: int
-    render: Callable[[Predictions], Reply]
+    render: Renderer
 
 
-Handler = Callable[[Call], "Ask | Reply"]
-"""Answers a call at once, or says what to ask the model. Raises RequestError, and nothing else for a client's fault."""
+Handler = Callable[[Call], "Ask | Later | Reply"]
+"""Answers a call at once, or says what to ask the model. Raises RequestError, and nothing else for a client's fault.
+A method of its protocol: large bodies are read in another process (side_process.py), which has the same protocols, but
+for those of routes that stream."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +129,7 @@ class Route:
         response: JSON Schema of a JSON answer with status 200; None: it has no body, or is no JSON.
         example: a JSON body that is answered with 200.
         needs_body: whether a body may not be left out, where one is accepted.
+        streams: whether an answer may come in pieces.
     """
 
     method: str
@@ -103,6 +143,12 @@ class Route:
     example: Any = None
     answers: tuple[str, ...] = (JSON,)
     needs_body: bool = True
+    streams: bool = False
+
+    @property
+    def protocol(self) -> Protocol:
+        """Whose method the handler is."""
+        return getattr(self.handler, "__self__")  # noqa: B009
 
 
 @dataclass(frozen=True)
@@ -112,8 +158,9 @@ class Served:
     Attributes:
         answer_dtype: of a regression's answers, float32 or float64.
         notes: what the signature does not tell about the inputs, for schemas.
-        example: a row that the model answers; None: none is known.
+        example: a row that the model answers, column -> value; None: none is known.
         hints: what a form may start from, by input.
+        writer: of a model that writes texts.
     """
 
     model: ModelVersion
@@ -124,6 +171,7 @@ class Served:
     notes: Notes = NO_NOTES
     example: dict[str, Any] | None = None
     hints: Mapping[str, Hint] = field(default_factory=dict)
+    writer: TextWriter | None = None
 
 
 class Protocol(ABC):
@@ -138,6 +186,8 @@ class Protocol(ABC):
     def __init__(self, served: Served) -> None:
         self.served = served
         self.model, self.signature, self.checker = served.model, served.signature, served.checker
+        self.task = task_of(served.signature)
+        self._json_size = JsonSize(served.signature, served.spec.max_request_rows)
 
     @abstractmethod
     def routes(self) -> list[Route]:
@@ -147,11 +197,44 @@ class Protocol(ABC):
         """Told once, before the first call, all that this replica answers: (name of the protocol, protocol, route)."""
         del routes
 
+    def json_object(self, body: bytes | bytearray, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:
+        """Parse a body that must be one JSON object, where each name is there once and which holds no more than rows of
+        this model need.
+
+        Raises:
+            RequestError: 400 with the position of the first mistake, 413.
+        """
+        self._json_size.check(body)
+        found = json_object(body, hint)
+        check_names_once(body, found)
+        return found
+
+    def json_value(self, body: bytes | bytearray, hint: str = "") -> Any:
+        """The same of any JSON body."""
+        self._json_size.check(body)
+        found = json_value(body, hint)
+        check_names_once(body, found)
+        return found
+
+    def rows_example(self) -> dict[str, Any] | None:
+        """A body of one row that the model answers, as its files hold it, where one is known."""
+        row = self.served.example
+        return None if row is None else {"instances": [as_in_files(row, self.signature)]}
+
+    def is_bare(self, call: Call) -> bool:
+        """Whether all of a large body but little is the bytes of arrays: to read them is no work for Python."""
+        del call
+        return False
+
     def refuse(self, error: RequestError) -> Reply:
         """An error as clients of this protocol read it."""
-        document = {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
         # json, not orjson: a message may quote what no UTF-8 encoder takes
-        return Reply(json.dumps(document).encode(), error.status)
+        return Reply(json.dumps(error_document(error)).encode(), error.status)
+
+
+def error_document(error: RequestError) -> dict[str, Any]:
+    """A refusal in raypipe's own shape."""
+    return {"error": {"code": error.code or CODES[error.status], "message": error.message, "hint": error.hint}}
 
 
 def in_one_line(error: RequestError) -> str:
@@ -159,7 +242,7 @@ def in_one_line(error: RequestError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
-def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:
+def json_object(body: bytes | bytearray, hint: str = 'send {"instances": [...]}') -> dict[str, Any]:
     """Parse a body that must be one JSON object.
 
     Raises:
@@ -174,7 +257,7 @@ def json_object(body: bytes, hint: str = 'send {"instances": [...]}') -> dict[st
     return found
 
 
-def json_value(body: bytes, hint: str = "") -> Any:
+def json_value(body: bytes | bytearray, hint: str = "") -> Any:
     """Parse a JSON body.
 
     Raises:
@@ -191,21 +274,12 @@ def json_value(body: bytes, hint: str = "") -> Any:
         ) from None
 
 
-def may_hold_booleans(body: bytes) -> bool:
+def may_hold_booleans(body: bytes | bytearray) -> bool:
     """Whether `true` or `false` may stand in a JSON text; numpy and struct take them for 1 and 0."""
-    return b"true" in body or b"false" in body
+    start = body[: body.rfind(b"e") + 1]  # behind the last e there is neither: most bodies end with many digits
+    return b"true" in start or b"false" in start
 
 
 def to_json(document: Any) -> bytes:
     """JSON of a document that may hold numpy numbers; float32 in the fewest digits that read back the same."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def answer_rows(predictions: Predictions) -> Any:
-    """`Predictions.rows()` without leaving float32, for `to_json`."""
-    if predictions.classes is None:
-        return predictions.values
-    return [
-        {"label": predictions.classes[best], "probability": row_K[best], "probabilities": row_K}
-        for best, row_K in zip(predictions.labels().tolist(), predictions.values, strict=True)
-    ]

@@ -23,13 +23,11 @@ from raypipe.serve.protocols.base import (
     Protocol,
     Reply,
     Route,
-    answer_rows,
     in_one_line,
-    json_object,
     may_hold_booleans,
     to_json,
 )
-from raypipe.serve.schema import check_row_count, example_of, kind_of, shown
+from raypipe.serve.schema import check_row_count, example_of, first_repeated, kind_of, shown
 
 CSV = "text/csv"
 
@@ -68,7 +66,7 @@ class Invocations(Protocol):
                 summary="Predict rows: a dataframe, instances, inputs, or CSV.",
                 request=request,
                 response=response,
-                example=schemas.instances_example(self.served.example),
+                example=self.rows_example(),
                 answers=(JSON, CSV),
             )
             for path in ("/invocations", f"/endpoints/{self.model.model}/invocations")
@@ -102,11 +100,11 @@ class Invocations(Protocol):
 
     def render(self, predictions: Predictions) -> Reply:
         """{"predictions": [...]}."""
-        return Reply(to_json({"predictions": answer_rows(predictions)}))
+        return Reply(to_json({"predictions": self.task.json_rows(predictions.values)}))
 
     def render_csv(self, predictions: Predictions) -> Reply:
         """One line a row."""
-        return Reply(csv_rows.written(predictions), media_type=CSV)
+        return Reply(csv_rows.written(predictions, self.task), media_type=CSV)
 
     def refuse(self, error: RequestError) -> Reply:
         """{"error_code": word, "message": text}, which AWS's clients read too."""
@@ -114,7 +112,7 @@ class Invocations(Protocol):
         return Reply(json.dumps(document).encode(), error.status)
 
     def _of_json(self, call: Call) -> tuple[Columns, int]:
-        request = json_object(call.body, example_of(self.signature))
+        request = self.json_object(call.body, example_of(self.signature))
         given = [name for name in FORMS if name in request]
         if len(given) != 1:
             found = " and ".join(given) or ", ".join(sorted(request))[:80] or "an empty object"
@@ -156,8 +154,8 @@ class Invocations(Protocol):
             raise RequestError(
                 "'columns' of 'dataframe_split' must be a list of field names", example_of(self.signature)
             )
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        twice = first_repeated(names)
+        if twice is not None:
             raise RequestError(f"'columns' of 'dataframe_split' names {shown(twice)} twice", "name each field once")
         for row, values in enumerate(rows):
             if not isinstance(values, list) or len(values) != len(names):

@@ -2,8 +2,10 @@
 
 One tensor a column of the signature, [rows, *shape], or flat [rows, values]; a scalar's is [rows] or [rows, 1].
 Answers of a classifier: `probabilities` FP32 [rows, classes] in the order of the classes, `label` [rows] (BYTES for
-texts, INT64, FP64 or BOOL as the classes are), `probability` FP32 [rows] of that label. Of a regression: one tensor
-[rows] with the target's name, FP32, or FP64 where the training changed the target's unit.
+texts, INT64, FP64 or BOOL as the classes are), `probability` FP32 [rows] of that label. Where rows have several labels:
+`probabilities`, and `labels` BOOL [rows, classes], whether each is given. Of a regression: one tensor [rows] with each
+target's name, FP32, or FP64 where the training changed the target's unit. Of texts: `text` BYTES [rows] and
+`probability` FP32 [rows].
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ from numpy.typing import NDArray
 from raypipe.data.table import fits
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
-from raypipe.records import Column, Signature
+from raypipe.model.tasks import OutputColumn, task_of
+from raypipe.model.tasks.base import Values
+from raypipe.records import Column, Value
 from raypipe.serve.checker import Columns
 from raypipe.serve.protocols.base import Served
 from raypipe.serve.protocols.tensors import MAX_DIM, OF_DTYPE, TEXT
-from raypipe.serve.schema import several, shown
+from raypipe.serve.schema import first_repeated, several, shown
 
 ROWS = -1
 """In the shape of a tensor's metadata: as many as the request has."""
 
 MAX_NAMES = 5
 """Named in a message."""
-
-PROBABILITIES, LABEL, PROBABILITY = "probabilities", "label", "probability"
 
 PLATFORM = "raypipe_pytorch"
 
@@ -51,7 +53,9 @@ class ModelTensors:
         self._checker = served.checker
         self._signature = served.signature
         self._columns = {column.name: column for column in served.signature.inputs}
-        self._labels = label_array(served.signature)
+        self._task = task_of(served.signature)
+        (answer, *_) = self._task.columns_of("answer")
+        self._labels = label_array(answer.labels)
         self._answer_datatype = OF_DTYPE[served.answer_dtype]
         self.input_names = list(self._columns)
         self.output_names = [tensor["name"] for tensor in self.outputs()]
@@ -65,14 +69,23 @@ class ModelTensors:
 
     def outputs(self) -> list[dict[str, Any]]:
         """The same of each output, in the order they are answered in where a request names none."""
-        if self._labels is None:
-            return [{"name": self._signature.target, "datatype": self._answer_datatype, "shape": [ROWS]}]
-        label = TEXT if self._labels.dtype == object else OF_DTYPE[self._labels.dtype.name]
+        columns = sorted(self._task.columns, key=lambda column: column.role != "detail")  # what says most comes first
         return [
-            {"name": PROBABILITIES, "datatype": "FP32", "shape": [ROWS, len(self._labels)]},
-            {"name": LABEL, "datatype": label, "shape": [ROWS]},
-            {"name": PROBABILITY, "datatype": "FP32", "shape": [ROWS]},
+            {"name": column.name, "datatype": self._datatype(column), "shape": [ROWS, *self._shape(column)]}
+            for column in columns
         ]
+
+    def _shape(self, column: OutputColumn) -> tuple[int, ...]:
+        return (len(column.labels),) if column.is_set else column.shape
+
+    def _datatype(self, column: OutputColumn) -> str:
+        if column.is_set:
+            return OF_DTYPE["bool"]
+        if column.labels:
+            return TEXT if self._labels.dtype == object else OF_DTYPE[self._labels.dtype.name]
+        if column.dtype == "string":
+            return TEXT
+        return self._answer_datatype if column.role == "answer" else OF_DTYPE[column.dtype]
 
     def check_inputs(self, names: Sequence[str]) -> None:
         """Refuse a request by the names of its tensors, before their data are looked at.
@@ -80,14 +93,15 @@ class ModelTensors:
         Raises:
             RequestError: 400.
         """
-        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-        if twice:
-            raise RequestError(f"input {shown(min(twice))} is there more than once", "send each input once")
+        twice = first_repeated(names)
+        if twice is not None:
+            raise RequestError(f"input {shown(twice)} is there more than once", "send each input once")
         extra = [name for name in names if name not in self._columns]
         if extra and self._signature.extra_columns == "error":
             raise RequestError(f"unknown input {shown(extra[0])}", _meant(extra[0], self.input_names, "inputs"))
+        given = set(names)
         for name, column in self._columns.items():
-            if name not in names:
+            if name not in given:
                 close = difflib.get_close_matches(name, [each[:80] for each in extra[:MAX_NAMES]], n=1)
                 raise RequestError(
                     f"input {shown(name)} is missing; expected {described(column)}",
@@ -100,17 +114,19 @@ class ModelTensors:
         Raises:
             RequestError: they do not fit the signature: 400, or 413 for too many rows.
         """
-        self.check_inputs(list(tensors))
+        if not self._columns.keys() <= tensors.keys():
+            self.check_inputs(list(tensors))
         given = {name: tensors[name] for name in self._columns}
-        lengths = sorted({len(values) for values in given.values()})
+        lengths = {len(values) for values in given.values()}
         if len(lengths) > 1:
-            raise RequestError(f"the inputs hold {several(lengths)} rows; all must hold as many", NO_ROWS)
-        if not lengths[0]:
+            raise RequestError(f"the inputs hold {several(sorted(lengths))} rows; all must hold as many", NO_ROWS)
+        (num_rows,) = lengths
+        if not num_rows:
             raise RequestError("the inputs hold no row; they must hold at least one", NO_ROWS)
         for name, values in given.items():
             if not self._columns[name].shape and values.shape[1:] == (1,):
                 given[name] = values.reshape(len(values))
-        return self._checker.arrays(given), lengths[0]
+        return self._checker.arrays(given), num_rows
 
     def check_outputs(self, names: Sequence[Any]) -> list[str]:
         """The outputs a request names, in its order; all where it names none.
@@ -121,7 +137,7 @@ class ModelTensors:
         for place, name in enumerate(names):
             if not isinstance(name, str) or name not in self.output_names:
                 raise RequestError(
-                    f"unknown output {shown(name)}", _meant(str(name), self.output_names, "outputs of this model")
+                    f"unknown output {shown(name)}", _meant(shown(name), self.output_names, "outputs of this model")
                 )
             if name in names[:place]:
                 raise RequestError(f"output {shown(name)} is asked for more than once", "name each output once")
@@ -129,15 +145,16 @@ class ModelTensors:
 
     def answers(self, predictions: Predictions, names: Sequence[str]) -> list[tuple[str, NDArray[Any]]]:
         """The named outputs; texts as objects, numbers in the datatype that the metadata tell."""
-        if self._labels is None:
-            return [(name, predictions.values) for name in names]
-        best = predictions.labels()
-        made = {
-            PROBABILITIES: lambda: predictions.values,
-            LABEL: lambda: self._labels[best],  # pyright: ignore[reportOptionalSubscript]
-            PROBABILITY: lambda: np.take_along_axis(predictions.values, best[:, None], axis=1)[:, 0],
-        }
-        return [(name, made[name]()) for name in names]
+        values, columns = predictions.values, {column.name: column for column in self._task.columns}
+        return [(name, self._answer(columns[name], values)) for name in names]
+
+    def _answer(self, column: OutputColumn, values: Values) -> NDArray[Any]:
+        if column.is_set:
+            return self._task.encoded(values)
+        if column.labels:
+            return self._labels[self._task.encoded(values)]
+        answer = self._task.answer(column, values)
+        return label_array(answer) if column.dtype == "string" else np.ascontiguousarray(answer)
 
 
 def datatype_of_column(column: Column) -> str:
@@ -145,18 +162,16 @@ def datatype_of_column(column: Column) -> str:
     return TEXT if column.dtype == "string" else OF_DTYPE[fits.held_as(column)]
 
 
-def label_array(signature: Signature) -> NDArray[Any] | None:
-    """The classes [K]: numbers or booleans where all are of one kind, else texts; None for a regression."""
-    if signature.classes is None:
-        return None
-    kinds = set(map(type, signature.classes))
+def label_array(labels: Sequence[Value]) -> NDArray[Any]:
+    """The labels [K]: numbers or booleans where all are of one kind, else texts."""
+    kinds = set(map(type, labels))
     dtypes: dict[type, Any] = {bool: bool, int: np.int64, float: np.float64}
     if len(kinds) == 1 and (kind := kinds.pop()) in dtypes:
-        fit = kind is not int or all(-MAX_DIM <= int(label) <= MAX_DIM for label in signature.classes)
+        fit = kind is not int or all(-MAX_DIM <= int(label) <= MAX_DIM for label in labels)
         if fit:
-            return np.array(signature.classes, dtypes[kind])
-    found = np.empty(len(signature.classes), object)
-    found[:] = [label if isinstance(label, str) else str(label) for label in signature.classes]
+            return np.array(labels, dtypes[kind])
+    found = np.empty(len(labels), object)
+    found[:] = [label if isinstance(label, str) else str(label) for label in labels]
     return found
 
 

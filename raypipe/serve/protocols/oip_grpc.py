@@ -6,6 +6,7 @@ are always in `raw_output_contents`, as Triton's and KServe's are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,23 @@ from numpy.typing import NDArray
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.serve.protocols import tensors
-from raypipe.serve.protocols.base import Ask, Call, Handler, Protocol, Reply, Route, Scope, Served, in_one_line
+from raypipe.serve.protocols.base import (
+    INLINE_MAX_BYTES,
+    Ask,
+    Call,
+    Handler,
+    Protocol,
+    Reply,
+    Route,
+    Scope,
+    Served,
+    in_one_line,
+)
+from raypipe.serve.protocols.message_size import Torn, held_by, kind_of_message
 from raypipe.serve.protocols.model_tensors import PLATFORM, VERSION, ModelTensors, check_parameters
 from raypipe.serve.protocols.oip import EXTENSIONS
 from raypipe.serve.protocols.proto_file import read_proto
+from raypipe.serve.protocols.proto_wire import bytes_beside
 from raypipe.serve.schema import shown
 
 GRPC = "application/grpc"
@@ -28,7 +42,17 @@ GRPC = "application/grpc"
 INFERENCE = read_proto(Path(__file__).with_name("inference.proto"))
 HEALTH = read_proto(Path(__file__).with_name("health.proto"))
 
+RAW_FIELD = INFERENCE.messages["ModelInferRequest"].DESCRIPTOR.fields_by_name["raw_input_contents"].number
+
 MESSAGES = INFERENCE.messages | HEALTH.messages
+
+ASKED = kind_of_message(MESSAGES["ModelInferRequest"].DESCRIPTOR)
+
+FIELDS = 10_000
+"""Beside the texts of rows: some hundred inputs, told in detail, have a tenth of that."""
+
+INTEGERS = 10_000
+"""Beside the values of rows: shapes."""
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -53,6 +77,9 @@ class OpenInferenceGrpc(Protocol):
     def __init__(self, served: Served) -> None:
         super().__init__(served)
         self.tensors = ModelTensors(served)
+        inputs, most_rows = served.signature.inputs, served.spec.max_request_rows
+        self._most_fields = FIELDS + most_rows * sum(math.prod(each.shape) for each in inputs if each.dtype == "string")
+        self._most_integers = INTEGERS + most_rows * sum(math.prod(each.shape) for each in inputs)
 
     def routes(self) -> list[Route]:
         inference, health = INFERENCE.service, HEALTH.service
@@ -70,6 +97,11 @@ class OpenInferenceGrpc(Protocol):
     def refuse(self, error: RequestError) -> Reply:
         """The text that goes with the status."""
         return Reply(in_one_line(error).encode(errors="replace"), error.status, GRPC)
+
+    def is_bare(self, call: Call) -> bool:
+        """Where all but little is in `raw_input_contents`, and no texts."""
+        beside = bytes_beside(call.body, RAW_FIELD, INLINE_MAX_BYTES)
+        return beside is not None and tensors.TEXT.encode() not in beside
 
     def live(self, call: Call) -> Reply:
         """This replica runs."""
@@ -117,6 +149,7 @@ class OpenInferenceGrpc(Protocol):
 
     def infer(self, call: Call) -> Ask:
         """Rows as tensors."""
+        self._check_size(call.body)
         asked = _parsed("ModelInferRequest", call)
         self._check_model(asked.model_name, asked.model_version)
         check_parameters(_parameters(asked), "the request")
@@ -135,6 +168,23 @@ class OpenInferenceGrpc(Protocol):
             answer.outputs.add(name=name, datatype=tensors.datatype_of(values), shape=values.shape)
             answer.raw_output_contents.append(tensors.to_bytes(values))
         return _reply(answer)
+
+    def _check_size(self, body: bytes | bytearray) -> None:
+        if len(body) <= FIELDS:
+            return
+        try:
+            fields, integers = held_by(body, ASKED, self._most_fields)
+        except Torn:
+            raise _no_message("ModelInferRequest") from None
+        if fields > self._most_fields or integers > self._most_integers:
+            found = (
+                f"{integers} integers" if integers > self._most_integers else f"more than {self._most_fields} fields"
+            )
+            raise RequestError(
+                f"the message holds {found}, which no {self.served.spec.max_request_rows} rows of this model need",
+                "send each input once, its numbers packed or in 'raw_input_contents', and fewer rows",
+                status=413,
+            )
 
     def _read(self, asked: Any) -> dict[str, NDArray[Any]]:
         raw = asked.raw_input_contents
@@ -197,7 +247,11 @@ def _parsed(name: str, call: Call) -> Any:
     try:
         return MESSAGES[name].FromString(call.body)
     except DecodeError:
-        raise RequestError(f"the message is no {name}", "see inference.proto of raypipe, KServe or Triton") from None
+        raise _no_message(name) from None
+
+
+def _no_message(name: str) -> RequestError:
+    return RequestError(f"the message is no {name}", "see inference.proto of raypipe, KServe or Triton")
 
 
 def _reply(message: Any) -> Reply:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from raypipe.records import Signature
+from raypipe.data.table import text_lists
+from raypipe.records import Column, Signature
 from raypipe.serve.protocols.model_tensors import ModelTensors, datatype_of_column
 from raypipe.serve.protocols.tensors import DATATYPES, MAX_DIM, MAX_DIMS, TEXT
 
@@ -124,11 +125,18 @@ def example(signature: Signature, row: Mapping[str, Any] | None) -> dict[str, An
             "name": column.name,
             "datatype": datatype_of_column(column),
             "shape": [1, *column.shape],
-            "data": np.array(row[column.name], object).ravel().tolist(),
+            "data": _data(column, row[column.name]),
         }
         for column in signature.inputs
     ]
     return {"inputs": inputs}
+
+
+def _data(column: Column, value: Any) -> list[Any]:
+    """The data of a tensor of one row."""
+    if column.is_list:
+        return [text_lists.written(value)]
+    return np.array(value, object).ravel().tolist()
 
 
 def _item(datatype: str) -> Schema:

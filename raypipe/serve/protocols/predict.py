@@ -16,13 +16,11 @@ from raypipe.serve.protocols.base import (
     Protocol,
     Reply,
     Route,
-    answer_rows,
-    json_object,
     may_hold_booleans,
     to_json,
 )
 from raypipe.serve.schema import example_of
-from raypipe.serve.schemas import answers_schema, closed_object, instances_example, one_of_names, rows_schema
+from raypipe.serve.schemas import answers_schema, closed_object, one_of_names, rows_schema
 
 NAMES = ("instances", "rows")
 
@@ -41,7 +39,7 @@ class Predict(Protocol):
                 summary="Predict rows.",
                 request=one_of_names(NAMES, rows_schema(self.signature, self.served.notes)),
                 response=closed_object(predictions=answers_schema(self.signature), model=model, version=version),
-                example=instances_example(self.served.example),
+                example=self.rows_example(),
             ),
             Route(
                 "GET",
@@ -55,7 +53,7 @@ class Predict(Protocol):
 
     def predict(self, call: Call) -> Ask:
         """Rows under `instances`."""
-        request = json_object(call.body)
+        request = self.json_object(call.body)
         given = [name for name in NAMES if name in request]
         if len(given) != 1:
             found = "both 'instances' and 'rows'" if given else ", ".join(sorted(request))[:80] or "an empty object"
@@ -70,5 +68,11 @@ class Predict(Protocol):
 
     def render(self, predictions: Predictions) -> Reply:
         return Reply(
-            to_json({"predictions": answer_rows(predictions), "model": self.model.model, "version": self.model.version})
+            to_json(
+                {
+                    "predictions": self.task.json_rows(predictions.values),
+                    "model": self.model.model,
+                    "version": self.model.version,
+                }
+            )
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from raypipe.data.table import fits
 from raypipe.errors import RequestError
-from raypipe.serve.schema import kind_of, shown
+from raypipe.serve.schema import described, kind_of, shortened, shown
 
 NUMBERS = {
     "BOOL": "bool",
@@ -51,6 +52,12 @@ MAX_DIMS = 32
 """numpy has 64 at most, and no column has as many."""
 
 MAX_DIM = 2**63 - 1
+
+MAX_VALUES = MAX_DIM // 16
+"""numpy counts bytes in 64 bits, and where a dimension is 0 those of the others."""
+
+IS_LITTLE_ENDIAN = sys.byteorder == "little"
+"""Whether numbers here lie as the protocol sends them."""
 
 LENGTH_BYTES = 4
 """Before each text of a BYTES tensor: how many bytes it has."""
@@ -91,7 +98,7 @@ def said(name: Any, datatype: Any, shape: Any) -> Said:
         raise RequestError(f"the 'name' of an input must be a text; found {kind_of(name)}", "name it as the model does")
     where = f"input {shown(name)}"
     if datatype not in DATATYPES:
-        close = difflib.get_close_matches(str(datatype)[:20].upper(), DATATYPES, n=1)
+        close = difflib.get_close_matches(shown(datatype).strip("'").upper(), DATATYPES, n=1)
         raise RequestError(
             f"{where}: unknown datatype {shown(datatype)}",
             f"did you mean {close[0]}?" if close else f"the datatypes are {', '.join(DATATYPES)}",
@@ -108,6 +115,10 @@ def said(name: Any, datatype: Any, shape: Any) -> Said:
                 f"{where}: 'shape' holds {shown(size)}; each dimension must be an integer from 0 to {MAX_DIM}",
                 "say how many rows there are: -1 stands for that in metadata only",
             )
+    if math.prod(size or 1 for size in shape) > MAX_VALUES:
+        raise RequestError(
+            f"{where}: 'shape' {shape_of(shape)} says more than any memory holds", "say how many values are sent"
+        )
     return Said(name, datatype, tuple(shape))
 
 
@@ -168,7 +179,9 @@ def to_bytes(values: NDArray[Any]) -> bytes:
     if values.dtype == object:
         texts = [text.encode() for text in values.ravel()]
         return b"".join(chain.from_iterable((len(text).to_bytes(LENGTH_BYTES, "little"), text) for text in texts))
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    if not IS_LITTLE_ENDIAN:
+        values = values.astype(values.dtype.newbyteorder("<"))
+    return values.tobytes()
 
 
 def datatype_of(values: NDArray[Any]) -> str:
@@ -181,9 +194,8 @@ def wrong_value(tensor: Said, flat: Sequence[Any]) -> RequestError:
     for place, value in enumerate(flat):
         if not _is_one(value, tensor.datatype):
             at = np.unravel_index(place, tensor.shape)
-            found = kind_of(value) if isinstance(value, list | dict) else f"{shown(value)} ({kind_of(value)})"
             return RequestError(
-                f"{tensor.where}: found {found} at {[int(i) for i in at]}; {tensor.datatype} is expected",
+                f"{tensor.where}: found {described(value)} at {[int(i) for i in at]}; {tensor.datatype} is expected",
                 "send 'datatype' and 'data' that agree",
             )
     return RequestError(
@@ -258,4 +270,9 @@ def _count(tensor: Said, factor: int = 1) -> str:
 
 def shape_text(tensor: Said) -> str:
     """For messages."""
-    return shown(list(tensor.shape))
+    return shape_of(tensor.shape)
+
+
+def shape_of(sizes: Sequence[int]) -> str:
+    """The same, of no tensor yet."""
+    return shortened(f"[{', '.join(map(str, sizes))}]")

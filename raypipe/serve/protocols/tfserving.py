@@ -14,7 +14,7 @@ from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
 from raypipe.records import Column
 from raypipe.serve import schemas
-from raypipe.serve.pictures import only_picture_column, unwrapped
+from raypipe.serve.base64_files import unwrapped
 from raypipe.serve.protocols.base import (
     JSON,
     Ask,
@@ -23,13 +23,12 @@ from raypipe.serve.protocols.base import (
     Reply,
     Route,
     Served,
-    answer_rows,
     in_one_line,
-    json_object,
     may_hold_booleans,
     to_json,
 )
 from raypipe.serve.schema import example_of, kind_of, shown
+from raypipe.serve.sent_files import only_file_column
 
 SIGNATURE_NAME = "serving_default"
 """The only signature a model has here; clients may name it."""
@@ -47,7 +46,7 @@ class TensorFlowServing(Protocol):
 
     def __init__(self, served: Served) -> None:
         super().__init__(served)
-        self._takes_bare_picture = only_picture_column(self.signature, served.notes.pictures) is not None
+        self._takes_bare_file = only_file_column(self.signature, served.notes.files) is not None
 
     def routes(self) -> list[Route]:
         base = f"/v1/models/{self.model.model}"
@@ -73,7 +72,7 @@ class TensorFlowServing(Protocol):
                 summary="Predict rows (instances) or columns (inputs).",
                 request=self._request_schema(),
                 response=self._answer_schema(),
-                example=schemas.instances_example(self.served.example),
+                example=self.rows_example(),
             ),
             Route(
                 "GET",
@@ -121,32 +120,26 @@ class TensorFlowServing(Protocol):
 
     def predict(self, call: Call) -> Ask:
         """Rows under `instances`, or columns under `inputs`."""
-        request = json_object(call.body, example_of(self.signature))
+        request = self.json_object(call.body, example_of(self.signature))
         self._check_names(request)
         booleans = may_hold_booleans(call.body)
         if "inputs" in request:
             columns = self.checker.columns(request["inputs"], booleans=booleans)
             return Ask(columns, len(next(iter(columns.values()))), self.render_columns)
         rows = request["instances"]
-        if self._takes_bare_picture and isinstance(rows, list):
+        if self._takes_bare_file and isinstance(rows, list) and len(rows) <= self.checker.max_rows:
             rows = [unwrapped(row) for row in rows]
         return Ask(self.checker.rows(rows, booleans=booleans), len(rows), self.render)
 
     def render(self, predictions: Predictions) -> Reply:
         """One answer a row."""
-        return Reply(to_json({"predictions": answer_rows(predictions)}))
+        return Reply(to_json({"predictions": self.task.json_rows(predictions.values)}))
 
     def render_columns(self, predictions: Predictions) -> Reply:
         """One list an output, by name where there are several."""
-        if predictions.classes is None:
-            return Reply(to_json({"outputs": predictions.values}))
-        best_B = predictions.labels()
-        outputs = {
-            "label": [predictions.classes[best] for best in best_B.tolist()],
-            "probability": predictions.values.max(axis=1),
-            "probabilities": predictions.values,
-        }
-        return Reply(to_json({"outputs": outputs}))
+        outputs = self.task.answers(predictions.values)
+        (first, *others) = outputs.values()
+        return Reply(to_json({"outputs": outputs if others else first}))
 
     def refuse(self, error: RequestError) -> Reply:
         """{"error": text}."""
@@ -170,20 +163,16 @@ class TensorFlowServing(Protocol):
             )
 
     def _outputs(self) -> list[Column]:
-        classes = self.signature.classes
-        if classes is None:
-            return [Column(name="outputs", dtype="float32")]
-        label = "string" if isinstance(classes[0], str) else "bool" if isinstance(classes[0], bool) else "int64"
-        return [
-            Column(name="label", dtype="float64" if isinstance(classes[0], float) else label),
-            Column(name="probability", dtype="float32"),
-            Column(name="probabilities", dtype="float32", shape=(len(classes),)),
-        ]
+        columns = self.task.columns
+        if len(columns) == 1:
+            return [Column(name="outputs", dtype=columns[0].dtype, shape=columns[0].shape)]
+        return [Column(name=c.name, dtype=c.dtype, shape=(-1,) if c.is_set else c.shape) for c in columns]
 
     def _request_schema(self) -> schemas.Schema:
         rows = schemas.rows_schema(self.signature, self.served.notes)
-        if self._takes_bare_picture:
-            rows["items"]["anyOf"].append(schemas.closed_object(b64=schemas.PICTURE_TEXT))
+        if self._takes_bare_file:
+            text = schemas.file_text(self.signature.inputs[0], self.served.notes)
+            rows["items"]["anyOf"].append(schemas.closed_object(b64=text))
         columns = schemas.columns_schema(self.signature, self.served.notes)
         return {
             "type": "object",
@@ -199,7 +188,7 @@ class TensorFlowServing(Protocol):
     def _answer_schema(self) -> schemas.Schema:
         by_row = schemas.closed_object(predictions=schemas.answers_schema(self.signature))
         answer = schemas.answer_schema(self.signature)
-        if self.signature.classes is None:
+        if len(self.task.columns) == 1:
             outputs: schemas.Schema = {"type": "array", "items": answer, "minItems": 1}
         else:
             outputs = schemas.closed_object(

@@ -1,6 +1,6 @@
 """TorchServe's inference API: GET /ping, POST (or PUT, as `curl -T` sends it) /predictions/NAME[/VERSION].
 
-A body is JSON rows, bare or under `instances`, or the bytes of a PNG or JPEG where the model reads pictures.
+A body is JSON rows, bare or under `instances`, or the bytes of a picture or recording where the model reads such.
 Source: https://pytorch.org/serve/inference_api.html
 """
 
@@ -10,7 +10,7 @@ import json
 
 from raypipe.errors import RequestError
 from raypipe.model.predictions import Predictions
-from raypipe.serve import pictures, schemas
+from raypipe.serve import schemas, sent_files
 from raypipe.serve.protocols.base import (
     JSON,
     Ask,
@@ -19,9 +19,7 @@ from raypipe.serve.protocols.base import (
     Reply,
     Route,
     Served,
-    answer_rows,
     in_one_line,
-    json_value,
     may_hold_booleans,
     to_json,
 )
@@ -47,7 +45,7 @@ class TorchServe(Protocol):
 
     def __init__(self, served: Served) -> None:
         super().__init__(served)
-        self._picture = pictures.only_picture_column(self.signature, served.notes.pictures)
+        self._file = sent_files.only_file_column(self.signature, served.notes.files)
 
     def routes(self) -> list[Route]:
         rows = schemas.rows_schema(self.signature, self.served.notes)
@@ -58,11 +56,11 @@ class TorchServe(Protocol):
                 method,
                 path,
                 self.predict,
-                accepts=(JSON, *(pictures.MEDIA_TYPES if self._picture is not None else ())),
-                summary="Predict rows, or one picture that is the body.",
+                accepts=(JSON, *(sent_files.MEDIA_TYPES if self._file is not None else ())),
+                summary="Predict rows, or one picture or recording that is the body.",
                 request={"anyOf": [named, rows]},
                 response=schemas.closed_object(predictions=schemas.answers_schema(self.signature)),
-                example=schemas.instances_example(self.served.example),
+                example=self.rows_example(),
             )
             for path in (base, f"{base}/{self.model.version}")
             for method in ("POST", "PUT")
@@ -76,24 +74,24 @@ class TorchServe(Protocol):
         return Reply(b'{"status":"Healthy"}')
 
     def predict(self, call: Call) -> Ask:
-        """JSON rows, or the bytes of one picture."""
-        if self._picture is not None and self._is_picture(call):
+        """JSON rows, or the bytes of one file."""
+        if self._file is not None and self._is_file(call):
             return Ask(self.checker.rows([call.body]), 1, self.render)
         hint = example_of(self.signature)
-        request = json_value(call.body, hint)
+        request = self.json_value(call.body, hint)
         rows = request.get("instances") if isinstance(request, dict) else request
         if not isinstance(rows, list):
             found = f"an object with {', '.join(sorted(request))[:80]}" if isinstance(request, dict) else kind_of(rows)
             raise RequestError(f"the body must be a list of rows, or hold one in 'instances'; found {found}", hint)
         return Ask(self.checker.rows(rows, booleans=may_hold_booleans(call.body)), len(rows), self.render)
 
-    def _is_picture(self, call: Call) -> bool:
+    def _is_file(self, call: Call) -> bool:
         """By what the client says, or by how the body begins: `curl -T` says nothing."""
-        return call.media_type() in pictures.MEDIA_TYPES or pictures.looks_like_picture(call.body)
+        return call.media_type() in sent_files.MEDIA_TYPES or sent_files.looks_like_file(call.body)
 
     def render(self, predictions: Predictions) -> Reply:
         """{"predictions": [...]}."""
-        return Reply(to_json({"predictions": answer_rows(predictions)}))
+        return Reply(to_json({"predictions": self.task.json_rows(predictions.values)}))
 
     def refuse(self, error: RequestError) -> Reply:
         """{"code": status, "type": class of error, "message": text}."""

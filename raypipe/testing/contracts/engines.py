@@ -27,10 +27,11 @@ class EngineContract:
 
         from raypipe.model.engines import ENGINES, AnsweringNetwork
         from raypipe.model.engines.eager import Eager
+        from raypipe.model.tasks.classification import Classification
 
         torch.manual_seed(0)
         layers = [nn.Flatten(), nn.Linear(30, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3)]
-        network = AnsweringNetwork(nn.Sequential(*layers).to(device).eval(), is_classifier=True, device=device)
+        network = AnsweringNetwork(nn.Sequential(*layers).to(device).eval(), Classification.read_output, device=device)
         self._random = np.random.default_rng(0)
         self._eager = Eager(network, ())
         self._engine = ENGINES[name](network, [self._rows(num) for num in SAMPLE_SIZES])

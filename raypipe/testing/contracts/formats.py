@@ -87,7 +87,7 @@ def _write_images(folder: Path) -> tuple[dict[str, Any], Columns]:
     return {"path": "in"}, {"image": list(pixels), "label": [name[0] for name in names], "file": names}
 
 
-def _write_wav(folder: Path) -> tuple[dict[str, Any], Columns]:
+def _write_sound(folder: Path) -> tuple[dict[str, Any], Columns]:
     import wave
 
     sounds = (np.arange(7 * 6).reshape(7, 6) * 700 - 15_000).astype("<i2")
@@ -117,6 +117,16 @@ def _write_text(folder: Path) -> tuple[dict[str, Any], Columns]:
     return {"path": ["a.txt", "b.txt.gz"]}, {"text": lines}
 
 
+def _write_text_windows(folder: Path) -> tuple[dict[str, Any], Columns]:
+    (folder / "a.txt").write_text("abcdefghi_")  # of its last window there is too little
+    (folder / "b.txt.gz").write_bytes(gzip.compress("zyxwvutsrqä\nB".encode()))
+    fields = {"path": ["a.txt", "b.txt.gz"], "context_length": 4}
+    return fields, {
+        "text": ["abcde", "efghi", "zyxwv", "vutsr", "rqä\nB"],
+        "position": [0.0, 0.4, 0.0, 4 / 13, 8 / 13],
+    }
+
+
 class FormatContract:
     """A dataset format gives back the rows that were written, however the reading is cut.
 
@@ -130,9 +140,10 @@ class FormatContract:
         "parquet": _write_parquet,
         "arrow": _write_arrow,
         "images": _write_images,
-        "wav": _write_wav,
+        "sound": _write_sound,
         "numpy": _write_numpy,
         "text": _write_text,
+        "text_windows": _write_text_windows,
         "idx": _write_idx,
         "sklearn": _bundled,
     }

@@ -37,12 +37,13 @@ def write_instances(rows: Rows) -> bytes:
 
 
 def read_predictions(body: bytes) -> list[Any]:
-    """Of {"predictions": [...]}, where a class is an object with label, probability, probabilities."""
+    """Of {"predictions": [...]}, where a class is an object with label, probability, probabilities, a set of labels one
+    with labels, probabilities, and several numbers one with them by name."""
     rows = json.loads(body)["predictions"]
     for row in rows:
-        if isinstance(row, dict):
-            assert row["probability"] == max(row["probabilities"]) and "label" in row
-    return [row["probabilities"] if isinstance(row, dict) else row for row in rows]
+        if isinstance(row, dict) and "label" in row:
+            assert row["probability"] == max(row["probabilities"])
+    return [row.get("probabilities") or list(row.values()) if isinstance(row, dict) else row for row in rows]
 
 
 def read_message(body: bytes) -> str:
@@ -78,10 +79,11 @@ def write_tensors(rows: Rows) -> bytes:
 
 
 def read_tensors(body: bytes) -> Any:
-    """`probabilities`, or the only output."""
+    """`probabilities`, or the only output, or several numbers beside each other."""
     outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
-    found = outputs.get("probabilities") or next(iter(outputs.values()))
-    return np.reshape(found["data"], found["shape"])
+    found = [outputs["probabilities"]] if "probabilities" in outputs else list(outputs.values())
+    tensors = [np.reshape(each["data"], each["shape"]) for each in found]
+    return tensors[0] if len(tensors) == 1 else np.stack(tensors, axis=1)
 
 
 def read_text(body: bytes) -> str:
@@ -123,7 +125,7 @@ class ProtocolContract:
         self._name = name
         self._app = app
         self._wire = WIRES.get(name, NO_WIRE)
-        self._paths = app.predict_paths(name)
+        self._paths = app.routes.predict_paths(name)
 
     def check_same_numbers(self, rows: Rows) -> None:
         """Every path answers what the Predictor answers, to 1e-6, and says which version did."""
@@ -144,7 +146,7 @@ class ProtocolContract:
         Args:
             validate: (document, JSON Schema 2020-12); raises where the document breaks the schema.
         """
-        for route in self._app.routes_of(self._name):
+        for route in self._app.routes.of(self._name):
             if route.request is not None:
                 validate(route.example, route.request)
             elif route.method == "POST":

@@ -2,92 +2,108 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from raypipe.records import Trial
+from raypipe.spec.pipeline import PipelineSpec
+from raypipe.testing.fakes import MemoryStore
+from raypipe.testing.trials import DriverKilled, Trials
+from raypipe.tune.points import Point, same_point
 
-from raypipe.storage import open_store
+NUM_TRIALS = 12
+
+SPACES: dict[str, dict[str, Any]] = {
+    "grid": {
+        "train.optimizer.lr": {"choice": [0.01, 0.1, 0.5]},
+        "train.optimizer.momentum": {"uniform": [0.0, 0.9], "step": 0.3},
+        "train.epochs": {"int_uniform": [1, 2]},
+    },
+    "pbt": {
+        "train.optimizer.lr": {"log_uniform": [0.001, 1.0]},
+        "train.optimizer.momentum": {"uniform": [0.1, 0.9]},
+    },
+}
+"""Of searches that do not take this one."""
+
+SPACE: dict[str, Any] = {
+    "train.optimizer.lr": {"log_uniform": [0.001, 1.0]},
+    "train.optimizer.momentum": {"uniform": [0.1, 0.9]},
+    "train.global_batch_size": {"int_uniform": [8, 64], "step": 8},
+    "train.clip_grad_norm": {"choice": [None, 1.0]},
+}
 
 
 class SearchContract:
-    """A search stays in bounds, repeats under the same seed, gives the best of its trials, and goes on. Needs Ray.
+    """A search stays in bounds, repeats under the same seed, tries no point twice, and goes on. Needs no Ray.
 
     Args:
         name: key in raypipe.tune.search.SEARCHES.
-        folder: an empty one.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
-        from raypipe.spec.pipeline import PipelineSpec
-        from raypipe.testing.fakes import tiny_dataset
-
-        self._store = open_store(str(folder))
-        random = np.random.default_rng(0)
-        x = random.normal(size=(80, 3)).astype(np.float32)
-        self._dataset = tiny_dataset(self._store, {"x": x}, (x @ [1.0, -2.0, 0.5] > 0).astype(np.int64), num_val=20)
-        self._spec = PipelineSpec.model_validate(
+    def __init__(self, name: str) -> None:
+        self.spec = PipelineSpec.model_validate(
             {
                 "name": "contract",
                 "data": {"source": {"format": "sklearn", "dataset": "iris"}, "target": "y"},
                 "model": {"kind": "mlp"},
-                "train": {"epochs": 2, "global_batch_size": 20, "optimizer": {"kind": "sgd"}},
+                "train": {"epochs": 3, "global_batch_size": 16, "optimizer": {"kind": "sgd"}},
                 "tune": {
-                    "space": {
-                        "train.optimizer.lr": {"log_uniform": [0.001, 1.0]},
-                        "train.optimizer.momentum": {"uniform": [0.1, 0.9]},
-                        "train.epochs": {"int_uniform": [1, 2]},
-                        "model.hidden": {"choice": [[4], [8, 4]]},
-                    },
-                    "num_trials": 3,
+                    "space": SPACES.get(name, SPACE),
+                    "num_trials": 4 if name == "pbt" else NUM_TRIALS,
                     "search": {"kind": name},
-                    "max_concurrent_trials": 1,  # so that a search that learns sees the same trials in the same order
                 },
             }
         )
 
     def check_search(self) -> None:
-        """Two searches with one seed: the same points, in bounds; the best of them becomes the model."""
-        first, again = self._search("first"), self._search("again")
-        for trial in first.trials:
+        """Two searches with one seed: the same trials, in bounds; with another seed, unless all is listed, others."""
+        first, again = self._trials().search(), self._trials().search()
+        assert first == again
+        tune = self.spec.tune
+        assert tune is not None
+        for trial in first:
             assert trial.status == "completed" and trial.metric is not None
-            lr, momentum, epochs, hidden = trial.values.values()
-            assert 0.001 <= lr <= 1 and 0.1 <= momentum <= 0.9
-            assert epochs in (1, 2) and hidden in ([4], [8, 4])
-            assert trial.epochs == epochs
-        assert len({trial.values["train.optimizer.lr"] for trial in first.trials}) == len(first.trials) == 3
-        best = min(first.trials, key=lambda trial: trial.metric or 0.0)
-        assert (first.best_trial, first.best_values) == (best.trial_id, best.values)
-        assert first.best.metrics["val_loss"] == best.metric
-        points = [sorted((trial.values for trial in result.trials), key=str) for result in (first, again)]
-        assert points[0] == points[1]
-        assert first.best.artifact.digest == again.best.artifact.digest
+            for path, value in trial.values.items():
+                allowed = tune.space[path]
+                assert value in allowed.listed if allowed.listed else allowed.bounds[0] <= value <= allowed.bounds[1]
+        if tune.search.kind == "pbt":
+            assert len(first) == 12, "four trainings of three epochs, compared after each"
+            return
+        assert len({same_point(trial.values) for trial in first}) == len(first) == NUM_TRIALS
+        other = self._trials(self.spec.model_copy(update={"seed": 1})).search()
+        assert ([trial.values for trial in other] == [trial.values for trial in first]) == (tune.search.kind == "grid")
 
     def check_goes_on(self) -> None:
-        """A search that was broken off keeps the trials that finished: they count, and are not trained again."""
-        from raypipe.storage import layout
-        from raypipe.tune.finished import finished_trials
+        """Killed again and again: the same trials as without, none that ended trained twice."""
+        whole = self._trials().search()
+        trials = self._trials()
+        kills = 0
+        while True:
+            try:
+                broken_off = trials.search(killed_after=5)
+                break
+            except DriverKilled:
+                kills += 1
+        assert kills >= 3
+        assert broken_off == whole
+        again = len(trials.trained) - len(set(trials.trained))
+        assert again <= kills, "only what ran when the driver died is trained again"
 
-        first = self._search("broken-off")
-        lost = first.best_trial
-        kept = {trial.trial_id: trial for trial in first.trials if trial.trial_id != lost}
-        self._store.delete(layout.trial_record("broken-off", lost))
-        written = {trial_id: self._artifact(trial_id) for trial_id in kept}
+    def check_side_by_side(self) -> None:
+        """Three trials at one time: as many trials, none twice."""
+        trials = Trials(self.spec, MemoryStore(), metric, at_one_time=3)
+        assert len(trials.search()) == len(set(trials.trained)) == len(trials.trained) == 12
 
-        again = self._search("broken-off")
+    def _trials(self, spec: PipelineSpec | None = None) -> Trials:
+        return Trials(spec or self.spec, MemoryStore(), metric)
 
-        assert len(again.trials) == len(first.trials) == 3
-        assert {trial.trial_id: trial for trial in again.trials if trial.trial_id in kept} == kept
-        assert {trial_id: self._artifact(trial_id) for trial_id in kept} == written
-        assert len(finished_trials(self._store, "broken-off")) == 3
 
-    def _artifact(self, trial_id: str) -> list[Any]:
-        from raypipe.storage import layout
+def metric(point: Point, epoch: int) -> float:
+    """Falls from epoch to epoch; least at a learning rate of 0.1 and a momentum of 0.5."""
+    lr, momentum = point.values["train.optimizer.lr"], point.values["train.optimizer.momentum"]
+    return (lr - 0.1) ** 2 + (momentum - 0.5) ** 2 + 1 / epoch
 
-        return list(self._store.list(layout.trial_artifact("broken-off", trial_id)))
 
-    def _search(self, run_id: str) -> Any:
-        from raypipe.testing.fakes import run_context
-        from raypipe.tune.stage import tune
-
-        return tune(self._spec, self._dataset, run_context(self._store, run_id=run_id))
+def best_value(trials: list[Trial]) -> float:
+    """The least metric."""
+    return min(trial.metric for trial in trials if trial.metric is not None)

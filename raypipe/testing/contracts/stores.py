@@ -45,6 +45,18 @@ class StoreContract:
         assert self._store.read("big") == data
         assert [info.size_bytes for info in self._store.list("")] == [BIG_BYTES]
 
+    def check_read_range(self) -> None:
+        """Exactly the bytes asked for; what lies behind the end is not there and no error."""
+        data = np.random.default_rng(0).bytes(3 * 2**20)
+        self._store.write("a/b", data)
+        size = len(data)
+        for start, stop in ((0, 1), (5, 2**20 + 7), (size - 3, size), (size - 3, size + 9), (0, size + 1)):
+            assert bytes(self._store.read_range("a/b", start, stop)) == data[start:stop]
+        for start in (size, size + 5):
+            assert not self._store.read_range("a/b", start, start + 4)
+        for key in ("nowhere", "a", "a/b/c"):
+            _raised(ObjectMissing, lambda key=key: self._store.read_range(key, 0, 4))
+
     def check_missing(self) -> None:
         """What is not there is ObjectMissing, named; a folder is no object."""
         self._store.write("a/b", b"1")

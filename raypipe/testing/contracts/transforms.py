@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,44 @@ _TEXT = np.array(["The cat sat.", "", "a naïve\u00a0cat, the cat\n", "日本語
     np.arange(60) % 4
 ]
 _DAY = np.array(["2024-02-29", "1969-12-31T23:59:59Z", "2024-01-01 00:30:00.25+01:00"], object)[np.arange(60) % 3]
+_TAGS = np.array(['["red","new"]', "[]", '["red","a \\"b\\"","red"]', '["日本"]', '["Bonn"]'], object)[
+    np.arange(60) % 5
+]
+
+TOKENIZER = json.dumps(
+    {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+            ],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {
+                name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("[CLS]", 2), ("[SEP]", 3))
+            },
+        },
+        "decoder": None,
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {
+                word: number
+                for number, word in enumerate(
+                    ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "the", "cat", "sat", ".", ",", "a", "k", "##öln", "日", "##本"]
+                )
+            },
+        },
+    }
+)
+"""A tokenizer.json in which 1 is padding."""
 
 TRANSFORM_COLUMNS: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     "number": ({"dtype": "float64"}, _NUMBER),
@@ -41,6 +80,7 @@ TRANSFORM_COLUMNS: dict[str, tuple[dict[str, Any], np.ndarray]] = {
     "vector": ({"dtype": "float32", "shape": (3,)}, _ROWS.normal(size=(60, 3)).astype(np.float32)),
     "image": ({"dtype": "uint8", "shape": (4, 5)}, _ROWS.integers(0, 256, (60, 4, 5), np.uint8)),
     "text": ({"dtype": "string"}, _TEXT),
+    "tags": ({"dtype": "string", "is_list": True}, _TAGS),
     "photo": ({"dtype": "uint8", "shape": (6, 5, 3)}, _ROWS.integers(0, 256, (60, 6, 5, 3), np.uint8)),
     "planes": ({"dtype": "float32", "shape": (2, 4, 5)}, _ROWS.normal(size=(60, 2, 4, 5)).astype(np.float32)),
     "audio": ({"dtype": "float32", "shape": (200,)}, _ROWS.normal(0.0, 0.3, (60, 200)).astype(np.float32)),
@@ -88,6 +128,20 @@ class TransformContract:
             {"columns": ["text", "city"], "tokenizer": "word", "max_length": 3, "max_vocabulary": 9, "lowercase": True},
             {"columns": ["text", "city"], "tokenizer": "bpe", "max_length": 7, "max_vocabulary": 270},
         ],
+        "bag_of_words": [
+            {"columns": ["tags"]},
+            {"columns": ["tags"], "max_words": 3, "lowercase": True},
+        ],
+        "pretrained_tokens": [
+            {"columns": ["text", "city"], "file": "t.json", "max_length": 9, "content": TOKENIZER},
+            {"columns": ["text"], "file": "t.json", "max_length": 4, "ids": "file", "content": TOKENIZER},
+        ],
+        "ngrams": [
+            {"columns": ["text", "city"], "max_features": 9},
+            {"columns": ["text"], "analyzer": "char", "ngram_range": [1, 3], "max_features": 40, "sublinear": True},
+            {"columns": ["text"], "num_buckets": 17, "weight": "count", "norm": "l1", "signed": True},
+            {"columns": ["text"], "num_buckets": 7, "analyzer": "char_wb", "ngram_range": [2, 4]},
+        ],
         "resize": [
             {"columns": ["image", "photo"], "height": 3, "width": 7},
             {"columns": ["planes"], "height": 9, "width": 2, "channels": "first"},
@@ -109,12 +163,16 @@ class TransformContract:
                 "output": "db",
             },
         ],
+        "level": [{"columns": ["audio"]}, {"columns": ["audio"], "measure": "peak", "target_db": 0.0}],
         "cross": [
             {"columns": ["city", "count"], "keep": False},
             {"columns": ["city", "flag", "day"], "num_buckets": 7, "output": "index", "keep": False},
         ],
     }
     """Settings beside `kind`, over TRANSFORM_COLUMNS; one number column and one text column at the least, if it can."""
+
+    packages: dict[str, str] = {"pretrained_tokens": "tokenizers"}
+    """Kinds that need an optional package."""
 
     rounding: dict[str, float] = {"standardize": 1e-12, "normalize": 1e-12, "impute": 1e-12}
     """Kinds that add up floats: how far, relatively, two cuts of the rows may lie apart. Others: not at all."""
@@ -127,6 +185,15 @@ class TransformContract:
     def checks(cls) -> list[str]:
         """Names of all checks, for `pytest.mark.parametrize`."""
         return [name for name in vars(cls) if name.startswith("check_")]
+
+    @classmethod
+    def usable_examples(cls) -> dict[str, list[dict[str, Any]]]:
+        """The examples of all kinds whose packages are installed."""
+        return {
+            name: fields
+            for name, fields in cls.examples.items()
+            if name not in cls.packages or find_spec(cls.packages[name]) is not None
+        }
 
     def check_json(self) -> None:
         """What was fitted survives JSON to the last bit, and holds no NaN."""

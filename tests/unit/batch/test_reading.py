@@ -15,7 +15,7 @@ from tests.unit.data.helpers import reader, source, source_file
 
 LEARNED: dict[str, dict[str, Any]] = {
     "csv": {"delimiter": ";", "null_values": ["-"], "dtypes": {"zip": "string", "y": "int64"}},
-    "wav": {"sample_rate": 8000, "duration_s": 0.5},
+    "sound": {"sample_rate": 8000, "duration_s": 0.5},
     "images": {"size": [8, 8], "mode": "L"},
     "text": {"rows": "windows", "window_chars": 64},
     "jsonl": {"dtypes": {"x": "float64", "y": "int64"}},

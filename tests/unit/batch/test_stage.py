@@ -1,12 +1,20 @@
-"""How many rows go into one output shard."""
+"""How many rows go into one output shard, and what is added to them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from raypipe.batch.stage import rows_per_shard
+from raypipe.batch.stage import Answerer, rows_per_shard
+from raypipe.errors import DataError
+from raypipe.model.predictor import Predictor
 from raypipe.records import Column, Signature
 from raypipe.spec.batch import BatchSpec
+from raypipe.storage.local import LocalFolder
+from tests.unit.model.test_sequence_to_sequence import WORDS, version_of
 
 
 @pytest.mark.parametrize(
@@ -34,3 +42,19 @@ def test_rows_per_shard_are_whole_model_calls_spread_over_workers_and_bounded(
     )
     signature = Signature(inputs=(Column(name="x", dtype="float32", shape=shape),), task="regression", target="y")
     assert rows_per_shard(num_rows, spec, signature) == rows
+
+
+def test_texts_are_written_with_their_probability_also_where_there_is_no_row(tmp_path: Path):
+    store = LocalFolder(str(tmp_path))
+    version = version_of(store)
+    answerer = Answerer(store.uri, version.artifact, None, "cpu", 1)
+    rows = pa.table({"number": list(range(len(WORDS))), "source": WORDS})
+    found, none = answerer(rows), answerer(rows.slice(0, 0))
+    predictor = Predictor.load(store, version.artifact)
+    told = predictor.task.json_rows(predictor.predict({"source": np.array(WORDS, object)}).values)
+    assert found["prediction"].to_pylist() == [row["text"] for row in told]
+    assert found["probability"].to_pylist() == [float(row["probability"]) for row in told]
+    assert found.column_names == ["number", "source", "prediction", "probability"]
+    assert none.schema == found.schema
+    with pytest.raises(DataError, match="column 'source' holds an empty text"):
+        answerer(pa.table({"source": ["ab", ""]}))

@@ -300,7 +300,7 @@ def test_predict_input_without_a_known_ending_is_of_the_format_of_training_or_as
     for reading in (None, Reading(format="idx")):
         with pytest.raises(SpecError, match=r"(?s)--input rows: the ending does not tell.*--format"):
             serving._format_of("rows", reading)
-    assert serving._format_of("sounds/", Reading(format="wav")) == "wav"
+    assert serving._format_of("sounds/", Reading(format="wav")) == "sound"
     assert serving._format_of("rows.tsv", Reading(format="csv")) == "csv"
     assert serving._format_of("rows.parquet", Reading(format="csv")) == "parquet"
 

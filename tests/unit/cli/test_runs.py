@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from raypipe.cli.main import app
-from raypipe.pipeline.state import RunState
+from raypipe.pipeline.state import RunState, read_record
+from raypipe.records import Goodput
 from raypipe.runtime.process import ProcessId
 from raypipe.runtime.progress import Progress
 from raypipe.storage import Store, layout, open_store
@@ -114,6 +115,18 @@ def test_run_shows_its_stages_what_each_left_and_how_to_go_on(store: Store):
     done = json.loads(answered("runs", "first", "--json"))
     assert [(stage["name"], stage["state"]) for stage in done["stages"]] == [("data", "done"), ("train", "done")]
     assert done["stages"][1]["left"] == layout.artifact("first", "train") and done["resume"] is None
+
+
+def test_run_tells_where_the_time_of_its_training_went(store: Store):
+    assert json.loads(answered("runs", "first", "--json"))["goodput"] is None, "of a training from before it was kept"
+    trained = read_record(store, "first", "train")
+    assert trained is not None
+    spent = {f"{part}_s": 0.0 for part in ("starting", "rows", "validation", "checkpoints", "failures", "packaging")}
+    goodput = Goodput(share=0.75, steps_s=3.0, **{**spent, "failures_s": 1.0})
+    write_document(store, layout.record("first", "train"), trained.model_copy(update={"goodput": goodput}))
+
+    assert "  goodput 0.75: steps 3.0 s of 4.0 s; lost to failures 1.0 s\n" in answered("runs", "first")
+    assert json.loads(answered("runs", "first", "--json"))["goodput"] == goodput.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("words", [("runs", "frist"), ("logs", "frist"), ("compare", "first", "frist")])

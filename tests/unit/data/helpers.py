@@ -19,12 +19,16 @@ from raypipe.data.formats import FORMATS
 from raypipe.data.shuffle import gather, meet
 from raypipe.data.shuffle.gather import GatherJob, GatherSummary
 from raypipe.data.shuffle.scatter import BlockSummary, ScatterJob, scatter_blocks
+from raypipe.data.shuffle.weights import row_weights
+from raypipe.data.shuffle.written import WrittenShards, target_statistics
 from raypipe.data.sources.place import SourceFile
 from raypipe.data.splits import split
 from raypipe.data.splits.base import SPLITS, SplitState
 from raypipe.data.splits.content import Content, merged
 from raypipe.data.splits.leaks import Leaks, Twins
+from raypipe.data.table import label_sets
 from raypipe.data.table.row_hash import Values
+from raypipe.data.transforms.fitting import FirstPass
 from raypipe.records import DatasetVersion, Signature, Split
 from raypipe.spec.data import DataSpec
 from raypipe.spec.sources import Source
@@ -95,7 +99,8 @@ def prepared(
     met = [meet.meet(state, spec, found) for found in by_range]
     quarantined = [i for i in order.unique if spec.expectations[i].on_fail == "quarantine"]
     apart = meet.to_set_aside(quarantined, "repeated", *(found for one in met for found in one[1:]))
-    signature = Signature(inputs=schema.inputs, task=spec.task, target=spec.target)
+    target = spec.target if isinstance(spec.target, str) else tuple(spec.target)
+    signature = Signature(inputs=schema.inputs, task=spec.task, target=target, label_sets=label_sets.kept(spec))
     good = sum(block.num_good for one in made for block in one[0].blocks)
     num_shards = -(-good // spec.rows_per_shard)
     shards = GatherJob(spec, str(folder), "n", "v", num_shards, spec.rows_per_shard, signature, state, (), 0.0)
@@ -107,6 +112,7 @@ def prepared(
     stored = [item for summary in summaries for item in summary.stored]
     splits = {name: tuple(item.shard for item in stored if item.split == name) for name in SPLITS}
     classes = tuple(sorted({label for item in stored for label in item.labels}))
+    written = WrittenShards(FirstPass(()), shards=stored)
     dataset = DatasetVersion(
         name="n",
         version="v",
@@ -115,6 +121,8 @@ def prepared(
         transforms=(),
         feature_shape=(1,),
         content_fingerprint="",
+        target_statistics=target_statistics(written, schema) if splits["train"] else None,
+        weights=row_weights(written, schema, classes or None),
     )
     groups = sum((one[0][0] for one in met), Leaks())
     blocks_made = [block for one in made for block in one[0].blocks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.table import columns
+from raypipe.data.table.normal_form import normalise
 from tests.unit.data.helpers import forms
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "é", "", "long " * 9, None]), max_size=40)
@@ -43,3 +45,12 @@ def test_scalars_of_every_type_and_which_of_them_are_missing(array, dtype, value
         np.testing.assert_array_equal(found, np.array(values, dtype))
         assert not np.signbit(found[found == 0]).any()
         assert gaps.tolist() == [bool(gap) for gap in missing]
+
+
+@given(st.lists(st.decimals(-(10**9), 10**9, places=3), min_size=1, max_size=20))
+def test_decimals_become_the_numbers_that_their_digits_mean_in_lists_too(values: list[Decimal]):
+    numbers = [float(value) for value in values]
+    for decimals in (pa.decimal128(20, 3), pa.decimal256(60, 3)):
+        table = pa.table({"a": pa.array(values, decimals), "b": pa.array([values] * len(values), pa.list_(decimals))})
+        read = normalise(table, "f")
+        assert read["a"].to_pylist() == numbers and read["b"].to_pylist() == [numbers] * len(numbers)

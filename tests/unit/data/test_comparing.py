@@ -27,6 +27,7 @@ from raypipe.errors import DataError
 from raypipe.spec.data import DataSpec
 from raypipe.spec.moments import microseconds
 from raypipe.spec.sources import Condition
+from tests.conftest import examples
 from tests.unit.data.helpers import reader, sized_file
 
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -116,7 +117,8 @@ def rows_that_keep(block, fields, transforms=()):
     return np.flatnonzero(kept).tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.thorough
+@settings(max_examples=examples(200))
 @given(cases())
 def test_where_parquet_and_expectation_choose_the_same_rows_for_every_type(tmp_path_factory, case):
     column, condition, group_rows = case
@@ -140,7 +142,7 @@ def test_where_parquet_and_expectation_choose_the_same_rows_for_every_type(tmp_p
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_whole_numbers_of_every_width_are_compared_as_python_compares_them(name, data):
     numbers = data.draw(st.lists(of_integers(name), min_size=1, max_size=6))

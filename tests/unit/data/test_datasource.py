@@ -44,6 +44,7 @@ def many(num_files: int, size_bytes: int | None = 100) -> list[FileRange]:
     ]
 
 
+@pytest.mark.thorough
 def test_read_tasks_of_100_000_files_stay_small_whatever_lies_beside_them_and_however_few_are_asked_for():
     large = FileRange(SourceFile("large.csv", "/large.csv", 2**40, ""), 2**40)
     files = FilesDatasource([large, *many(100_000)], nothing, source("csv"), UNMASKED, False)
@@ -86,7 +87,7 @@ def test_rows_of_files_that_tell_them_are_known(tmp_path):
     assert estimated("numpy", tmp_path, path=None, arrays={"x": "x.npy"}) == 123
     for number in range(7):
         (tmp_path / f"{number}.wav").write_bytes(b"x")
-    assert estimated("wav", tmp_path, path=".", sample_rate=1000, duration_s=1) == 7
+    assert estimated("sound", tmp_path, path=".", sample_rate=1000, duration_s=1) == 7
 
 
 def test_rows_of_a_stream_that_tells_nothing_are_not_known(tmp_path):

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.transforms import FittedTransforms
@@ -16,7 +16,6 @@ from raypipe.records import Column
 from tests.unit.data.transforms import exact, fit_one
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-14 * 60, 14 * 60) | st.none())
 def test_date_parts_equal_those_of_the_standard_library(when, offset_min):
     zone = None if offset_min is None else timezone(timedelta(minutes=offset_min))

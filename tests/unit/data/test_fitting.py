@@ -14,12 +14,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
-from raypipe.data.transforms import FittedTransforms, statistics, text
+from raypipe.data.transforms import FittedTransforms, counting, statistics
 from raypipe.data.transforms.fitting import FirstPass, contributions, fit
 from raypipe.data.transforms.passes import may_refuse
 from raypipe.errors import DataError
 from raypipe.records import Column
 from raypipe.testing.fakes import fit_columns
+from tests.conftest import examples
 from tests.unit.data.transforms import CITIES, CITY, GAPPY, GAPS, IMAGE, NUMBERS, X, exact, fit_one, transforms
 
 
@@ -160,7 +161,7 @@ def test_val_and_test_are_tried_only_where_a_transform_may_refuse_them():
     assert not may_refuse(transforms(scale, ignoring, hashed))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 500), max_size=4))
 def test_fit_over_any_shards_agrees_to_rounding(cuts):
     whole = fit_one(X, NUMBERS, {"kind": "standardize", "columns": ["x"]}, cuts=())
@@ -238,6 +239,7 @@ def test_texts_too_long_to_be_categories_are_refused(spec):
         fit(transforms(*specs), [CITY, X], lambda before, group: [contributions(before, group, columns, [CITY, X])])
 
 
+@pytest.mark.thorough
 def test_fitting_holds_what_two_shards_contribute_at_most():
     """However many shards there are: 400 here, of which each tells 10,000 categories that are not new."""
     names = pa.array([f"city {i}" for i in range(10_000)])
@@ -276,10 +278,10 @@ def test_first_pass_puts_shards_together_as_they_are_written_and_knows_whether_e
 
 
 def test_tokens_beyond_those_that_are_kept_are_told_however_shards_are_put_together(monkeypatch):
-    monkeypatch.setattr(text, "MAX_COUNTED", 5)
+    monkeypatch.setattr(counting, "MAX_COUNTED", 5)
     spec = {"kind": "tokens", "columns": ["city"], "tokenizer": "word", "max_length": 12, "max_vocabulary": 100}
     shards = [{"city": np.array([f"z z a{i} b{i} c{i} d{i}"], object)} for i in range(30)]
     fitted, _ = counted([spec], [CITY], shards)
     tokens = fitted.state()[0]["columns"]["city"]
-    assert tokens["vocabulary"][0] == "z" and len(tokens["vocabulary"]) == text.MERGED * 5
+    assert tokens["vocabulary"][0] == "z" and len(tokens["vocabulary"]) == counting.MERGED * 5
     assert tokens["max_missed"] == 26, "one in each of the shards whose words were one too many"

@@ -95,7 +95,7 @@ HOW = ["plain", "list", "list of list", "fixed-size list", "struct", "map", "dic
 def test_pickled_objects_in_any_nesting_are_refused(how, suffix, canary, tmp_path):
     path = tmp_path / f"f{suffix}"
     write(pa.table({"a": [1, 2], "o": nested(objects(canary), how)}), path)
-    with pytest.raises(DataError, match="column 'o' has"):
+    with pytest.raises(DataError, match=r"column 'o(\.o)?' has"):
         read_all(path, "parquet" if suffix == ".parquet" else "arrow")
 
 
@@ -209,7 +209,7 @@ REFUSED = [
 def test_kind_of_file_that_can_carry_code_is_refused_by_name(name, file, canary, tmp_path):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(pickle.dumps(Bomb(canary)))
-    needed = {"sample_rate": 8, "duration_s": 1} if name == "wav" else {}
+    needed = {"sample_rate": 8, "duration_s": 1} if name == "sound" else {}
     with pytest.raises(
         DataError, match=r"is not opened: .* can carry code; the formats are csv, parquet, jsonl"
     ) as caught:

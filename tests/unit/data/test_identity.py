@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 
 
 def spec(source="csv", **fields):
-    places = {"format": source, "path": "f"} | ({"sample_rate": 8000, "duration_s": 1.0} if source == "wav" else {})
+    places = {"format": source, "path": "f"} | ({"sample_rate": 8000, "duration_s": 1.0} if source == "sound" else {})
     return DataSpec.model_validate({"source": places, "target": "y", "rows_per_shard": 5000, **fields})
 
 
@@ -53,14 +53,14 @@ def two_kinds(form):
     names = {"file": [f"{i}.x" for i in range(40)], "y": which}
     if form == "images":
         return {"image": ArrowTensorArray.from_numpy(rng.integers(0, 255, (2, 8, 8), np.uint8)[which]), **names}
-    if form == "wav":
+    if form == "sound":
         return {"audio": ArrowTensorArray.from_numpy(rng.normal(size=(2, 100)).astype(np.float32)[which]), **names}
     x = rng.normal(size=(2, 3))[which]
     times = [f"2024-01-01T00:00:{i:02}" for i in range(40)]
     return {"id": np.arange(40), "time": times, "a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": which}
 
 
-@pytest.mark.parametrize(("form", "features"), [("images", None), ("wav", None), ("csv", ["a", "b", "c"])])
+@pytest.mark.parametrize(("form", "features"), [("images", None), ("sound", None), ("csv", ["a", "b", "c"])])
 def test_no_copy_crosses_splits_whatever_its_name_id_and_time(tmp_path, form, features):
     data = spec(form, features=features)
     made = prepared(tmp_path, data, [(pa.table(two_kinds(form)), None)], num_ranges=3)
@@ -69,7 +69,7 @@ def test_no_copy_crosses_splits_whatever_its_name_id_and_time(tmp_path, form, fe
     assert not made.twins.leaks and made.state == {"kind": "hash"}
 
 
-@pytest.mark.parametrize(("form", "features"), [("images", None), ("wav", None), ("csv", ["a", "b", "c"])])
+@pytest.mark.parametrize(("form", "features"), [("images", None), ("sound", None), ("csv", ["a", "b", "c"])])
 def test_copies_that_a_split_by_name_puts_into_several_splits_are_named(tmp_path, form, features):
     key = "id" if form == "csv" else "file"
     data = spec(form, features=features, split={"key": [key]})

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.data.splits import leaks
@@ -78,7 +78,6 @@ def test_copies_of_no_rows_are_none():
     assert not twins.leaks and len(later) == 0 and twins.chance == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2)), max_size=60), st.integers(1, 9))
 def test_copies_over_any_number_of_ranges_are_what_a_dictionary_finds(pairs, num_ranges):
     pairs = pairs + [(number, (code + 1) % 3) for number, code in pairs[::2]]

@@ -18,8 +18,8 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.masking import MaskSpec
 from tests.unit.data.helpers import reader, sized_file
 
-STRUCT = pa.array([{"x": 1}, {"x": 2}, {"x": 3}])
-TABLE = pa.table({"a": [1, 2, 3], "meta": STRUCT, "tags": [["u"], [], ["v"]], "y": [0, 1, 0]})
+OBJECTS = pa.array([[{"x": 1}], [{"x": 2}], [{"x": 3}]])
+TABLE = pa.table({"a": [1, 2, 3], "meta": OBJECTS, "tags": [[["u"]], [], [["v"]]], "y": [0, 1, 0]})
 
 
 def write(folder, form):
@@ -53,9 +53,9 @@ def test_columns_of_types_that_cannot_be_read_stop_nothing_when_the_features_are
     table = read(write(tmp_path, form), form)
     assert table.column_names == ["a", "y"] and set(left_out(table.schema)) == {"meta", "tags"}
     assert schema(table, features=["a"]).features == ("a",)
-    with pytest.raises(DataError, match=rf"(?s)f\.{form}: column 'meta' has type struct.*column 'tags' has type list"):
+    with pytest.raises(DataError, match=rf"(?s)f\.{form}: column 'meta' has type list.*column 'tags' has type list"):
         schema(table)
-    with pytest.raises(DataError, match=r"column 'meta' has type struct") as caught:
+    with pytest.raises(DataError, match=r"column 'meta' has type list") as caught:
         schema(table, features=["a", "meta"])
     assert "is not there" not in str(caught.value)
     with pytest.raises(DataError, match="column 'tags' has type list"):
@@ -65,22 +65,22 @@ def test_columns_of_types_that_cannot_be_read_stop_nothing_when_the_features_are
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_columns_that_are_asked_for_and_cannot_be_read_are_refused_where_they_are_read(tmp_path, form):
     file = write(tmp_path, form)
-    with pytest.raises(DataError, match="column 'meta' has type struct"):
+    with pytest.raises(DataError, match="column 'meta' has type list"):
         read(file, form, columns=["a", "meta"])
     assert read(file, form, columns=["a", "y"]).column_names == ["a", "y"]
-    with pytest.raises(DataError, match="column 'meta' has type struct"):
+    with pytest.raises(DataError, match="column 'meta' has type list"):
         list(reader(form, where=[{"column": "meta", "op": "not_null"}])(file))
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl"])
 def test_batch_inference_leaves_no_column_out_unasked(tmp_path, form):
-    with pytest.raises(DataError, match=r"(?s)column 'meta' has type struct.*column 'tags'.*data\.source\.columns"):
+    with pytest.raises(DataError, match=r"(?s)column 'meta' has type list.*column 'tags'.*data\.source\.columns"):
         list(read_group([write(tmp_path, form)], reader(form), None))
 
 
 def test_masked_column_that_cannot_be_read_is_told_as_that(tmp_path):
     masking = Masking([MaskSpec(columns=["meta"], method="drop")], MaskKeys({}))
-    with pytest.raises(DataError, match="column 'meta' has type struct"):
+    with pytest.raises(DataError, match="column 'meta' has type list"):
         read(write(tmp_path, "parquet"), "parquet", masking=masking)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from contextlib import closing
 
 import numpy as np
@@ -12,18 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.formats import lines
+from raypipe.data.formats import json_documents, lines
+from raypipe.data.formats.jsonl import Jsonl
 from raypipe.data.formats.lines import RowReader, line_ends, ranges
 from raypipe.data.formats.parts import FileRange
 from raypipe.data.formats.quotes import row_ends
 from raypipe.data.table.marks import BAD
 from raypipe.errors import DataError
-from tests.unit.data.helpers import reader, sized_file
+from tests.conftest import examples
+from tests.unit.data.helpers import reader, sized_file, source
 
 CHUNKS = [1, 7, 64, 1000, 10**6]
 TEXT = {"dtypes": {"a": "string", "b": "string"}, "null_values": ["NULL"]}
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_csv_of_any_characters_in_any_chunks_is_what_it_is_in_one(chunk_bytes, t
 @quick
 @given(st.binary(max_size=80).map(lambda noise: bytes(b'ab,"\n\r'[byte % 6] for byte in noise)))
 def test_row_ends_agree_with_a_character_at_a_time(data):
-    assert row_ends(data, False, delimiter=ord(","), quotes=True)[0].tolist() == slow_row_ends(data)
+    assert row_ends(data, False, delimiter=ord(","))[0].tolist() == slow_row_ends(data)
 
 
 def slow_row_ends(data):
@@ -201,21 +204,51 @@ def test_column_whose_name_holds_another_delimiter_is_read_when_it_is_named(tmp_
     assert rows_of([sized_file(tmp_path / "f.csv")], read)[0] == [(1,), (2,)]
 
 
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ('[{"a":1},{"a":2}]\n', "a JSON array"),
-        ('[\n{"a":1},\n{"a":2}\n]\n', "a JSON array"),
-        ('[{"a":1}\n,{"a":2}\n,{"a":3}]', "a JSON array"),
-        ('[\n  {\n    "a": 1\n  }\n]\n', "a JSON array"),
-        ('{\n"a": 1\n}\n{\n"a": 2\n}\n', "JSON written over several lines"),
-    ],
-)
-def test_json_that_is_no_json_lines_is_told_as_what_it_is(tmp_path, text, what):
+DOCUMENTS = {
+    "array on one line": '[{"a":1},{"a":2}]\n',
+    "array, an object a line": '[\n{"a":1},\n{"a":2}\n]\n',
+    "array with commas first": '[{"a":1}\n,{"a":2}]',
+    "pretty-printed array": '[\n  {\n    "a": 1\n  },\n  {\n    "a": 2\n  }\n]\n',
+    "pretty-printed objects": '{\n"a": 1\n}\n{\n"a": 2\n}\n',
+    "with texts that hold brackets": '\ufeff [ {"a": 1, "t": "}]\\"{\\\\"}, {"t": "[", "a": 2} ]',
+}
+
+
+@pytest.mark.parametrize("num_bytes", [7, 10**6])
+@pytest.mark.parametrize("text", DOCUMENTS.values(), ids=DOCUMENTS)
+def test_json_that_is_no_json_lines_is_read_object_by_object(chunk_bytes, monkeypatch, tmp_path, text, num_bytes):
+    chunk_bytes(num_bytes)
+    monkeypatch.setattr(json_documents, "HEAD_BYTES", max(30, num_bytes))
     (tmp_path / "f.json").write_text(text)
-    with pytest.raises(DataError, match=rf"f\.json is {what}, not JSON lines") as caught:
-        rows_of([sized_file(tmp_path / "f.json")], reader("jsonl"))
-    assert "jq -c" in caught.value.hint
+    file = sized_file(tmp_path / "f.json")
+    parts = Jsonl().divided(file, source("jsonl"))
+    rows, reasons = rows_of(parts, reader("jsonl", columns=["a"]))
+    assert [value for row in rows for value in row if not isinstance(value, str)] == [1, 2] and not any(reasons)
+
+
+BROKEN = {
+    "cut short": ('[{"a":1},{"a":2},{"a', "a JSON array that is damaged at its end: ',{\"a' follows"),
+    "never closed": ('[{"a":1},{"a":2}', "a JSON array that is damaged at its end: '' follows"),
+    "goes on": ('[{"a":1}] x', "a JSON array that is damaged at its end"),
+    "half an object": ('{\n"a": 1\n}\n{\n"a": 2\n', "JSON written over several lines that is damaged"),
+    "rows within": ('{"n": 2, "rows": [{"a":1},{"a":2}]}', r"one JSON object, whose field 'rows' holds the 2 rows"),
+    "columns": ('{"a": {"0": 1, "1": 2}, "b": {"0": 1, "1": 2}}', "one JSON object that holds columns, not rows"),
+}
+
+
+@pytest.mark.parametrize(("text", "what"), BROKEN.values(), ids=BROKEN)
+def test_json_that_holds_no_rows_or_is_damaged_is_told_as_what_it_is(tmp_path, text, what):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(DataError, match=r"f\.json is " + re.escape(what)):
+        rows_of([sized_file(tmp_path / "f.json")], reader("jsonl", columns=["a"]))
+
+
+def test_objects_of_an_array_that_are_no_json_are_bad_rows(tmp_path):
+    (tmp_path / "f.json").write_text('[{"a":1}, {"a":1} {"a":2}, 3, {"a":4}, {"a":5,}, {"a":"x\ny"}, {"a":6}]')
+    found, reasons = rows_of([sized_file(tmp_path / "f.json")], reader("jsonl", columns=["a"]))
+    assert [row[0] for row in found] == [1, 1, None, None, None, None, 6]
+    assert "0 commas stand before it, where 1 belong" in reasons[2]
+    assert "is no JSON" in reasons[3] and "is no JSON" in reasons[4] and "a text has a line break in it" in reasons[5]
 
 
 def test_line_that_begins_like_an_array_among_objects_is_a_bad_row(tmp_path):

@@ -99,7 +99,9 @@ def test_rows_that_are_no_utf8_are_known_by_their_class(tmp_path, form):
     assert bad.num_rows == 217 and len(values["n"]) == 783 and bad.reasons == {"is no UTF-8 text": 217}
     assert bad.targets == Targets(Counter({"yes": 167, "nö": 50}))
     assert bad.kept[0]["row"]["n"] == 0 and "für" in bad.kept[0]["row"]["t"]
-    assert remedies(bad, data) == ["save the file as UTF-8, e.g. iconv -f latin1 -t utf-8"]
+    assert remedies(bad, data) == [
+        "save the file as UTF-8, e.g. iconv -f latin1 -t utf-8, or, for CSV, name its data.source.encoding"
+    ]
 
 
 def test_rows_that_cannot_be_read_at_all_have_an_unknown_class(tmp_path):

@@ -141,7 +141,7 @@ def test_table_of_labels_does_not_show_the_names_of_masked_files(name, text, tmp
     (tmp_path / "in").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "in" / "x.png")
     (tmp_path / name).write_text(text)
-    fields = {"labels": {"path": name}}
+    fields = {"label": {"path": name}}
     mask = {"columns": ["file"], "method": "redact"}
     data: Any = DataSpec.model_validate(
         {"source": {"format": "images", "path": "in", **fields}, "target": "label", "masking": [mask]}

@@ -90,7 +90,7 @@ def test_reason_names_the_file_the_column_the_value_and_the_type(tmp_path):
         ("int8", ["-128", " 7 "], ["128", "1.0", "x"]),
         ("uint8", ["255"], ["-1", "256"]),
         ("float32", ["1e3", "-0.5", "7"], ["1,5", "x"]),
-        ("bool", ["true", "false", "1", "0"], ["yes", "2"]),
+        ("bool", ["true", "false", "1", "0", "yes", "N"], ["yess", "2"]),
         ("string", ["007", "1.50", "true"], []),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
@@ -65,7 +65,6 @@ def assert_close(found: Sums, values: list[Any]):
     assert abs(Fraction(found.std) - spread) <= Fraction(1e-14) * spread + size / 2**52 + Fraction(5e-324)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_sums_of_floats_are_close_to_those_of_fractions_however_they_are_cut(values, cuts):
     pieces = [sums(piece) for piece in np.split(np.array(values), sorted(cuts))]
@@ -231,7 +230,6 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(rows, st.data())
 def test_any_cut_into_blocks_gives_an_equal_profile(rows, data):
     floats, wide, narrow, texts, truth = zip(*rows, strict=True)
@@ -244,7 +242,6 @@ def test_any_cut_into_blocks_gives_an_equal_profile(rows, data):
         assert_same(profiled(columns, cuts), whole)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.randoms(use_true_random=False))
 def test_any_order_of_rows_and_of_merging_gives_an_equal_profile(values, random):
     with pytest.MonkeyPatch.context() as patch:
@@ -254,7 +251,6 @@ def test_any_order_of_rows_and_of_merging_gives_an_equal_profile(values, random)
         assert_same(*(profiled({"a": np.array(v)}, cuts=c) for v, c in ((shuffled, [cut]), (values, ()))))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
 def test_profile_agrees_with_a_loop_over_values(values):
     found = column(np.array(values))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raypipe.data.splits import ranks
 from raypipe.data.splits.ranks import LAST, Ranks, order_of, places, tallied
+from tests.conftest import examples
 
 
 def cut_by_hand(orders, sizes, spare=0):
@@ -26,7 +27,7 @@ def cut_by_hand(orders, sizes, spare=0):
     return ends
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.lists(st.integers(0, 40) | st.integers(0, 2**64 - 2), min_size=3, max_size=80),
     st.tuples(st.integers(0, 40), st.integers(0, 40)),

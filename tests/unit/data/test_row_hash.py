@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.data.table.row_hash import SECOND_LANE, row_hash
+from tests.conftest import examples
 
 COLUMNS = {
     "n": np.array([0.0, -0.0, 1.0, 1.5, np.nan, -7.0, 1e300, np.inf]),
@@ -72,7 +73,7 @@ def test_row_ids_of_no_rows_are_empty():
     assert len(row_hash(empty)) == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.integers(0, 8), max_size=3))
 def test_row_ids_at_any_cut_into_blocks_are_the_same(cuts):
     edges = [0, *sorted(cuts), 8]

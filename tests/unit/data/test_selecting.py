@@ -8,7 +8,7 @@ import operator
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -86,7 +86,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("selecting")
 
 
-@settings(max_examples=100, deadline=None)
 @given(tables(), st.lists(conditions(), max_size=3), st.integers(1, 12))
 def test_rows_selected_are_those_that_meet_all_conditions_in_memory_and_from_parquet(folder, table, where, group_rows):
     rows = table.to_pylist()

@@ -15,6 +15,7 @@ from raypipe.data.splits.split import codes, split_keys
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
 from raypipe.spec.splits import HashSplit
+from tests.conftest import examples
 from tests.unit.data.helpers import check
 from tests.unit.data.splits import divided, keyed, rows, spec
 
@@ -66,7 +67,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("split", KINDS, ids=str)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.lists(st.integers(0, 400), max_size=4), st.randoms(use_true_random=False))
 def test_split_of_any_kind_is_the_same_for_any_blocks_and_order(split, cuts, random):
     values, data = rows(400), spec(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from raypipe.data.checks.stray import TextTally, encoded_numbers, explained, loo
 from raypipe.data.table.problems import NeedsNumbers, SeveralProblems, each
 from raypipe.data.transforms.passes import check_types
 from raypipe.errors import DataError
+from raypipe.spec.csv_settings import NULL_WORDS
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file
 
@@ -42,7 +44,8 @@ def test_stray_texts_are_told_with_their_rows_how_many_are_numbers_and_the_null_
     assert "'unknown' in 2 row(s), first row 8, ' ' in 1 row(s), first row 21, '-' in 1 row(s), first row 51" in str(
         error
     )
-    assert 'data.source.null_values: ["", "NA", "NaN", "nan", "null", "?", "unknown", " ", "-"]' in error.hint
+    nulls = json.dumps([*NULL_WORDS, "unknown", " "])
+    assert f"data.source.null_values: {nulls}" in error.hint
     assert "`impute` transform for 'pay'" in error.hint and "data.source.dtypes: {pay: float64}" in error.hint
     assert "one_hot" not in error.hint
 
@@ -68,7 +71,7 @@ def test_every_wrong_column_is_told_at_once_each_with_its_own_advice():
     assert isinstance(error, SeveralProblems) and len(error.errors) == 3
     assert error.message.startswith("3 things are wrong:\n  data.transforms: standardize needs numbers, but column 'a'")
     assert "'x' in 1 row(s), first row 3" in error.message and "'?!' in 1 row(s), first row 2" in error.message
-    assert "one_hot, ordinal, hashing or tokens transform for 'b'" in error.hint
+    assert "one_hot, ordinal, hashing, ngrams or tokens transform for 'b'" in error.hint
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.message, again.hint) == (SeveralProblems, error.message, error.hint)
     assert [type(one) for one in each(again)] == [NeedsNumbers] * 3

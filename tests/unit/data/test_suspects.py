@@ -8,13 +8,16 @@ import pytest
 from sklearn.datasets import load_iris
 
 from raypipe.data.checks.dates import refuse_unclear_dates
-from raypipe.data.checks.schema import schema_of
+from raypipe.data.checks.schema import refuse_lost_zeros, schema_of
 from raypipe.data.checks.schema import types_of as block_types
-from raypipe.data.checks.suspects import left_out, lost_zeros, suspects
+from raypipe.data.checks.suspects import left_out, suspects
 from raypipe.data.profile import parts as profiles
+from raypipe.data.profile.profile import finish
 from raypipe.data.table.marks import FILE_KEY, with_zeros
+from raypipe.data.table.one_type import MixedTypes
 from raypipe.data.table.row_hash import row_hash
 from raypipe.errors import DataError
+from raypipe.records import DataProfile
 from raypipe.spec.data import DataSpec
 from tests.unit.data.helpers import reader, source_file
 
@@ -38,7 +41,10 @@ def lines(columns, **fields):
     parts = [
         profiles.part({n: v[cut] for n, v in values.items()}, ids[cut]) for cut in (slice(half), slice(half, None))
     ]
-    return suspects(profiles.merge(parts), spec(**fields), tuple(name for name in columns if name != "y"))
+    whole = profiles.merge(parts)
+    described = DataProfile(name="d", version="v", num_rows=whole.num_rows, columns=finish(whole))
+    warned = suspects(described, whole, spec(**fields), tuple(name for name in columns if name != "y"))
+    return [each.text for each in warned]
 
 
 @pytest.mark.parametrize(
@@ -206,12 +212,12 @@ def test_numbers_that_a_transform_changes_before_they_are_dates_are_not_judged()
     refuse({"t": HOURS, "y": [0, 1] * 48}, transforms=[scale, {"kind": "date_parts", "columns": ["t"]}])
 
 
-def test_leading_zeros_that_are_lost_are_told_with_the_field_that_keeps_them():
+def test_numbers_some_of_which_have_leading_zeros_are_read_again_as_text():
     blocks = [
         pa.table({"zip": [2139], "y": [1], "note": [7]}).replace_schema_metadata({FILE_KEY: "f"}),
-        with_zeros(pa.table({"zip": [501], "y": [2], "note": [7]}), {"zip": "00501", "y": "02", "note": "007"}),
+        with_zeros(pa.table({"zip": [501], "y": [2], "note": [7]}), {"note": "007", "zip": "00501"}),
     ]
     profiles = [block_types(block) for block in blocks]
-    place, label = lost_zeros(profiles, schema_of(spec(features=["zip"], split={"key": ["zip"]}), profiles))
-    assert "column 'zip' is written with leading zeros ('00501') but read as numbers (501)" in place
-    assert label.startswith("the target 'y'") and 'data.source.dtypes: {"y": string}' in label
+    with pytest.raises(MixedTypes, match="column 'zip' holds numbers in some places and '00501' in") as caught:
+        refuse_lost_zeros(schema_of(spec(features=["zip"]), profiles), profiles)
+    assert caught.value.column == "zip"

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raypipe.data.transforms import FittedTransforms, bpe, text, words
+from raypipe.data.transforms import FittedTransforms, bpe, counting, text, words
 from raypipe.errors import DataError
 from raypipe.records import Column
-from raypipe.spec.transforms import TokensTransform
+from raypipe.spec.text_transforms import TokensTransform
 from raypipe.testing.fakes import fit_columns
+from tests.conftest import examples
 
 TEXT = Column(name="t", dtype="string")
 FOX = np.array(["The quick fox,", "the quick dog.", "the end", ""], object)
@@ -100,7 +101,7 @@ def pieces_one_by_one(row: str) -> list[str]:
     return [run for run in runs if run]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(SOME_TEXT, max_size=6))
 def test_rows_are_cut_as_one_by_one(rows: list[str]):
     array = pa.array(rows, pa.string())
@@ -139,7 +140,6 @@ def naive_merge(word: list[int], pair: Any, token: int) -> list[int]:
     return list(word)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.integers(1, 4)), max_size=12),
     st.integers(0, 12),
@@ -156,7 +156,7 @@ def test_merges_equal_those_of_counting_all_pairs_anew(counted: list[Any], num_m
         assert bpe.encode(word, ranks, 4) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.lists(SOME_TEXT, min_size=1, max_size=5))
 def test_bpe_tokens_spell_the_text_and_none_is_unknown(rows: list[str]):
     fitted = fit(np.array([*rows, "aab aab"], object), tokenizer="bpe", max_length=200, max_vocabulary=270)
@@ -208,7 +208,7 @@ def test_rows_in_many_chunks_give_what_they_give_together(tokenizer: str, monkey
 
 
 def test_vocabulary_from_bounded_counts_says_how_often_a_token_may_have_been_missed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(text, "MAX_COUNTED", 2)  # fewer than there are words
+    monkeypatch.setattr(counting, "MAX_COUNTED", 2)  # fewer than there are words
     rows = np.array(["a a a b b c", "c c c d d d d d"], object)
     fitted = fit(rows, (1,), tokenizer="word", max_length=9, max_vocabulary=9)
     assert learnt(fitted) == {"vocabulary": ["d", "a", "c", "b"], "num_sampled": 2, "max_missed": 1}
@@ -234,6 +234,7 @@ for tokenizer in ("char", "word", "bpe"):
 """
 
 
+@pytest.mark.thorough
 def test_state_is_the_same_in_every_process():
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"  # sets are in another order there than here
     output = subprocess.run(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raypipe.data.transforms import FittedTransforms
 from raypipe.errors import DataError
 from raypipe.testing.fakes import fit_columns
+from tests.conftest import examples
 from tests.unit.data.transforms import CITIES, CITY, GAPPY, GAPS, IMAGE, NUMBERS, X, exact, fit_one, transforms
 
 
@@ -75,7 +76,7 @@ def test_several_columns_are_joined_in_the_order_of_inputs():
     assert fitted.feature_shape([IMAGE]) == (4, 4) and fitted.feature_shape([X]) == (1,)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 500), max_size=5))
 def test_apply_on_any_partition_equals_apply_on_all_rows(cuts):
     inputs = [GAPPY, CITY]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from raypipe.data.checks.rule import BlockTallies, ColumnTally
 from raypipe.data.checks.verdicts import judge, notes, refuse_broken, warnings
 from raypipe.errors import DataError
+from tests.conftest import examples
 from tests.unit.data.expectations import NAN, parsed, results
 
 
@@ -79,7 +80,7 @@ EVERY = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(rows, st.data())
 def test_any_cut_into_blocks_gives_the_same_results(rows, data):
     columns = {
@@ -92,7 +93,7 @@ def test_any_cut_into_blocks_gives_the_same_results(rows, data):
     assert results(columns, *EVERY, cuts=cuts, num_parts=data.draw(st.integers(1, 5))) == whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(rows)
 def test_results_agree_with_a_loop_over_rows(rows):
     columns = {

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from raypipe.evaluate.details import NUM_BINS, NUM_WORST, calibration_of, details_of, merged, residuals_of, worst_rows
+from raypipe.evaluate.details import NUM_WORST, calibration_of, details_of, merged, residuals_of, worst_rows
+from raypipe.model.metrics import CALIBRATION_BINS
+from raypipe.model.tasks import task_of
 from raypipe.records import Column, EvaluationDetails, Signature
 
 ANIMALS = Signature(
@@ -26,8 +28,8 @@ PRICES = Signature(inputs=(Column(name="weight", dtype="float64"),), task="regre
 def test_calibration_counts_each_row_in_the_bin_of_its_confidence(confidence: Any, right: Any):
     bins = calibration_of(right, confidence)
     expected = []
-    for i in range(NUM_BINS):
-        rows = [j for j, sure in enumerate(confidence) if min(int(sure * NUM_BINS), NUM_BINS - 1) == i]
+    for i in range(CALIBRATION_BINS):
+        rows = [j for j, sure in enumerate(confidence) if min(int(sure * CALIBRATION_BINS), CALIBRATION_BINS - 1) == i]
         if rows:
             expected.append((len(rows), np.mean(confidence[rows]), np.mean(right[rows])))
     assert [each.num_rows for each in bins] == [n for n, _, _ in expected]
@@ -60,6 +62,11 @@ def test_residuals_of_one_value_lie_in_one_bin(value: float):
     assert found.histogram.counts == (4,) and found.cells == ((4,),)
 
 
+def test_residuals_none_of_which_float64_holds_are_counted_nowhere():
+    found = residuals_of(np.array([-1.7e308]), np.array([1.7e308]))
+    assert found.histogram.counts == (0,) and sum(map(sum, found.cells)) == 1
+
+
 def test_residuals_tell_too_high_from_too_low_and_true_from_predicted():
     found = residuals_of(np.array([0.0, 0.0, 10.0]), np.array([5.0, 0.0, 10.0]))
     assert found.histogram.edges[0] == 0.0 and found.histogram.edges[-1] == 5.0
@@ -70,7 +77,7 @@ def test_residuals_tell_too_high_from_too_low_and_true_from_predicted():
 def test_worst_rows_are_those_whose_true_class_was_given_least_and_no_right_answers():
     given = np.array([[0.9, 0.1], [0.2, 0.8], [0.0, 1.0], [0.4, 0.6]])
     ids, columns = np.arange(4, dtype=np.uint64) + 10, {"weight": np.array([1.0, 2.0, 3.0, 4.0])}
-    rows = worst_rows(100, ids, np.array([0, 0, 0, 1]), given, columns, ANIMALS)
+    rows = worst_rows(100, ids, np.array([0, 0, 0, 1]), given, columns, task_of(ANIMALS))
     assert [(row.row, row.true, row.predicted, row.confidence) for row in rows] == [
         (102, "cat", "dog", 1.0),
         (101, "cat", "dog", 0.8),
@@ -86,10 +93,10 @@ def test_worst_rows_of_all_pieces_are_those_of_the_whole():
 
     def worst(start: int, stop: int) -> list[Any]:
         here = slice(start, stop)
-        return worst_rows(start, ids[here], target[here], value[here], {"weight": weights[here]}, PRICES)
+        return worst_rows(start, ids[here], target[here], value[here], {"weight": weights[here]}, task_of(PRICES))
 
     whole = worst(0, 200)
-    assert worst_rows(0, ids, target, value, {"weight": weights}, PRICES, whole[4].loss) == whole[:4]
+    assert worst_rows(0, ids, target, value, {"weight": weights}, task_of(PRICES), whole[4].loss) == whole[:4]
     assert merged([*worst(0, 64), *worst(64, 128), *worst(128, 200)]) == tuple(whole)
     assert [row.row for row in whole] == np.argsort(-np.abs(value - target), kind="stable")[:NUM_WORST].tolist()
 
@@ -99,7 +106,7 @@ def test_picture_of_a_row_is_a_png_of_its_pixels(shape: tuple[int, ...]):
     image = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     image.flat[0] = 255  # nothing has to be brightened
     (row,) = worst_rows(
-        0, np.zeros(1, np.uint64), np.array([1]), np.array([[1.0, 0.0]]), {"image": image[None]}, ANIMALS
+        0, np.zeros(1, np.uint64), np.array([1]), np.array([[1.0, 0.0]]), {"image": image[None]}, task_of(ANIMALS)
     )
     assert row.picture is not None and row.values == {}
     with Image.open(io.BytesIO(base64.b64decode(row.picture.partition(",")[2]))) as found:
@@ -109,7 +116,7 @@ def test_picture_of_a_row_is_a_png_of_its_pixels(shape: tuple[int, ...]):
 def test_picture_of_few_bright_values_is_brightened_and_a_large_or_strange_one_left_out():
     def picture(image: Any) -> str | None:
         columns = {"image": image[None]}
-        (row,) = worst_rows(0, np.zeros(1, np.uint64), np.array([1]), np.array([[1.0, 0.0]]), columns, ANIMALS)
+        (row,) = worst_rows(0, np.zeros(1, np.uint64), np.array([1]), np.array([[1.0, 0.0]]), columns, task_of(ANIMALS))
         return row.picture
 
     dark = picture(np.array([[0, 8], [16, 4]], np.uint8))

@@ -79,6 +79,13 @@ def test_record_of_many_classes_does_not_grow_with_them_and_names_where_the_conf
     assert sum(int(line.rsplit(",", 1)[1]) for line in lines[1:]) == report.num_rows
 
 
+def test_record_of_rows_with_any_of_many_labels_does_not_grow_with_them():
+    report = classes(MAX_RECORDED_CLASSES + 1).model_copy(update={"confusion": None})
+    record, confusions = recorded(report, "key")
+    assert (record.per_class, record.confusion_key, confusions) == (None, None, None)
+    assert recorded(classes(3).model_copy(update={"confusion": None}), "key")[0].per_class is not None
+
+
 def test_record_of_few_classes_keeps_the_matrix():
     report = classes(MAX_RECORDED_CLASSES)
     assert recorded(report, "key") == (report, None)

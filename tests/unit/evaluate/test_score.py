@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from raypipe.errors import DataError, DigestMismatch, TrainingError
 from raypipe.evaluate.score import CHUNK_ROWS, MAX_PIECE_ROWS, Piece, Scored, assemble, cut, score_piece
 from raypipe.model.predictor import Predictor
+from raypipe.model.tasks import task_of
 from raypipe.records import ArtifactRef, DatasetVersion
 from raypipe.storage import Store
 from raypipe.storage.local import LocalFolder
@@ -56,6 +57,8 @@ def test_score_at_any_number_of_workers_gives_the_same_bits(store: LocalFolder, 
         together = scored(store, artifact, dataset, num_workers)
         for name in ("row_id", "target", "answer"):
             assert getattr(alone, name).tobytes() == getattr(together, name).tobytes()
+        kind = task_of(dataset.signature)
+        assert kind.metrics(alone.measures) == kind.metrics(together.measures)
 
 
 def test_score_answers_as_the_predictor_does(store: LocalFolder):

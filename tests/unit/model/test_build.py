@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,3 +131,50 @@ def test_build_model_layer_that_cannot_read_the_features_is_refused(images: Data
 
     with pytest.raises(ModelError, match=r"cannot read rows of shape \[6, 6\]: RuntimeError"):
         _build(OWN, images, folder)
+
+
+ANSWERS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(36, 3)
+
+    def forward(self, rows):
+        logits = self.layer(rows.flatten(1))
+        return {answer}
+
+def build():
+    return Net()
+"""
+
+
+def test_build_model_logits_of_a_mapping_are_the_answer_and_weights_keep_their_names(
+    images: DatasetVersion, code_dir: CodeDir
+) -> None:
+    module = _build(OWN, images, code_dir(ANSWERS.format(answer="{'loss': None, 'logits': logits}")))
+
+    copied = copy.deepcopy(module).train()
+
+    assert list(module.state_dict()) == ["layer.weight", "layer.bias"]
+    rows = torch.randn(4, 6, 6)
+    assert copied(rows).shape == (4, 3)
+    assert torch.equal(copied(rows), module(rows))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "hint"),
+    [
+        ("{'hidden': logits}", "answers a dict with 'hidden'; it must answer one tensor", "output['hidden']"),
+        ("{'logits': None}", "answers a dict with 'logits'; it must answer one tensor", "let forward return"),
+        ("{'logits': logits[:, :2]}", r"answers \[2, 2\] for 2 rows, but the target 'y' is 3 classes", "num_outputs"),
+        ("(logits, logits)", "answers a tuple of Tensor, Tensor", "the one tensor"),
+    ],
+)
+def test_build_model_answer_that_is_no_tensor_of_the_target_is_refused(
+    answer: str, message: str, hint: str, images: DatasetVersion, code_dir: CodeDir
+) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        _build(OWN, images, code_dir(ANSWERS.format(answer=answer)))
+    assert hint in caught.value.hint

@@ -14,6 +14,8 @@ from raypipe.model.zoo import ZOO
 from raypipe.spec.model import Model
 from raypipe.testing.contracts import ModelContract
 
+pytestmark = pytest.mark.thorough
+
 CHECKS = [name for name in vars(ModelContract) if name.startswith("check_")]
 
 

@@ -14,6 +14,8 @@ from raypipe.errors import ServeError
 from raypipe.model import engine_choice as room
 from raypipe.model.engine_choice import choose_engine
 from raypipe.model.engines import AnsweringNetwork
+from raypipe.model.tasks.classification import Classification
+from raypipe.model.tasks.regression import Regression
 
 PROBES = np.concatenate(
     [np.zeros((1, 4), np.float32), np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32) * 3]
@@ -141,7 +143,7 @@ class Inner(Own):
 
 
 def choose(network: nn.Module, wanted: Any = "auto", probes: np.ndarray = PROBES) -> Any:
-    return choose_engine(wanted, AnsweringNetwork(network.eval(), is_classifier=True), probes)
+    return choose_engine(wanted, AnsweringNetwork(network.eval(), Classification.read_output), probes)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_network_that_tracing_would_bend_is_called_as_it_is_and_the_reason_is_to
     assert "\n" not in choice.reason and "site-packages" not in choice.reason and len(choice.reason) < 300
     fresh, rows = network(), PROBES[:3] / 10
     torch.manual_seed(5)
-    expected = AnsweringNetwork(fresh, is_classifier=True)(torch.from_numpy(rows.copy()))
+    expected = AnsweringNetwork(fresh, Classification.read_output)(torch.from_numpy(rows.copy()))
     if network is not AnswersByItsBuffer:  # it has been asked before, so it answers otherwise
         torch.manual_seed(5)
         np.testing.assert_array_equal(engine(rows.copy()), expected.detach().numpy())
@@ -182,7 +184,7 @@ def test_network_that_tracing_keeps_is_traced_and_answers_to_the_bit(network: ty
     for num_rows in (1, 2, 5, 64, 100):
         rows = random_rows.normal(size=(num_rows, 4)).astype(np.float32)
         with torch.inference_mode():
-            expected = AnsweringNetwork(network(), is_classifier=True)(torch.from_numpy(rows.copy())).numpy()
+            expected = AnsweringNetwork(network(), Classification.read_output)(torch.from_numpy(rows.copy())).numpy()
         np.testing.assert_array_equal(engine(rows.copy()), expected)
 
 
@@ -256,7 +258,7 @@ def test_regression_is_compared_relative_to_its_size():
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)[:, :1] * 1e7
 
-    network = AnsweringNetwork(Large().eval(), is_classifier=False)
+    network = AnsweringNetwork(Large().eval(), Regression.read_output)
     engine, choice = choose_engine("auto", network, PROBES)
     assert choice.name == "traced" and engine(PROBES).shape == (33,)
 

@@ -12,25 +12,21 @@ from raypipe.errors import ServeError
 from raypipe.model.engines import ENGINES, AnsweringNetwork
 from raypipe.model.engines.graphs import Graphs, bucket_of, bucket_sizes
 from raypipe.model.engines.onnx import PACKAGES
+from raypipe.model.tasks.regression import Regression
 from raypipe.testing.contracts import EngineContract
 
-HAS_ONNX = all(importlib.util.find_spec(name) for name in PACKAGES)
-
-SLOW = "compile"
-"""It takes half a minute to be prepared: tests/integration/test_engines.py."""
+SLOW = ("compile", "onnx")
+"""They take seconds to half a minute to be prepared: tests/integration/test_engines.py."""
 
 
 @cache
 def contract(name: str, device: str = "cpu") -> EngineContract:
-    """Prepared once: an export to ONNX takes seconds."""
     return EngineContract(name, device)
 
 
 @pytest.mark.parametrize("check", EngineContract.checks())
-@pytest.mark.parametrize("name", [name for name in ENGINES if name != SLOW])
+@pytest.mark.parametrize("name", [name for name in ENGINES if name not in SLOW])
 def test_engine_keeps_the_contract(name: str, check: str):
-    if name == "onnx" and not HAS_ONNX:
-        pytest.skip("needs raypipe[onnx]")
     getattr(contract(name), check)()
 
 
@@ -62,7 +58,7 @@ def test_buckets_are_powers_of_two_up_to_the_first_that_holds_all():
 
 def test_rows_are_called_in_the_smallest_bucket_and_more_than_the_largest_as_they_are():
     network = Sum()
-    graphs = Graphs(AnsweringNetwork(network, is_classifier=False), [np.zeros((2, 3), np.float32)], max_rows=8)
+    graphs = Graphs(AnsweringNetwork(network, Regression.read_output), [np.zeros((2, 3), np.float32)], max_rows=8)
     network.sizes.clear()
     for num_rows in (1, 3, 8, 9):
         rows = np.arange(num_rows * 3, dtype=np.float32).reshape(-1, 3)
@@ -75,13 +71,13 @@ def test_padding_is_zeros_and_not_the_rows_of_the_call_before():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.sum() + torch.zeros(len(x), 1)
 
-    graphs = Graphs(AnsweringNetwork(Whole(), is_classifier=False), [np.zeros((2, 3), np.float32)], max_rows=4)
+    graphs = Graphs(AnsweringNetwork(Whole(), Regression.read_output), [np.zeros((2, 3), np.float32)], max_rows=4)
     graphs(np.full((4, 3), 7.0, np.float32))
     assert graphs(np.ones((3, 3), np.float32)).tolist() == [9.0, 9.0, 9.0]
 
 
 def test_calls_of_several_threads_do_not_mix_in_the_buffers():
-    graphs = Graphs(AnsweringNetwork(Sum(), is_classifier=False), [np.zeros((2, 3), np.float32)], max_rows=4)
+    graphs = Graphs(AnsweringNetwork(Sum(), Regression.read_output), [np.zeros((2, 3), np.float32)], max_rows=4)
     wrong: list[float] = []
 
     def ask(value: float) -> None:
@@ -103,11 +99,11 @@ def test_compile_without_a_compiler_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ServeError, match=r"needs a C\+\+ compiler.*\n.*g\+\+"):
-        ENGINES["compile"](AnsweringNetwork(Sum(), is_classifier=False), [np.zeros((2, 3), np.float32)])
+        ENGINES["compile"](AnsweringNetwork(Sum(), Regression.read_output), [np.zeros((2, 3), np.float32)])
 
 
 def test_onnx_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in PACKAGES else there(name))
     with pytest.raises(ServeError, match=r"onnxruntime.*not installed.*\n.*raypipe\[onnx\]"):
-        ENGINES["onnx"](AnsweringNetwork(Sum(), is_classifier=False), [np.zeros((2, 3), np.float32)])
+        ENGINES["onnx"](AnsweringNetwork(Sum(), Regression.read_output), [np.zeros((2, 3), np.float32)])

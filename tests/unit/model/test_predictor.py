@@ -16,6 +16,7 @@ from raypipe.model import predictor as room
 from raypipe.model.artifact import write_artifact
 from raypipe.model.build import build_model
 from raypipe.model.predictor import Predictor
+from raypipe.model.tasks import json_able
 from raypipe.records import DatasetVersion
 from raypipe.spec.model import CnnModel, ImportModel, LinearModel, Model
 from raypipe.storage.local import LocalFolder
@@ -29,11 +30,10 @@ def _predictor(store: LocalFolder, dataset: DatasetVersion, spec: Model) -> Pred
 def test_predictions_of_classes_are_json_rows_with_label_and_probabilities(
     store: LocalFolder, images: DatasetVersion
 ) -> None:
-    answers = _predictor(store, images, CnnModel(kind="cnn", channels=[4])).predict(
-        load_rows(store, images, "train").columns
-    )
+    predictor = _predictor(store, images, CnnModel(kind="cnn", channels=[4]))
+    answers = predictor.predict(load_rows(store, images, "train").columns)
 
-    rows = json.loads(json.dumps(answers.rows()))
+    rows = json.loads(json.dumps(json_able(predictor.task.json_rows(answers.values))))
     assert answers.values.dtype == np.float32 and answers.values.shape == (12, 3)
     assert len(rows) == 12
     for row, label in zip(rows, answers.labels().tolist(), strict=True):
@@ -43,19 +43,22 @@ def test_predictions_of_classes_are_json_rows_with_label_and_probabilities(
 
 
 def test_predictions_of_numbers_are_json_floats(store: LocalFolder, table: DatasetVersion) -> None:
-    answers = _predictor(store, table, LinearModel(kind="linear")).predict(load_rows(store, table, "train").columns)
+    predictor = _predictor(store, table, LinearModel(kind="linear"))
+    answers = predictor.predict(load_rows(store, table, "train").columns)
 
     assert answers.classes is None and answers.values.shape == (12,)
-    assert json.loads(json.dumps(answers.rows())) == answers.values.tolist()
+    assert json.loads(json.dumps(json_able(predictor.task.json_rows(answers.values)))) == answers.values.tolist()
 
 
 def test_predict_no_rows_gives_no_answers(store: LocalFolder, images: DatasetVersion) -> None:
     predictor = _predictor(store, images, LinearModel(kind="linear"))
 
-    assert predictor.predict({"image": np.zeros((0, 6, 6), np.uint8)}).rows() == []
+    answers = predictor.predict({"image": np.zeros((0, 6, 6), np.uint8)})
+
+    assert predictor.task.json_rows(answers.values) == []
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_predict_rows_cut_anywhere_give_the_same_answers(
     cuts: list[int], store: LocalFolder, images: DatasetVersion

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from raypipe.data.transforms import FittedTransforms
+from raypipe.errors import DataError
+from raypipe.model import probe_rows
 from raypipe.model.probe_rows import NUM_DRAWN, probe_features
 from raypipe.records import Column, Signature
 from raypipe.testing.contracts import TRANSFORM_COLUMNS, TransformContract
@@ -65,7 +69,37 @@ def test_places_in_an_embedding_stay_within_the_vocabulary():
     assert (found == found.astype(int)).all()
 
 
-@pytest.mark.parametrize("name", TransformContract.examples)
+class Logged(logging.Handler):
+    """Keeps the errors that are logged with their traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[BaseException | None] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.errors.append(record.exc_info[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(DataError("a value that is refused"), False), (KeyError("gone"), True)]
+)
+def test_what_transforms_refuse_is_passed_over_and_what_they_may_not_raise_is_logged(
+    error: Exception, is_told: bool, monkeypatch: pytest.MonkeyPatch
+):
+    def apply(rows: Mapping[str, Any]) -> np.ndarray:
+        raise error
+
+    signature = Signature(inputs=(Column(name="x", dtype="float64"),), task="regression", target="y")
+    logged = Logged()
+    monkeypatch.setattr(probe_rows, "logger", logging.Logger("apart"))  # Serve's own has the level of whoever was here
+    probe_rows.logger.addHandler(logged)
+    found = probe_features(signature, [], (2,), apply)
+    assert found.shape == (NUM_DRAWN + 1, 2) and np.isfinite(found).all(), "a start goes on with other rows"
+    assert logged.errors == ([error] * 2 if is_told else [])
+
+
+@pytest.mark.parametrize("name", TransformContract.usable_examples())
 def test_every_kind_of_transform_gives_finite_rows_of_the_right_shape(name: str):
     for fields in TransformContract.examples[name]:
         columns = {c: TRANSFORM_COLUMNS[c] for c in fields["columns"] if name == "impute" or not _may_be_missing(c)}

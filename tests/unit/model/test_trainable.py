@@ -72,6 +72,17 @@ class Refuses(Net):
         return super().forward(rows)
 
 
+class Ignores(Net):
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(torch.ones_like(rows))
+
+
+def mixed() -> nn.Module:
+    network = Net(unused=True)
+    network.aux.double()
+    return network
+
+
 def frozen() -> nn.Module:
     return Net().requires_grad_(False)
 
@@ -104,6 +115,9 @@ def on_meta() -> nn.Module:
         (Stateful, r"holds a dict \(get_extra_state of 'the network'\)", "register_buffer"),
         (Outer, r"holds a dict \(get_extra_state of 'inner'\)", "register_buffer"),
         (on_meta, r"'scale' is no dense tensor with values", ""),
+        (lambda: Net(lambda o: o * 0), "answers the same whatever it is asked: it does not read its rows", "argument"),
+        (Ignores, "answers the same whatever it is asked", "argument"),
+        (mixed, r"of 2 types \(float32: layer.weight, layer.bias; float64: aux.weight, aux.bias\)", r"\.float\(\)"),
         (Refuses, r"fails in evaluation mode with 1 row\(s\) of shape \[4\]: ValueError: one row is not", "any number"),
     ],
 )
@@ -145,3 +159,39 @@ def test_trying_a_network_changes_nothing() -> None:
     assert torch.equal(torch.random.get_rng_state(), generator)
     assert not network.training
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def zero_head() -> nn.Module:
+    network = Net()
+    nn.init.zeros_(network.layer.weight)
+    return network
+
+
+class Words(nn.Module):
+    """Takes ids below 2 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(2, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.words(ids.long()).mean(dim=1)
+
+
+class Pixels(Net):
+    """Sees what is brighter than half of 255."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer((rows > 127).float())
+
+
+class Centred(Net):
+    """Sees how numbers of a row differ, not how large they are."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows - rows.mean(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("make", [zero_head, Words, Pixels, Centred])
+def test_network_that_reads_rows_of_its_own_kind_is_taken(make: Callable[[], nn.Module]) -> None:
+    assert check_trainable(make(), "import", (4,)) == []

@@ -37,6 +37,11 @@ def test_ray_train_is_reckoned_with_where_it_will_run(fields: dict[str, Any], st
     assert demand_of(spec(**fields), steps).ray_train is wanted
 
 
+def test_elastic_workers_need_room_for_the_fewest_alone():
+    demand = demand_of(spec(train={"num_workers": {"min": 2, "max": 8}}), STEPS)
+    assert (demand.num_cpus, demand.wanted_cpus) == (2 + 1, 0)
+
+
 def test_cpus_for_replicas_that_wait_beside_the_training_are_wanted_and_not_needed():
     serving = spec(train={"num_workers": 2}, serve={"min_replicas": 2, "max_replicas": 2})
     demand = demand_of(serving, [*STEPS, "serve"])

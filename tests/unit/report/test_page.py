@@ -24,10 +24,12 @@ from raypipe.records import (
     ColumnProfile,
     DataProfile,
     DatasetVersion,
+    DataWarning,
     EpochMetrics,
     EvaluationDetails,
     EvaluationReport,
     GateResult,
+    Goodput,
     Histogram,
     Residuals,
     Signature,
@@ -325,6 +327,15 @@ def test_names_from_data_are_text_and_nothing_else(store: Store):
     assert b"<script" not in raw and b"\x00" not in raw and "\u202e".encode() not in raw
 
 
+def test_warnings_of_the_data_are_shown_and_are_text_alone(store: Store):
+    warned = DataWarning(kind="leak", columns=(HOSTILE,), text=f"column {HOSTILE} alone tells the target")
+    ran(store, {"data": prepared(store, warnings=(warned,))})
+    page = page_of(store)
+    assert "Worth acting on" in page.text and "alone tells the target" in page.text and page.named("script") == []
+    ran(store, {"data": prepared(store)})
+    assert "Worth acting on" not in page_of(store).text
+
+
 def test_passwords_of_addresses_are_left_out(store: Store):
     ran(store, {})
     assert b"secret" not in render(read_report(store, "r1"))
@@ -369,6 +380,18 @@ def test_a_wide_dataset_and_a_long_search_stay_below_two_megabytes(store: Store)
     assert b"the best 300 of 2000" in page
 
 
+def test_page_tells_where_the_time_of_the_training_went(store: Store):
+    ran(store, {"data": prepared(store), "train": trained()})
+    assert b"goodput" not in render(read_report(store, "r1")), "of a training from before it was kept"
+    told = Goodput(
+        share=0.5, steps_s=2.0, starting_s=2.0, rows_s=0, validation_s=0, checkpoints_s=0, failures_s=0, packaging_s=0
+    )
+
+    ran(store, {"data": prepared(store), "train": trained().model_copy(update={"goodput": told})})
+
+    assert f"<p>{told.text}.</p>".encode() in render(read_report(store, "r1"))
+
+
 def test_time_goes_to_what_the_later_event_says():
     events = [
         {"time": 0.0, "stage": "ray", "text": "starting Ray"},
@@ -380,6 +403,7 @@ def test_time_goes_to_what_the_later_event_says():
         {"time": 100.0, "stage": "run", "text": "resumed"},
         {"time": 101.0, "stage": "train", "event": "start"},
         {"time": 105.0, "stage": "train", "event": "epoch"},
+        {"time": 105.25, "stage": "train", "event": "goodput"},
         {"time": 105.5, "stage": "train", "wall_s": 4.5},
     ]
     assert time_shares(events) == {

@@ -70,7 +70,7 @@ def document(app: ModelApp, path: str) -> Any:
     return json.loads(bytes(answer.body))
 
 
-def test_metadata_tells_the_version_its_signature_and_scores_and_no_place(regressor: ModelApp, tmp_path: Path):
+def test_metadata_tells_the_version_its_signature_and_scores_and_no_place(regressor: ModelApp, kept_folder: Path):
     found = document(regressor, "/metadata")
     assert (found["model"], found["version"], found["run"]) == ("prices", 1, "rtest")
     assert found["artifact"] == {"digest": regressor.model.artifact.digest}
@@ -78,12 +78,12 @@ def test_metadata_tells_the_version_its_signature_and_scores_and_no_place(regres
     assert found["inputs"]["color"]["known"] == ["blue", "green", "red"] and found["inputs"]["color"]["only_known"]
     assert found["inputs"]["age"]["typical"] == pytest.approx(40, abs=10)
     paths = {route["path"] for routes in found["protocols"].values() for route in routes}
-    assert paths == {route.path for route in regressor.routes()}
+    assert paths == {route.path for route in regressor.routes.all()}
     text = json.dumps(found)
-    assert str(tmp_path) not in text and regressor.model.artifact.key not in text
+    assert str(kept_folder) not in text and regressor.model.artifact.key not in text
 
 
-@pytest.mark.parametrize("app", ["classifier", "regressor", "hostile"])
+@pytest.mark.parametrize("app", ["classifier", "regressor", "hostile", "nested"])
 def test_openapi_is_valid_and_every_example_in_it_is_answered(app: str, request: pytest.FixtureRequest):
     served: ModelApp = request.getfixturevalue(app)
     found = document(served, "/openapi.json")
@@ -130,7 +130,7 @@ def test_openapi_says_which_body_may_be_left_out(classifier: ModelApp):
 
 
 def test_openapi_asks_for_a_key_only_where_the_endpoint_does(classifier: ModelApp):
-    routes = [("predict", classifier._protocols["predict"], route) for route in classifier.routes_of("predict")]
+    routes = [("predict", classifier.routes._protocols["predict"], route) for route in classifier.routes.of("predict")]
     free = openapi(classifier.model, routes, "")
     closed = openapi(classifier.model, routes, "", asks_for_keys=True)
     assert "security" not in free["paths"]["/predict"]["post"]

@@ -226,3 +226,9 @@ def test_refusal_where_nobody_is_answered_is_told_at_once():
         assert not await held_back(batcher, asyncio.get_running_loop().time())
 
     asyncio.run(run())
+
+
+def test_waits_of_two_event_loops_do_not_stand_in_each_others_way():
+    batcher = Batcher(Double(), BatchingSpec(wait_ms=20), TIMEOUT_S)
+    for _ in range(2):  # an application of tests, or of a notebook, is asked in several
+        assert together(batcher, [rows(1), rows(2)]) == [[2], [4]]

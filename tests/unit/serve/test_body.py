@@ -10,7 +10,7 @@ import pytest
 
 from raypipe.errors import RequestError
 from raypipe.serve import body as bodies
-from raypipe.serve.body import whole_body
+from raypipe.serve.body import Arriving, whole_body
 from raypipe.serve.room import Room
 from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.serve import ServeSpec
@@ -18,10 +18,10 @@ from raypipe.spec.serve import ServeSpec
 SPEC = ServeSpec(limits=LimitsSpec(body_timeout_s=0.1), request_timeout_s=0.6, max_body_bytes=100_000)
 
 
-def read(parts: AsyncIterator[bytes], spec: ServeSpec = SPEC) -> tuple[bytes | RequestError, float, Room]:
+def read(parts: AsyncIterator[bytes], spec: ServeSpec = SPEC) -> tuple[bytes | bytearray | RequestError, float, Room]:
     """What came of it, after how many seconds."""
 
-    async def story() -> tuple[bytes | RequestError, float, Room]:
+    async def story() -> tuple[bytes | bytearray | RequestError, float, Room]:
         async def receive() -> Any:
             try:
                 return {"type": "http.request", "body": await anext(parts), "more_body": True}
@@ -32,7 +32,7 @@ def read(parts: AsyncIterator[bytes], spec: ServeSpec = SPEC) -> tuple[bytes | R
         stay = room.enter()
         start = asyncio.get_running_loop().time()
         try:
-            found: bytes | RequestError = await whole_body({}, receive, spec, stay)
+            found: bytes | bytearray | RequestError = await whole_body({}, Arriving(receive), spec, stay)
         except RequestError as error:
             found = error
         task = asyncio.current_task()
@@ -93,7 +93,7 @@ def test_no_body_is_waited_for_longer_than_the_request_may_take(monkeypatch: pyt
 def test_client_that_goes_ends_the_wait_as_it_should():
     async def story() -> None:
         stay = Room(SPEC).enter()
-        task = asyncio.create_task(whole_body({}, asyncio.Event().wait, SPEC, stay))
+        task = asyncio.create_task(whole_body({}, Arriving(asyncio.Event().wait), SPEC, stay))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

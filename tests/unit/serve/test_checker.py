@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from raypipe.errors import RequestError
 from raypipe.records import Column, Reading, Signature
-from raypipe.serve.checker import ColumnReader, columns_of
+from raypipe.serve.checker import Checker, ColumnReader, columns_of
+from tests.conftest import examples
 
 DTYPES = ["bool", "int8", "uint8", "int64", "uint64", "float32", "float64", "string"]
 
@@ -170,7 +172,7 @@ def requests(draw: st.DrawFn) -> tuple[Column, list[Any]]:
     return column, draw(st.lists(value, min_size=1, max_size=4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(requests())
 def test_every_legal_request_gives_its_values_whichever_way_they_are_read(request: tuple[Column, list[Any]]):
     column, instances = request
@@ -193,7 +195,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(JSON, st.sampled_from(DTYPES), st.sampled_from([(), (2,), (1, 2)]), st.booleans())
 def test_anything_else_is_an_array_of_the_right_shape_or_a_request_error(
     instances: Any, dtype: str, shape: tuple[int, ...], nullable: bool
@@ -241,3 +243,51 @@ def test_text_that_meant_no_value_is_refused_where_a_value_is_required():
 def test_nothing_and_blanks_are_told_apart(value):
     with pytest.raises(RequestError, match=f"field 'x': found '{value}' \\(string\\)"):
         columns_of([{"x": value}], ONE, max_rows=9)
+
+
+# --- fields in objects, and lists of texts ---------------------------------------------------------------------------
+
+NESTED = signature(
+    Column(name="user.age", dtype="int64"),
+    Column(name="user.home.city", dtype="string", nullable=True),
+    Column(name="tags", dtype="string", is_list=True),
+)
+LIKE_FILES = [
+    {"user.age": 3, "user.home.city": "Bonn", "tags": ["b", "a"]},
+    {"user": {"age": 3, "home": {"city": "Bonn"}}, "tags": ["b", "a"]},
+    {"user": {"age": 3, "home.city": "Bonn", "more": 1}, "tags": ["b", "a"], "more": {"x": 1}},
+    {"user": {"age": 3}, "user.home": {"city": "Bonn"}, "tags": ["b", "a"]},
+]
+
+
+@pytest.mark.parametrize("row", LIKE_FILES)
+def test_fields_in_objects_and_by_dotted_names_are_read_alike(row):
+    found = parse([row, row], NESTED)
+    assert found["user.age"].tolist() == [3, 3] and found["user.home.city"].tolist() == ["Bonn", "Bonn"]
+    assert found["tags"].tolist() == ['["b","a"]'] * 2
+    by_column = {name: [value] for name, value in LIKE_FILES[0].items()}
+    assert Checker(NESTED, 9).columns(by_column)["user.age"].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"user": {"age": 3}, "user.age": 3}, "row 0: field 'user.age' is given twice"),
+        ({"user": {"home": None}}, "row 0: field 'user.age' is missing"),
+        ({"user": None}, "row 0, field 'user.age': found null"),
+        ({"user": 5}, "row 0: field 'user.age' is missing"),
+        ({"user.age": 3, "user.home": None, "tags": "a"}, "row 0, field 'tags': found 'a' (string); expected a list"),
+        ({"user.age": 3, "user.home": None, "tags": ["a", 1]}, "field 'tags': found a list of 2; expected a list of s"),
+        ({"user.age": 3, "user.home": None, "tags": None}, "row 0, field 'tags': found null"),
+    ],
+)
+def test_fields_in_objects_that_do_not_fit_are_refused_by_their_dotted_name(changed, message):
+    with pytest.raises(RequestError, match=re.escape(message)):
+        parse([{"tags": ["a"], **changed}], NESTED)
+
+
+def test_lists_of_texts_come_as_json_where_a_protocol_has_no_lists():
+    reader = ColumnReader(NESTED.inputs[2])
+    assert reader.read_array(np.array(['["b", "a"]', "[]"], object)).tolist() == ['["b","a"]', "[]"]
+    with pytest.raises(RequestError, match=re.escape("row 1, field 'tags': found 'b' (string)")):
+        reader.read_array(np.array(["[]", "b"], object))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -209,16 +208,3 @@ def test_haproxy_of_a_container_has_the_limits_of_an_endpoint_s(tmp_path: Path):
     file = tmp_path / "haproxy.cfg"
     write_config(ServeSpec(host="0.0.0.0", port=8123), [tmp_path / "0.sock"], 20, file)
     assert set(global_rules(ServeSpec())) <= {line.strip() for line in file.read_text().splitlines()}
-
-
-def test_application_outside_of_ray_imports_no_ray():
-    ask = """
-import sys
-from raypipe.serve.container import worker
-from raypipe.serve.direct import answer_directly
-from raypipe.serve.replica_port import keep_on_loopback
-keep_on_loopback(), answer_directly(None)
-print("ray" in sys.modules)
-"""
-    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout == "False\n"

@@ -12,60 +12,9 @@ import pytest
 
 from raypipe.serve import direct
 from raypipe.serve.app import ModelApp
-from raypipe.serve.direct import IN_FLIGHT, Metrics, Together, start_server
+from raypipe.serve.direct import Direct, Metrics, start_server
 
 GOOD = json.dumps({"instances": [{"age": 33.5, "color": "red"}]}).encode()
-
-
-class Connection:
-    """What leaves, in which pieces."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.closed = False
-        self.paused = False
-
-    def write(self, data: bytes) -> None:
-        self.pieces.append(data)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-
-def test_what_is_held_leaves_in_one_piece_and_the_rest_at_once():
-    inner = Connection()
-    transport = Together(inner, ())
-    transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    transport.hold()
-    transport.write(b"header")
-    transport.hold()  # again: what is held stays
-    transport.write(b"body")
-    assert inner.pieces == [b"HTTP/1.1 100 Continue\r\n\r\n"]
-    transport.release()
-    transport.release()
-    transport.write(b"more")
-    assert inner.pieces[1:] == [b"headerbody", b"more"]
-
-
-def test_connection_that_closes_sends_what_it_holds_first():
-    inner = Connection()
-    transport = Together(inner, ())
-    transport.hold()
-    transport.write(b"answer")
-    transport.close()
-    assert inner.pieces == [b"answer"] and inner.closed
-
-
-def test_everything_else_of_a_connection_goes_through():
-    inner = Connection()
-    Together(inner, ()).pause_reading()
-    assert inner.paused
 
 
 @asynccontextmanager
@@ -85,7 +34,7 @@ async def served(app: ModelApp) -> AsyncIterator[int]:
         await send({"type": "http.response.body", "body": b"rays"})
 
     options = SimpleNamespace(host="127.0.0.1", port=port, keep_alive_timeout_s=5)
-    application = direct._direct(rays.__get__(replica), app.asgi)
+    application = Direct(app, rays.__get__(replica))
     task, server = start_server(application, options, asyncio.get_running_loop())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -182,14 +131,35 @@ def test_request_id_goes_back_and_head_has_no_body(regressor: ModelApp):
     assert found.startswith(b"HTTP/1.1 200") and b"x-request-id: abc-1" in found and found.endswith(b"\r\n\r\n")
 
 
-def test_port_that_is_taken_is_a_runtime_error_so_that_ray_tries_another():
+def test_small_pieces_leave_at_once_and_wait_for_no_acknowledgement(regressor: ModelApp):
+    async def story() -> list[int]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            options = SimpleNamespace(host="127.0.0.1", port=probe.getsockname()[1], keep_alive_timeout_s=10)
+        task, server = start_server(Direct(regressor), options, asyncio.get_running_loop())
+        while not server.started:
+            await asyncio.sleep(0)
+        _, writer = await asyncio.open_connection("127.0.0.1", options.port)
+        while not server.server_state.connections:
+            await asyncio.sleep(0)
+        sockets = [each.transport.get_extra_info("socket") for each in server.server_state.connections]
+        found = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets]
+        writer.close()
+        server.should_exit = True
+        await task
+        return found
+
+    assert all(asyncio.run(story()))
+
+
+def test_port_that_is_taken_is_a_runtime_error_so_that_ray_tries_another(regressor: ModelApp):
     async def run() -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             options = SimpleNamespace(host="127.0.0.1", port=taken.getsockname()[1], keep_alive_timeout_s=5)
             with pytest.raises(RuntimeError, match="cannot listen on"):
-                start_server(lambda *_: asyncio.sleep(0), options, asyncio.get_running_loop())
+                start_server(Direct(regressor), options, asyncio.get_running_loop())
 
     asyncio.run(run())
 
@@ -203,29 +173,10 @@ def test_ray_is_told_of_every_request_once_it_has_ended(monkeypatch: pytest.Monk
     async def run() -> None:
         metrics = Metrics(replica)
         for status in ("200", "404", "500", ""):
-            metrics.begin()
-            metrics.end("POST", status, 0.001)
+            metrics.end("POST", status, metrics.begin())
         assert counted.statuses == ["200", "404", "500"]  # a batch
         metrics.tell()
 
     asyncio.run(run())
     assert counted.statuses == ["200", "404", "500", "499"] and counted.errors == [False, False, True, True]
     assert counted.ongoing == 0 and counted.most == 1
-
-
-def test_request_knows_how_many_are_in_flight(regressor: ModelApp):
-    seen: list[int] = []
-    answer = regressor.answer
-
-    async def noting(method: str, path: str, scope: Any, receive: Any) -> Any:
-        seen.append(len(scope[IN_FLIGHT]))
-        return await answer(method, path, scope, receive)
-
-    regressor.answer = noting  # pyright: ignore[reportAttributeAccessIssue]
-
-    async def run() -> None:
-        async with served(regressor) as port:
-            await exchange(port, post(GOOD, "connection: close"))
-
-    asyncio.run(run())
-    assert seen == [1]

@@ -10,7 +10,9 @@ import pytest
 
 from raypipe.records import DatasetVersion
 from raypipe.serve.app import ModelApp
+from raypipe.serve.body import Arriving
 from raypipe.serve.keys import headers_of, line_of, new_key
+from raypipe.serve.protocols import Call
 from raypipe.spec.access import AuthSpec, CorsSpec
 from raypipe.spec.limits import LimitsSpec
 from raypipe.spec.serve import ServeSpec
@@ -96,11 +98,11 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 def test_only_routes_that_tell_health_are_open(closed: ModelApp):
-    open_paths = {route.path for route in closed.routes() if route.scope == "open"}
+    open_paths = {route.path for route in closed.routes.all() if route.scope == "open"}
     assert "/healthz" in open_paths
     assert open_paths <= HEALTH | {"/"}, "a route that is not about health needs a scope"
     assert {route.path for route in closed.rpc_routes() if route.scope == "open"} <= HEALTH_RPCS
-    assert all(route.method == "GET" and not route.accepts for route in closed.routes() if route.scope == "open")
+    assert all(route.method == "GET" and not route.accepts for route in closed.routes.all() if route.scope == "open")
 
 
 def test_page_that_is_open_tells_nothing_of_the_model(closed: ModelApp):
@@ -112,8 +114,8 @@ def test_page_that_is_open_tells_nothing_of_the_model(closed: ModelApp):
 
 @pytest.mark.parametrize("credential", NO_CREDENTIALS)
 def test_no_route_answers_without_a_key_in_any_disguise(credential: str, closed: ModelApp):
-    open_paths = {route.path for route in closed.routes() if route.scope == "open"}
-    paths = {route.path for route in closed.routes()} | {"/absent", "/-/x"}
+    open_paths = {route.path for route in closed.routes.all() if route.scope == "open"}
+    paths = {route.path for route in closed.routes.all()} | {"/absent", "/-/x"}
     asked = {(method, disguise(path)) for method in METHODS for path in paths for disguise in DISGUISES.values()}
     closed_ones = [(m, path) for m, path in asked if (path or "/") not in open_paths or m not in ("GET", "HEAD")]
     assert len(closed_ones) > 300
@@ -144,7 +146,7 @@ def test_no_call_of_grpc_is_answered_without_a_key(credential: str, store: Local
 
 
 def test_key_of_another_scope_is_403_on_every_route(closed: ModelApp):
-    for route in closed.routes():
+    for route in closed.routes.all():
         if route.scope != "open":
             other = ADMIN if route.scope == "predict" else PREDICT
             assert ask(closed, route.method, route.path, PERSON, headers=bearer(other)).status_code == 403, route.path
@@ -169,8 +171,8 @@ def test_refusal_for_want_of_a_key_leaves_the_body_unread(closed: ModelApp):
     async def receive() -> Any:
         raise AssertionError("the body was read")
 
-    scope = request("POST", "/predict", PERSON).scope
-    reply = asyncio.run(closed.answer("POST", "/predict", scope, receive))
+    headers = dict(request("POST", "/predict", PERSON).scope["headers"])
+    reply = asyncio.run(closed.answer(Call("POST", "/predict", headers, b""), Arriving(receive)))
     assert reply.status == 401
 
 
@@ -250,16 +252,20 @@ def test_full_replica_refuses_before_it_reads_and_tells_health(store: LocalFolde
         async def unread() -> Any:
             raise AssertionError("the body was read")
 
-        scope = request("POST", "/predict", b"").scope
-        inside = [asyncio.create_task(app.answer("POST", "/predict", scope, slowly)) for _ in range(3)]
+        headers = dict(request("POST", "/predict", b"").scope["headers"])
+
+        def asked(receive: Any, method: str = "POST", path: str = "/predict") -> Any:
+            return app.answer(Call(method, path, headers, b""), Arriving(receive))
+
+        inside = [asyncio.create_task(asked(slowly)) for _ in range(3)]
         await asyncio.sleep(0)
-        refused = await app.answer("POST", "/predict", scope, unread)
+        refused = await asked(unread)
         assert json.loads(refused.body)["error"]["message"] == "3 requests are here already"
         assert refused.headers["retry-after"] == "1"
-        health = await app.answer("GET", "/healthz", scope, unread)
+        health = await asked(unread, "GET", "/healthz")
         inside[0].cancel()  # its client went
         await asyncio.wait(inside[:1])
-        later = asyncio.create_task(app.answer("POST", "/predict", scope, slowly))
+        later = asyncio.create_task(asked(slowly))
         await asyncio.sleep(0)
         going.set()
         answers = await asyncio.gather(*inside[1:], later)
@@ -287,8 +293,9 @@ def test_bodies_that_together_are_too_much_are_refused_and_what_they_held_is_giv
 
             return receive
 
-        scope = request("POST", "/predict", [b""]).scope
-        tasks = [asyncio.create_task(app.answer("POST", "/predict", scope, large())) for _ in range(3)]
+        headers = dict(request("POST", "/predict", [b""]).scope["headers"])
+        calls = [Call("POST", "/predict", headers, b"") for _ in range(3)]
+        tasks = [asyncio.create_task(app.answer(call, Arriving(large()))) for call in calls]
         await asyncio.sleep(0.01)
         assert app.room.held_bytes == 1800
         going.set()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,17 @@ from raypipe.spec.serve import ServeSpec
 
 
 def written_by_ray(folder: Path, host: str = "127.0.0.1", grpc: bool = False) -> Path:
+    made = made_by_ray(host, grpc)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    path = folder / "haproxy.cfg"
+    path.write_text(path.read_text().replace(str(made), str(folder)))
+    return path
+
+
+@cache
+def made_by_ray(host: str, grpc: bool) -> Path:
+    """The folder of Ray's file, made once: Ray compiles its templates anew whenever it writes one."""
+    folder = Path(tempfile.mkdtemp())
     replicas = [ServerConfig("replica-1", "127.0.0.1", 30000)]
     backends = {
         "http-digits": BackendConfig("http-digits", "/", servers=replicas, app_name="digits"),
@@ -42,9 +56,8 @@ def written_by_ray(folder: Path, host: str = "127.0.0.1", grpc: bool = False) ->
         has_received_routes=True,
         has_received_servers=True,
     )
-    path = folder / "haproxy.cfg"
-    HAProxyApi(config, backends, config_file_path=str(path))._generate_config_file_internal()
-    return path
+    HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))._generate_config_file_internal()
+    return folder
 
 
 def binds(config: str) -> list[str]:

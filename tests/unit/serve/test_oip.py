@@ -10,6 +10,7 @@ import pytest
 from raypipe.serve.app import ModelApp
 from raypipe.serve.protocols import tensors
 from raypipe.serve.protocols.oip import BINARY
+from raypipe.serve.protocols.oip_requests import REMEMBERED_HEADERS
 from raypipe.spec.serve import ServeSpec
 from raypipe.spec.transforms import ImputeTransform
 from raypipe.storage.local import LocalFolder
@@ -122,6 +123,24 @@ def test_flat_shapes_and_other_numbers_that_fit_are_read_alike(values: Any, clas
     assert post(classifier, {"inputs": [tensor(values)]}) == expected
     described, data = binary(values)
     assert json.loads(bytes(post_binary(classifier, {"inputs": [described]}, data).body)) == expected[1]
+
+
+def test_request_that_only_its_bytes_tell_from_another_is_answered_by_its_own(classifier: ModelApp):
+    described, _ = binary()
+    for image in (IMAGES, 255 - IMAGES, IMAGES):
+        found = json.loads(bytes(post_binary(classifier, {"inputs": [described]}, binary(image)[1]).body))
+        assert found == post(classifier, {"inputs": [tensor(image)]})[1]
+    short = post_binary(classifier, {"inputs": [described]}, b"1")
+    assert short.status_code == 400 and b"bytes are left" in short.body
+
+
+def test_what_is_remembered_of_requests_does_not_grow_with_them(classifier: ModelApp):
+    described, data = binary()
+    for number in range(REMEMBERED_HEADERS + 9):
+        answer = post_binary(classifier, {"id": f"{number}", "inputs": [described]}, data)
+        assert json.loads(bytes(answer.body))["id"] == f"{number}"
+    reader = classifier.routes._protocols["oip"]._requests  # pyright: ignore[reportAttributeAccessIssue]
+    assert 0 < len(reader._remembered) <= REMEMBERED_HEADERS
 
 
 def test_outputs_come_as_asked_in_their_order(classifier: ModelApp):
@@ -295,7 +314,7 @@ def test_binary_data_without_the_length_of_the_json_is_refused_with_a_way_out(cl
 
 
 def test_every_example_is_answered(classifier: ModelApp):
-    shown = [route for route in classifier.routes() if route.path.startswith("/v2") and route.example is not None]
+    shown = [route for route in classifier.routes.all() if route.path.startswith("/v2") and route.example is not None]
     assert {re.sub(r"/versions/7", "", route.path) for route in shown} == {INFER, "/v2/repository/index"}
     for route in shown:
         assert post(classifier, route.example, route.path)[0] == 200
@@ -311,3 +330,16 @@ def test_texts_booleans_and_mixed_classes_have_their_datatype(store: LocalFolder
         status, document = post(app, {"inputs": [tensor(np.arange(2.0), name="x")], "outputs": [{"name": "label"}]})
         assert status == 200 and document["outputs"][0]["datatype"] == datatype
         assert set(document["outputs"][0]["data"]) <= set(labels)
+
+
+def test_answer_that_is_all_numbers_as_bytes_is_right_for_every_number_of_rows(classifier: ModelApp):
+    asked = [{"name": name, "parameters": {"binary_data": True}} for name in ("probabilities", "probability")]
+    for images in (IMAGES, IMAGES[:1], IMAGES[1:], IMAGES[:1]):
+        described, data = binary(images)
+        plain = outputs(post(classifier, {"inputs": [tensor(images)]})[1])
+        answer = post_binary(classifier, {"inputs": [described], "outputs": asked}, data)
+        told, body = int(answer.headers[LENGTH]), bytes(answer.body)
+        sizes = [each["parameters"]["binary_data_size"] for each in json.loads(body[:told])["outputs"]]
+        assert [each["shape"] for each in json.loads(body[:told])["outputs"]] == [[len(images), 3], [len(images)]]
+        for name, sent in (("probabilities", body[told : told + sizes[0]]), ("probability", body[told + sizes[0] :])):
+            assert sent == plain[name].astype("<f4").tobytes()

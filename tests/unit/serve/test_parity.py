@@ -19,6 +19,7 @@ from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.contracts.protocols import WIRES
 from raypipe.testing.served import ask, model_app, model_version
+from tests.conftest import examples
 
 ROWS_A_REQUEST = 20
 REQUESTS = 50
@@ -35,7 +36,7 @@ PEOPLE = st.lists(
 WRONG = st.sampled_from([None, "old", [1.0], {"a": 1}, True, 10**400])
 
 checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-once = settings(max_examples=REQUESTS, deadline=None, suppress_health_check=checks)
+once = settings(max_examples=examples(REQUESTS), suppress_health_check=checks)
 
 
 SPEC = ServeSpec(max_request_rows=ROWS_A_REQUEST, request_timeout_s=60)
@@ -55,7 +56,7 @@ def answered(app: ModelApp, rows: list[dict[str, Any]]) -> dict[str, NDArray[np.
     """Path -> the numbers that it answers; the v2 protocol's also with binary tensors both ways."""
     found: dict[str, NDArray[np.float64]] = {}
     for name, wire in WIRES.items():
-        for path in app.predict_paths(name):
+        for path in app.routes.predict_paths(name):
             answer = ask(app, "POST", path, wire.write(rows), headers={"content-type": wire.media_type})
             assert answer.status_code == 200, (path, bytes(answer.body))
             found[path] = np.asarray(wire.read(bytes(answer.body)), np.float64)
@@ -122,7 +123,7 @@ def test_wrong_value_is_refused_alike_by_every_protocol(
     value = "mauve" if field == "color" and isinstance(wrong, str) else wrong
     bad = [{**row, field: value} if i == index else row for i, row in enumerate(rows)]
     for name, wire in WIRES.items():
-        path = regressor.predict_paths(name)[0]
+        path = regressor.routes.predict_paths(name)[0]
         body = wire.write(bad) if wrong != 10**400 else json.dumps({"instances": bad}).encode()
         answer = ask(regressor, "POST", path, body, headers={"content-type": wire.media_type})
         assert answer.status_code == 400, (path, bytes(answer.body))

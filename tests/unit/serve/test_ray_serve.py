@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 
@@ -19,7 +20,8 @@ def spec(monkeypatch: pytest.MonkeyPatch) -> ServeSpec:
     """Of a Serve that is not there yet, whose controller is seen at once."""
     monkeypatch.setattr(running, "listener", lambda: None)
     monkeypatch.setattr(running, "has_controller", lambda: True)
-    monkeypatch.setattr(ray_serve, "_check_host", lambda spec: None)
+    monkeypatch.setattr(ray_serve, "alive_nodes", list)
+    monkeypatch.setattr(ray_serve, "is_on_this_machine_alone", lambda: True)
     return ServeSpec(port=pick_ports(1)[0])
 
 
@@ -47,3 +49,26 @@ def test_application_that_is_refused_beside_a_start_that_goes_well_is_told(
     monkeypatch.setattr(ray_serve, "_start_serve", lambda spec: listener_of(spec))
     with pytest.raises(ServeError, match="refused"):
         start(spec, beside=fails(ServeError("refused")))
+
+
+TWO_NODES = [{"Alive": True, "Resources": {}, "Labels": {}}] * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"host": "127.0.0.1"}, "serve.host: 127.0.0.1 reaches one machine only"),
+        ({"host": "10.0.0.7"}, "serve.host: 10.0.0.7 reaches one machine only"),
+        (
+            {"host": "0.0.0.0", "auth": {"keys_env": "K"}, "tls": {"cert_file": "/c", "key_file": "/k"}},
+            "would send keys in the clear from the node that a client asks to the one that answers, with serve.tls too",
+        ),
+    ],
+)
+def test_what_cannot_hold_on_several_nodes_is_refused_before_anything_starts(
+    fields: dict[str, object], told: str, spec: ServeSpec, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ray_serve, "alive_nodes", lambda: TWO_NODES)
+    monkeypatch.setattr(ray_serve, "_start_serve", fails(AssertionError("it was started")))
+    with pytest.raises(ServeError, match=re.escape(told)):
+        start(ServeSpec.model_validate({"ingress": "haproxy", "port": spec.port, **fields}))

@@ -21,6 +21,7 @@ from raypipe.spec.transforms import CrossTransform, DatePartsTransform, ImputeTr
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app, model_version
+from tests.conftest import examples
 
 NOTES = Notes(max_rows=3)
 SIGNATURES = [
@@ -55,14 +56,14 @@ def takes(read: Any, value: Any) -> bool:
     return True
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.sampled_from(SIGNATURES), st.lists(ROWS, max_size=4))
 def test_rows_schema_holds_for_exactly_the_rows_that_are_read(signature: Signature, rows: list[Any]):
     schema = schemas.rows_schema(signature, NOTES)
     assert is_valid(rows, schema) == takes(Checker(signature, 3).rows, rows)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.sampled_from(SIGNATURES), st.data())
 def test_columns_schema_holds_for_exactly_the_columns_that_are_read(signature: Signature, data: st.DataObject):
     num_rows = data.draw(st.integers(0, 4))
@@ -99,7 +100,7 @@ def test_example_of_a_replica_is_a_row_that_its_transforms_take(store: LocalFold
     ]
     dataset: DatasetVersion = tiny_dataset(store, columns, np.arange(12.0), task="regression", transforms=transforms)
     app = model_app(store, model_version(store, dataset))
-    (route,) = [route for route in app.routes() if route.path == "/predict"]
+    (route,) = [route for route in app.routes.all() if route.path == "/predict"]
     assert route.example["instances"][0]["color"] == "blue"
     assert ask(app, "POST", "/predict", json.dumps(route.example).encode()).status_code == 200
     color = app.served.notes.taken["color"]
@@ -112,3 +113,36 @@ def test_answers_of_a_classifier_name_a_known_class(classifier: ModelApp):
     rows = json.loads(bytes(answer.body))["predictions"]
     assert is_valid(rows, schema)
     assert not is_valid([{**rows[0], "label": "other"}], schema)
+
+
+# --- fields in objects -----------------------------------------------------------------------------------------------
+
+NESTED = Signature(
+    inputs=(
+        Column(name="user.age", dtype="int64"),
+        Column(name="user.home.city", dtype="string"),
+        Column(name="tags", dtype="string", is_list=True),
+    ),
+    task="regression",
+    target="y",
+    extra_columns="error",
+)
+
+
+@pytest.mark.parametrize("extra", ["ignore", "error"])
+def test_schema_of_fields_in_objects_takes_both_ways_and_refuses_both_at_once(extra: Any):
+    wanted = NESTED.model_copy(update={"extra_columns": extra})
+    check = jsonschema.Draft202012Validator(schemas.fields_schema(wanted)).is_valid
+    flat = {"user.age": 3, "user.home.city": "Bonn", "tags": ["a"]}
+    nested = {"user": {"age": 3, "home": {"city": "Bonn"}}, "tags": []}
+    assert check(flat) and check(nested)
+    assert not check({**flat, **nested}) and not check({"user": {"age": 3}, "tags": []})
+    assert not check({**flat, "tags": "a"}) and check({**nested, "other": 1}) == (extra == "ignore")
+
+
+def test_a_row_stands_as_in_the_files():
+    row = schemas.example_row(NESTED)
+    assert row == {"user.age": 1, "user.home.city": "text", "tags": ["text"]}
+    assert schemas.as_in_files(row, NESTED) == row
+    of_json = NESTED.model_copy(update={"reading": Reading(format="jsonl")})
+    assert schemas.as_in_files(row, of_json) == {"user": {"age": 1, "home": {"city": "text"}}, "tags": ["text"]}

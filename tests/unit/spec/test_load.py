@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from raypipe.errors import SpecError
 from raypipe.spec.files import check_files
 from raypipe.spec.load import load_pipeline, parse_pipeline, with_values
+from raypipe.spec.optim import ConstantSchedule
 
 GOOD = """\
 name: flowers
@@ -41,7 +43,8 @@ BAD = {
     ),
     "unknown model": (
         GOOD.replace("kind: linear", "kind: liner"),
-        "p.yaml:5: model: kind is 'liner', did you mean 'linear'?; must be one of linear, mlp, cnn, import",
+        "p.yaml:5: model: kind is 'liner', did you mean 'linear'?; must be one of linear, mlp, cnn, resnet, audio_cnn, "
+        "transformer, gpt, encoder_decoder, import",
     ),
     "unknown data set": (
         GOOD.replace("iris", "irises"),
@@ -68,10 +71,54 @@ BAD = {
         GOOD + "  num_workers: 3\n  global_batch_size: 128\n",
         "p.yaml:7: train: global_batch_size=128 does not split over num_workers=3; use 129",
     ),
+    "elastic workers without a most": (
+        GOOD + "  num_workers: {min: 2}\n",
+        "p.yaml:9: train.num_workers.max: is missing; it must be given",
+    ),
+    "elastic workers with a field unknown": (
+        GOOD + "  num_workers: {min: 2, max: 8, maxx: 9}\n",
+        "p.yaml:9: train.num_workers.maxx: unknown field, did you mean 'max'?; known here: grow_after_s, max, min",
+    ),
+    "elastic workers, fewest more than most": (
+        GOOD + "  num_workers: {min: 9, max: 8}\n",
+        "p.yaml:7: train: num_workers: min=9 is more than max=8; it must not be",
+    ),
+    "elastic workers whose most does not split the batch": (
+        GOOD + "  num_workers: {min: 2, max: 7}\n",
+        "p.yaml:7: train: global_batch_size=128 does not split over num_workers.max=7; use 133",
+    ),
+    "elastic workers of Ray Train": (
+        GOOD + "  num_workers: {min: 2, max: 8}\n  trainer: ray_train\n",
+        "p.yaml:7: train: trainer: ray_train keeps a fixed number of workers; leave trainer out where num_workers is",
+    ),
+    "elastic workers in a search": (
+        GOOD + "  num_workers: {min: 2, max: 8}\n"
+        "tune: {num_trials: 2, metric: val_loss, space: {train.epochs: {choice: [1, 2]}}}\n",
+        "p.yaml:1: the file: tune: trials are compared, so each trains on a fixed number of workers; write it into "
+        "train.num_workers, e.g. 8",
+    ),
     "metric of another task": (
         GOOD + "evaluate: {gates: [{metric: rmse, max: 1}]}\n",
         "p.yaml:1: the file: evaluate.gates: 'rmse' is not a metric of classification; use one of "
-        "['accuracy', 'precision_macro', 'recall_macro', 'f1_macro']",
+        "['accuracy', 'precision_macro', 'recall_macro', 'f1_macro', 'balanced_accuracy', 'mcc', 'log_loss', "
+        "'top_5_accuracy', 'roc_auc', 'pr_auc', 'expected_calibration_error']",
+    ),
+    "plateau of a metric of another task": (
+        GOOD + "  schedule: {kind: plateau, metric: val_rmse}\n",
+        "p.yaml:1: the file: train.schedule.metric: 'val_rmse' is not a metric of classification; use one of "
+        "['val_loss', ",
+    ),
+    "step that names no function": (
+        GOOD + "  step: ../steps.py:step\n",
+        "p.yaml:9: train.step: found '../steps.py:step'; must be model.py:build or nets/model.py:build",
+    ),
+    "micro batches of no rows": (
+        GOOD + "  micro_batch_rows: 0\n",
+        "p.yaml:9: train.micro_batch_rows: found 0; ",
+    ),
+    "precision that is none": (
+        GOOD + "  precision: bf16\n",
+        'p.yaml:9: train.precision: found "bf16"',
     ),
     "scaled classes": (
         GOOD + "  target_transform: log\n",
@@ -174,7 +221,7 @@ def test_overrides_reach_any_depth_and_keep_the_rest():
 def test_override_inside_a_section_that_is_not_written_keeps_its_default_kind():
     spec = parse_pipeline(GOOD, overrides=["train.optimizer.lr=0.5", "train.schedule.warmup_steps=4"])
     assert (spec.train.optimizer.kind, spec.train.optimizer.lr) == ("adamw", 0.5)
-    assert (spec.train.schedule.kind, spec.train.schedule.warmup_steps) == ("constant", 4)
+    assert spec.train.schedule == ConstantSchedule(warmup_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +288,28 @@ def test_check_files_missing_source_and_module_are_told_with_line_and_field(tmp_
         f"{file}:3: data.source.path.1: {tmp_path / 'more' / '*.csv'} does not exist",
         f"{file}:7: model.path: {tmp_path / 'model.py'} does not exist",
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("{from: nowhere}", 'data.source.label: found {"from": "nowhere"}; `from` is one of folder, filename'),
+        ("{from: filename, regex: x}", "data.source.label: regex 'x' has no group; put what is the label in ( )"),
+        ("{from: path, regx: (x)}", "label.regx: unknown field, did you mean 'regex'?; known here: from, regex"),
+        ("{path: t.csv, file: x}", "label.file: unknown field; known here: csv, file_column, from"),
+    ],
+)
+def test_label_that_nothing_tells_is_refused_by_field(label: str, message: str):
+    text = GOOD.replace("{format: sklearn, dataset: iris}", f"{{format: images, path: in, label: {label}}}")
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_pipeline(text)
+
+
+def test_check_files_table_of_labels_that_is_not_there_is_told(tmp_path: Path):
+    source = "{format: images, path: ., label: {path: gone.csv}}"
+    (tmp_path / "p.yaml").write_text(GOOD.replace("{format: sklearn, dataset: iris}", source))
+    with pytest.raises(SpecError, match=r"p\.yaml:3: data\.source\.label\.path: .*gone\.csv does not exist"):
+        check_files(load_pipeline(tmp_path / "p.yaml"))
 
 
 def test_check_files_everything_there_or_remote_says_nothing(tmp_path: Path):

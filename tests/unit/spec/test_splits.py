@@ -268,6 +268,10 @@ BAD = {
         "{kind: column, column: t, val: []}", "train",
         "p.yaml:1: the file: train.early_stopping compares on validation rows, but data.split gives none",
     ),
+    "no val rows for a plateau": (
+        "{kind: column, column: t, val: []}", "plateau",
+        "p.yaml:1: the file: train.schedule.kind: plateau compares on validation rows, but data.split gives none",
+    ),
 }  # fmt: skip
 
 
@@ -277,7 +281,8 @@ def test_split_or_mask_that_does_not_fit_is_refused_with_line_and_field(case: st
     if more == "source2":
         written = text(split, source="{format: csv, path: 'd/*.csv'}")
     else:
-        written = text(split) + "train: {early_stopping: {}}\n" if more == "train" else text(split, more=more)
+        train = {"train": "train: {early_stopping: {}}\n", "plateau": "train: {schedule: {kind: plateau}}\n"}.get(more)
+        written = text(split) + train if train else text(split, more=more)
     with pytest.raises(SpecError) as caught:
         parse_pipeline(written, name="p.yaml")
     assert caught.value.message.startswith(message)

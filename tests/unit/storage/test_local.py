@@ -61,6 +61,7 @@ def test_write_where_a_file_is_in_the_way_is_an_error_that_names_the_key(tmp_pat
         store.write("a/b", b"x")
 
 
+@pytest.mark.thorough
 def test_write_if_unchanged_by_several_processes_loses_no_count(tmp_path: Path):
     store = LocalFolder(str(tmp_path))
     store.write("count", b"0")

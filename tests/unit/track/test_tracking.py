@@ -6,11 +6,9 @@ import struct
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from mlflow.tracking import MlflowClient
-from tensorboardX.proto import event_pb2
 
 from raypipe.errors import SpecError
 from raypipe.runtime.progress import Progress
@@ -21,6 +19,11 @@ from raypipe.track import tracking
 from raypipe.track.events import Registered, Scalars, parse
 from raypipe.track.tracking import About, check_trackers, tracked
 from tests.conftest import pick_ports
+
+pytestmark = pytest.mark.thorough
+
+if TYPE_CHECKING:  # both packages are slow to import, and only the process that runs these tests needs them
+    from mlflow.tracking import MlflowClient
 
 ASKED = {f"train.field_{n}": n for n in range(150)}
 
@@ -50,6 +53,8 @@ def test_event_says_its_finite_figures_and_no_others():
 
 def scalars_in(data: bytes) -> dict[tuple[str, int], float]:
     """(tag, step) -> value, out of an event file: length, its checksum, an Event, its checksum, and again."""
+    from tensorboardX.proto import event_pb2
+
     found: dict[tuple[str, int], float] = {}
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -77,6 +82,8 @@ def test_tensorboard_files_lie_below_the_run_in_any_store(kind: str, tmp_path: P
 
 @pytest.fixture
 def mlflow_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    from mlflow.tracking import MlflowClient
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     return MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())

@@ -14,7 +14,7 @@ from raypipe.spec.train import AugmentSpec
 from raypipe.storage import Store, open_store
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
-from raypipe.train import loop
+from raypipe.train import augment, loop, reporter
 from raypipe.train.augment import augmented
 from raypipe.train.rows import World
 from tests.unit.train.interrupted import answer_after_interruption
@@ -79,7 +79,7 @@ def images(store: Store) -> DatasetVersion:
 def test_run_with_augment_stopped_within_an_epoch_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)  # an event each step, to stop at one
+    monkeypatch.setattr(reporter, "REPORT_EVERY_S", 0.0)  # an event each step, to stop at one
     data = images(LocalFolder(str(tmp_path)))
     train: dict[str, Any] = {"checkpoint": {"every_steps": 2}, "augment": ALL}
     model = {"kind": "cnn", "channels": [4]}
@@ -102,7 +102,7 @@ def test_run_draws_anew_each_epoch_and_step(tmp_path: Path, monkeypatch: pytest.
         drawn.append(seed)
         return augmented(image_B, spec, seed)
 
-    monkeypatch.setattr(loop.augment, "augmented", noted)  # the seeds are seen nowhere else
+    monkeypatch.setattr(augment, "augmented", noted)  # the seeds are seen nowhere else
     data = images(LocalFolder(str(tmp_path)))
     training = order(tmp_path, "r1", {"augment": ALL, "epochs": 2}, data=data, model={"kind": "cnn", "channels": [4]})
     loop.run(training, World(), lambda event: None)

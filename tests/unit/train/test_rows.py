@@ -22,33 +22,23 @@ from raypipe.storage import Store
 from raypipe.testing.fakes import MemoryStore, tiny_dataset
 from raypipe.train import rows as rows_module
 from raypipe.train.resident import Resident
-from raypipe.train.rows import Batch, Reader, Rows, Share, World
+from raypipe.train.rows import Batch, Reader, Rows, Share, StoredSplit, World
 from raypipe.train.streamed import ReadAhead, Streamed
+from tests.conftest import examples
+from tests.unit.train.stores import CountingStore
 
 Opener = Callable[[Store, DatasetVersion, str, World, int], Share]
 
 
 def _resident(store: Store, dataset: DatasetVersion, split: str, world: World, window_rows: int) -> Share:
-    return Resident(store, dataset, split, world, window_rows=window_rows, home=world.device)
+    return Resident(StoredSplit(store, dataset, split), world, window_rows, home=world.device)
 
 
 def _streamed(store: Store, dataset: DatasetVersion, split: str, world: World, window_rows: int) -> Share:
-    return Streamed(store, dataset, split, world, window_rows=window_rows)
+    return Streamed(StoredSplit(store, dataset, split), world, window_rows)
 
 
 OPENERS = [_resident, _streamed]
-
-
-class CountingStore(MemoryStore):
-    """A store in memory that remembers which shards were read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: Counter[str] = Counter()
-
-    def read(self, key: str) -> bytes:
-        self.reads[key] += 1
-        return super().read(key)
 
 
 def _numbered(store: Store, num_train: int, *, num_val: int = 0, rows_per_shard: int = 10) -> DatasetVersion:
@@ -70,7 +60,7 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("raypipe-rows")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     num_rows=st.integers(1, 60),
     world_size=st.integers(1, 4),
@@ -165,7 +155,7 @@ def test_share_of_one_row_is_one_batch(opened: Opener) -> None:
 
     (batch,) = _epoch(opened(store, _numbered(store, 1), "train", World(), 8), 128)
 
-    assert _numbers(batch.rows) == [0] and batch[1:] == (1.0, 1)
+    assert _numbers(batch.rows) == [0] and batch[1:] == (1.0, 1, 1)
 
 
 @pytest.mark.parametrize("opened", OPENERS)
@@ -260,7 +250,7 @@ def test_read_ahead_reads_the_next_window_while_one_is_used() -> None:
     share = _streamed(store, dataset, "train", World(), 10)
     order = [window for group in share.groups for window in group]
 
-    with ReadAhead(Reader(store, dataset, FittedTransforms(())), order) as ahead:
+    with ReadAhead(Reader(StoredSplit(store, dataset, "train")), order) as ahead:
         ahead.window(order[0])
         assert ahead._next is not None
         ahead._next[1].result(timeout=10.0)

@@ -17,6 +17,7 @@ from raypipe.train import shares
 from raypipe.train.resident import Resident
 from raypipe.train.rows import World
 from raypipe.train.shares import Budget, open_shares, plan
+from raypipe.train.step import micro_batches
 from raypipe.train.streamed import Streamed
 
 ROW_BYTES = 4 * 3 + 8
@@ -131,3 +132,52 @@ def test_window_unset_does_not_depend_on_the_machine(monkeypatch: pytest.MonkeyP
 
     assert {each["window_rows"] for each in told} == {shares.WINDOW_BYTES // ROW_BYTES}
     assert [each["rows"]["train"]["home"] for each in told] == ["memory", "store"]
+
+
+@pytest.mark.parametrize("resident_bytes", [0, None], ids=["streamed", "resident"])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5])
+def test_elastic_workers_take_the_same_rows_in_each_step_whatever_their_number(
+    num_workers: int, resident_bytes: int | None
+) -> None:
+    store = MemoryStore()
+    dataset = _dataset(store)
+    spec = _spec(
+        num_workers={"min": 1, "max": 5},
+        global_batch_size=20,
+        rows={"resident_bytes": resident_bytes, "window_rows": 4},
+    )
+
+    def steps(size: int, first_step: int) -> list[list[float]]:
+        """First feature of every row, by step."""
+        opened = [open_shares(store, dataset, spec, World(rank, size)).train for rank in range(size)]
+        assert {each.num_steps(20 // 5) for each in opened} == {3}
+        found: list[list[float]] = []
+        for parts in zip(*(each.epoch(20 // 5, 0, 2, first_step=first_step) for each in opened), strict=True):
+            assert sum(part.num_rows for part in parts) == parts[0].num_rows_all
+            assert sum(part.weight for part in parts) == pytest.approx(size), "DDP averages over the workers"
+            assert len({part.num_rows_all for part in parts}) == 1
+            micro = {len(micro_batches(part, 3, size, 5)) for part in parts}
+            assert len(micro) == 1, "every worker makes as many passes"
+            found.append(sorted(value for part in parts for value in part.rows.features[:, 0].tolist()))
+        return found
+
+    found = steps(num_workers, 0)
+    assert found == steps(5, 0)
+    assert found[1:] == steps(num_workers, 1), "from a later step on too"
+    assert sorted(value for step in found for value in step) == [3.0 * row for row in range(61)], "every row once"
+
+
+def test_elastic_plan_counts_the_rows_of_all_shares_of_a_worker() -> None:
+    dataset = _dataset(MemoryStore())
+    budget = Budget(10**9, 0, "")
+    (train, val), (last, _) = (plan(dataset, World(rank, 2), budget, 10, num_shares=3) for rank in (0, 1))
+    assert (train.num_bytes, last.num_bytes) == (20 * ROW_BYTES, 41 * ROW_BYTES)
+    assert val.num_bytes == VAL_BYTES // 2
+
+
+def test_open_shares_of_fewer_rows_than_elastic_workers_at_most_is_refused() -> None:
+    store = MemoryStore()
+    spec = _spec(num_workers={"min": 1, "max": 62}, global_batch_size=62)
+    with pytest.raises(DataError, match="62 workers cannot share 61 training rows") as caught:
+        open_shares(store, _dataset(store), spec, World())
+    assert caught.value.hint == "lower train.num_workers.max"

@@ -20,8 +20,8 @@ from raypipe.errors import DataError
 from raypipe.evaluate.score import Piece, score_piece
 from raypipe.evaluate.stage import measure
 from raypipe.model.artifact import DESCRIPTION, WEIGHTS
-from raypipe.model.metrics import regression_metrics
 from raypipe.model.predictor import Predictor
+from raypipe.model.tasks import task_of
 from raypipe.records import ArtifactRef, DatasetVersion, EvaluationReport, ModelVersion, TrainResult
 from raypipe.runtime.progress import Progress
 from raypipe.spec.pipeline import PipelineSpec
@@ -31,10 +31,10 @@ from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import publish, read_published
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app
-from raypipe.train import loop
+from raypipe.train import loop, reporter
 from raypipe.train.order import TrainOrder
+from raypipe.train.progress_lines import ProgressLines
 from raypipe.train.rows import World
-from raypipe.train.telling import Teller
 
 ISSUE = {"epochs": 15, "global_batch_size": 64, "optimizer": {"kind": "adamw", "lr": 0.003}}
 QUICK = {"epochs": 2, "global_batch_size": 64, "optimizer": {"kind": "adamw", "lr": 0.01}}
@@ -66,6 +66,11 @@ def _dataset(folder: Path, unit: float = 1.0, *, num_rows: int = 6000, positive:
     )
 
 
+def _metrics(data: DatasetVersion, target: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    task = task_of(data.signature)
+    return task.metrics(task.measure(target, values))
+
+
 def _order(folder: Path, data: DatasetVersion, train: dict[str, Any], run_id: str = "r1") -> TrainOrder:
     spec = PipelineSpec.model_validate(
         {
@@ -89,6 +94,7 @@ def _evaluated(folder: Path, data: DatasetVersion, artifact: ArtifactRef) -> tup
     return scored.answer, measure(scored, artifact, data)
 
 
+@pytest.mark.thorough
 def test_same_target_in_other_units_is_learned_and_told_alike(tmp_path: Path) -> None:
     reports: dict[float, EvaluationReport] = {}
     results: dict[float, TrainResult] = {}
@@ -146,7 +152,7 @@ def test_predictions_of_http_batch_and_evaluation_are_the_same_digits_in_the_tar
     assert http == batch.to_pylist() == evaluated.tolist()
     assert evaluated.dtype == np.float64
     assert 0.5e6 < float(np.median(evaluated)) < 20e6
-    assert report.metrics == regression_metrics(rows.target, evaluated)
+    assert report.metrics == _metrics(data, rows.target, evaluated)
     assert report.metrics["r2"] > 0.5
 
 
@@ -158,7 +164,7 @@ def test_validation_metrics_are_those_of_the_predictor_on_the_same_rows(tmp_path
 
     answers = Predictor.load(store, result.artifact).predict(rows.columns).values
 
-    expected = regression_metrics(rows.target, answers)
+    expected = _metrics(data, rows.target, answers)
     for name, value in expected.items():
         assert result.metrics[f"val_{name}"] == pytest.approx(value, rel=1e-5)
     assert result.metrics["val_loss"] == pytest.approx(expected["rmse"] ** 2, rel=1e-5), "mse, in the squared unit"
@@ -173,14 +179,14 @@ def test_log_losses_are_of_the_logarithm_and_say_so_metrics_are_in_the_targets_u
 
     answers = Predictor.load(store, result.artifact).predict(rows.columns).values
 
-    logarithms = regression_metrics(np.log(rows.target), np.log(answers))
+    logarithms = _metrics(data, np.log(rows.target), np.log(answers))
     assert result.metrics["val_loss"] == pytest.approx(logarithms["rmse"] ** 2, rel=1e-4)
-    assert result.metrics["val_mae"] == pytest.approx(regression_metrics(rows.target, answers)["mae"], rel=1e-5)
+    assert result.metrics["val_mae"] == pytest.approx(_metrics(data, rows.target, answers)["mae"], rel=1e-5)
     assert result.target_transform.kind == "log"
     stream = io.StringIO()
-    teller = Teller(Progress("r1", stream), TrainSpec(epochs=2, target_transform="log"))
+    progress_lines = ProgressLines(Progress("r1", stream), TrainSpec(epochs=2, target_transform="log"))
     for event in events:
-        teller.tell(event)
+        progress_lines.tell(event)
     assert "target y: its natural logarithm is standardized (mean " in stream.getvalue()
     assert f"ln loss {result.metrics['train_loss']:.4g}  ln val_loss {result.metrics['val_loss']:.4g}" in (
         stream.getvalue()
@@ -188,7 +194,7 @@ def test_log_losses_are_of_the_logarithm_and_say_so_metrics_are_in_the_targets_u
 
 
 def test_mae_and_steps_are_told_in_the_targets_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(reporter, "REPORT_EVERY_S", 0.0)
     data = _dataset(tmp_path, 1e6, num_rows=600)
     events: list[dict[str, Any]] = []
 

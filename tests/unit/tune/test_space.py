@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 
 from raypipe.spec.pipeline import PipelineSpec
-from raypipe.spec.tune import Choice, IntRange, LogUniformRange, UniformRange
+from raypipe.spec.ranges import Choice, IntRange, LogUniformRange, UniformRange
 from raypipe.tune import space
-from raypipe.tune.search import SEARCHES
 from raypipe.tune.stage import max_concurrent, resolved_mode, trial_bundle
 
 SPACE: space.Space = {
@@ -15,6 +17,9 @@ SPACE: space.Space = {
     "b": LogUniformRange(log_uniform=(1e-4, 1)),
     "c": IntRange(int_uniform=(2, 4)),
     "d": Choice(choice=[[64], [128, 64], None]),
+    "e": IntRange(int_uniform=(32, 200), step=64),
+    "f": UniformRange(uniform=(0.1, 0.4), step=0.1),
+    "g": IntRange(int_uniform=(1, 1000), log=True),
 }
 
 
@@ -31,14 +36,38 @@ def _spec(tune: dict[str, Any], **train: Any) -> PipelineSpec:
 
 
 def test_space_many_draws_stay_in_bounds_and_reach_every_whole_number_and_option() -> None:
-    drawn = [{path: domain.sample() for path, domain in space.domains(SPACE).items()} for _ in range(300)]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.draw(SPACE, study.ask()) for _ in range(300)]
 
     points = [space.values(SPACE, draw) for draw in drawn]
 
     assert all(-1 <= point["a"] <= 1 and 1e-4 <= point["b"] <= 1 for point in points)
     assert {point["c"] for point in points} == {2, 3, 4}
     assert {str(point["d"]) for point in points} == {"[64]", "[128, 64]", "None"}
-    assert {type(point["c"]) for point in points} == {int}
+    assert {point["e"] for point in points} == {32, 96, 160}, "256 is no whole step above 32"
+    assert {point["f"] for point in points} == {0.1, 0.2, 0.3, 0.4}
+    assert np.median([point["g"] for point in points]) < 40, "evenly in the logarithm"
+    assert {type(point["c"]) for point in points} == {type(point["g"]) for point in points} == {int}
+    assert json.loads(json.dumps(drawn)) == drawn, "what is drawn is kept as JSON"
+
+
+def test_grid_lists_every_point_once_the_last_field_changing_fastest_and_conditions_kept() -> None:
+    searched: space.Space = {
+        "kind": Choice(choice=["a", "b"]),
+        "depth": IntRange(int_uniform=(1, 3), step=2),
+        "rate": UniformRange(uniform=(0.0, 0.5), step=0.5, when={"kind": "b"}),
+    }
+
+    points = [space.values(searched, drawn) for drawn in space.grid(searched)]
+
+    assert points == [
+        {"kind": "a", "depth": 1},
+        {"kind": "a", "depth": 3},
+        {"kind": "b", "depth": 1, "rate": 0.0},
+        {"kind": "b", "depth": 1, "rate": 0.5},
+        {"kind": "b", "depth": 3, "rate": 0.0},
+        {"kind": "b", "depth": 3, "rate": 0.5},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,16 +121,6 @@ def test_max_concurrent_of_trials_with_workers_of_their_own_is_what_fits_even_wh
     spec = _spec({"num_trials": 10}, num_workers=2)
 
     assert max_concurrent(spec, {"CPU": 8.0}, grows=True) == 3
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_search_of_every_kind_bounds_the_trials_at_one_time(name: str) -> None:
-    tune = _spec({"search": {"kind": name}}).tune
-    assert tune is not None
-
-    search = SEARCHES[name](tune.search, seed=0, metric="val_loss", mode="min", max_concurrent=3)
-
-    assert search.max_concurrent == 3
 
 
 def test_trial_bundle_is_what_one_worker_of_train_occupies() -> None:
