@@ -15,7 +15,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -280,7 +279,7 @@ class ModelApp(GrpcCalls):
             written = asked.render(self._writing.tokens(asked.begin, arrived, asked.num_read))
             return await (written if arriving is None else streaming.unless_gone(written, arriving.receive))
         predictions = await self._batcher.predict(features, since=arrived, alone=alone, of=of)
-        if not np.isfinite(predictions.values).all():
+        if not predictions.are_finite():
             raise not_finite()
         return await self._reader.write(asked, predictions)
 

@@ -31,7 +31,7 @@ def answered_row(predictor: Predictor, checker: Checker, notes: Notes) -> dict[s
         predictions = predictor.predict(checker.rows([row]))
     except (DataError, RequestError):
         return None
-    return row if np.isfinite(predictions.values).all() else None
+    return row if predictions.are_finite() else None
 
 
 def _blank_row(signature: Signature) -> Columns:

@@ -58,6 +58,7 @@ class ModelTensors:
         self._labels = label_array(answer.labels)
         self._answer_datatype = OF_DTYPE[served.answer_dtype]
         self.input_names = list(self._columns)
+        self._scalars = [column.name for column in served.signature.inputs if not column.shape]
         self.output_names = [tensor["name"] for tensor in self.outputs()]
 
     def inputs(self) -> list[dict[str, Any]]:
@@ -123,9 +124,9 @@ class ModelTensors:
         (num_rows,) = lengths
         if not num_rows:
             raise RequestError("the inputs hold no row; they must hold at least one", NO_ROWS)
-        for name, values in given.items():
-            if not self._columns[name].shape and values.shape[1:] == (1,):
-                given[name] = values.reshape(len(values))
+        for name in self._scalars:
+            if given[name].shape[1:] == (1,):
+                given[name] = given[name].reshape(num_rows)
         return self._checker.arrays(given), num_rows
 
     def check_outputs(self, names: Sequence[Any]) -> list[str]:
