@@ -103,8 +103,10 @@ def running_s3(address: S3Address, folder: Path) -> Iterator[S3Server]:
         f"-master.port={master}",
         f"-volume.port={volume}",
         f"-filer.port={filer}",
+        f"-filer.localSocket={folder}/filer.sock",
         "-s3",
         f"-s3.port={address.port}",
+        f"-s3.localSocket={folder}/s3.sock",
         f"-s3.config={config}",
         "-s3.port.iceberg=0",  # its default clashes with other programs
         "-s3.port.lance=0",  # its default is Serve HAProxy's metrics port
@@ -121,6 +123,17 @@ def running_s3(address: S3Address, folder: Path) -> Iterator[S3Server]:
     finally:
         process.kill()  # a polite stop takes 15 s, and its folder goes with it
         process.wait(S3_STOP_TIMEOUT_S)
+        for kind, port in {"master": master, "volume": volume, "filer": filer, "s3": address.port}.items():
+            grpc_socket(kind, port).unlink(missing_ok=True)
+
+
+def grpc_socket(kind: str, port: int) -> Path:
+    """What SeaweedFS makes beside each of its ports, in a place of its own choice, and leaves behind when it is killed.
+
+    Args:
+        kind: `master`, `volume`, `filer` or `s3`.
+    """
+    return Path("/tmp") / f"seaweedfs-{kind}-grpc-{port + 10_000}.sock"
 
 
 def _wait_until_answers(server: S3Server, process: subprocess.Popen[bytes], log_path: Path) -> None:

@@ -28,6 +28,7 @@ from botocore.config import Config
 
 from raypipe.testing.faults import kill_tree
 from tests.conftest import pick_ports
+from tests.integration.s3_server import grpc_socket
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "cluster" / "aws.yaml").read_text()
@@ -344,9 +345,9 @@ def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
             assert private.stat().st_mode & 0o077 == 0
             assert (private / "identities.json").stat().st_mode & 0o077 == 0
             running = processes_mentioning(str(private))
-            grpc = [int(port) + 10000 for port in re.findall(r"-(?:master|volume|filer|s3)\.port=(\d+)", running[0])]
-            sockets = [path for port in grpc for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
-            assert len(grpc) == 4 and sockets
+            ports = re.findall(r"-(master|volume|filer|s3)\.port=(\d+)", running[0])
+            sockets = [grpc_socket(kind, int(port)) for kind, port in ports]
+            assert len(ports) == 4 and all(path.exists() for path in sockets)
             assert running and not any(exported["AWS_SECRET_ACCESS_KEY"] in line for line in running)
         finally:
             server.send_signal(signal.SIGINT)  # Ctrl-C, to the script alone
@@ -358,7 +359,7 @@ def test_object_store_stores_an_object_and_leaves_nothing_behind(tmp_path):
     assert server.returncode == 130
     assert err.endswith("object store stopped\n") and exported["AWS_SECRET_ACCESS_KEY"] not in err + out
     assert processes_mentioning(str(private)) == []
-    assert list(tmp_path.iterdir()) == [] and not any(path.exists() for path in sockets)
+    assert list(tmp_path.iterdir()) == [] and [path for path in sockets if path.exists()] == []
 
 
 @pytest.mark.parametrize(
