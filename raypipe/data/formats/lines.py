@@ -258,7 +258,8 @@ class RowReader:
         for row in np.flatnonzero(chunk.ends - starts > self._max).tolist():
             chunk.unread[row] = self._too_long()
         if not _is_utf8(chunk.data):
-            for row in range(len(chunk)):
+            is_beyond_ascii = np.maximum.reduceat(np.frombuffer(chunk.data, np.uint8), starts) >= 0x80
+            for row in np.flatnonzero(is_beyond_ascii).tolist():
                 if not _is_utf8(chunk.row(row)):
                     chunk.unread[row] = NOT_UTF8
         return chunk
