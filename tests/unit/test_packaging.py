@@ -65,10 +65,18 @@ def test_constraints_pin_every_dependency_within_its_range(python: str):
     assert wrong == []
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All that stand below a node, without a look into expressions, which hold none and are most of a file."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from statements(child)
+
+
 def imported_packages() -> Iterator[tuple[str, Path]]:
     """Top-level packages that raypipe's own files import at run time, each with a file that does."""
     for file in sorted((ROOT / "raypipe").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in statements(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((alias.name.partition(".")[0], file) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.level == 0:

@@ -204,10 +204,15 @@ LISTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def names() -> pa.Array:
+    """A million different ones."""
+    return pa.array(np.arange(1_000_000)).cast(pa.string())
+
+
 @pytest.mark.parametrize(("spec", "hint"), LISTS, ids=lambda part: part["kind"] if isinstance(part, dict) else "")
 @pytest.mark.parametrize("num_shards", [1, 40], ids=["in one shard", "only together"])
-def test_more_values_than_a_list_may_hold_are_refused_before_they_take_memory(spec, hint, num_shards):
-    names = pa.array(np.arange(1_000_000)).cast(pa.string())
+def test_more_values_than_a_list_may_hold_are_refused_before_they_take_memory(spec, hint, num_shards, names):
     step = len(names) // num_shards
     read = []
 

@@ -121,19 +121,29 @@ def test_store_shards_of_full_copies_that_two_expectations_find_sets_them_aside_
     assert kept == list(range(300)) and len(bad(made)) == 5
 
 
+A_THOUSAND_TIMES = pa.concat_tables([ROWS, *[ROWS.slice(7, 1)] * 1000])
+
+
+@pytest.fixture(scope="module")
+def in_one_block(tmp_path_factory):
+    return prepared(
+        tmp_path_factory.mktemp("whole"),
+        spec(split={"val_frac": 0.0, "test_frac": 0.0}),
+        [(A_THOUSAND_TIMES, None)],
+    ).dataset
+
+
 @pytest.mark.parametrize("num_ranges", [1, 5])
 @pytest.mark.parametrize("cut", [100, 777])
 def test_store_shards_of_a_row_that_is_there_a_thousand_times_cuts_them_into_shards_of_the_wanted_size(
-    tmp_path, num_ranges, cut
+    tmp_path, num_ranges, cut, in_one_block
 ):
-    rows = pa.concat_tables([ROWS, *[ROWS.slice(7, 1)] * 1000])
-    fields = {"split": {"val_frac": 0.0, "test_frac": 0.0}}
-    whole = prepared(tmp_path / "a", spec(**fields), [(rows, None)]).dataset
-    made = prepared(tmp_path / "b", spec(**fields), [(rows.slice(cut), None), (rows.slice(0, cut), None)], num_ranges)
+    parts = [(A_THOUSAND_TIMES.slice(cut), None), (A_THOUSAND_TIMES.slice(0, cut), None)]
+    made = prepared(tmp_path, spec(split={"val_frac": 0.0, "test_frac": 0.0}), parts, num_ranges)
     shards = made.dataset.splits["train"].shards
-    assert made.dataset.splits == whole.splits and len({shard.key for shard in shards}) == len(shards)
+    assert made.dataset.splits == in_one_block.splits and len({shard.key for shard in shards}) == len(shards)
     assert max(shard.num_rows for shard in shards) < 100
-    found = ids(made, tmp_path / "b", "train")
+    found = ids(made, tmp_path, "train")
     assert sorted(found) == sorted([*range(300), *[7] * 1000])
 
 

@@ -53,12 +53,16 @@ def test_shards_of_encoded_text_are_the_bytes_of_plain_text(tmp_path):
     assert prepared(tmp_path / "a", TABLE, (100,)).splits == prepared(tmp_path / "b", encoded, (30,)).splits
 
 
+@pytest.fixture(scope="module")
+def splits_of_two_blocks(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("whole"), TABLE, (100,)).splits
+
+
 @pytest.mark.parametrize("cuts", [(), (1,), (50, 51, 180), tuple(range(10, 200, 10))])
-def test_shards_of_any_cut_into_blocks_are_the_same_bytes(tmp_path, cuts):
-    whole = prepared(tmp_path / "a", TABLE, (100,)).splits
-    assert prepared(tmp_path / "b", TABLE, cuts).splits == whole
+def test_shards_of_any_cut_into_blocks_are_the_same_bytes(tmp_path, cuts, splits_of_two_blocks):
+    assert prepared(tmp_path, TABLE, cuts).splits == splits_of_two_blocks
     for num_ranges, num_tasks in ((7, 1), (3, 5), (16, 2)):
-        assert prepared(tmp_path / "b", TABLE, cuts, num_ranges, num_tasks).splits == whole
+        assert prepared(tmp_path, TABLE, cuts, num_ranges, num_tasks).splits == splits_of_two_blocks
 
 
 def test_shards_of_any_row_order_are_the_same_bytes(tmp_path):

@@ -17,9 +17,9 @@ from raypipe.pipeline.plan import Planner
 from raypipe.pipeline.state import RunState
 from raypipe.pipeline.unfinished import how_to_go_on, noted
 from raypipe.runtime.process import ProcessId
-from raypipe.spec.load import load_pipeline
-from raypipe.storage import Store, layout, open_store
+from raypipe.storage import Store, layout
 from raypipe.storage.publish import publish
+from tests.unit.pipeline.planners import planned
 from tests.unit.pipeline.test_plan import FILE, finish
 
 DRIVER = """
@@ -28,7 +28,7 @@ from pathlib import Path
 from raypipe.pipeline.unfinished import noted
 from raypipe.storage import layout, open_store
 from raypipe.storage.publish import publish
-from tests.unit.pipeline.test_unfinished import planned
+from tests.unit.pipeline.planners import planned
 folder = Path(sys.argv[1])
 planner = planned(folder, run_id="rdead")
 with noted(planner.state, "raypipe run p.yaml --resume rdead"):
@@ -38,12 +38,6 @@ with noted(planner.state, "raypipe run p.yaml --resume rdead"):
     print("saved", flush=True)
     sys.stdin.read()
 """
-
-
-def planned(folder: Path, *sets: str, run_id: str = "rnew") -> Planner:
-    spec = load_pipeline(folder / "pipeline.yaml", sets).spec
-    store = open_store(str(folder / "store"))
-    return Planner(spec=spec, store=store, state=RunState(store, run_id, spec.name), code_dir=folder)
 
 
 def write_project(folder: Path) -> Path:

@@ -61,7 +61,9 @@ def hostile(store: LocalFolder) -> ModelApp:
     transforms = [OneHotTransform(kind="one_hot", columns=["kind"])]
     target = np.array([HOSTILE, "b", "c"] * 4, object)
     dataset = tiny_dataset(store, columns, target, transforms=transforms)
-    return model_app(store, model_version(store, dataset, name="hostile"), ServeSpec(route_prefix="/v1/hostile"))
+    return model_app(
+        store, model_version(store, dataset, name="hostile"), ServeSpec(route_prefix="/v1/hostile", engine="eager")
+    )
 
 
 def document(app: ModelApp, path: str) -> Any:

@@ -57,7 +57,7 @@ def known_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def served(store: LocalFolder, table: DatasetVersion, **fields: Any) -> ModelApp:
-    return model_app(store, model_version(store, table, name="prices"), ServeSpec(**fields))
+    return model_app(store, model_version(store, table, name="prices"), ServeSpec(**fields, engine="eager"))
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from raypipe.serve import pictures
 from raypipe.serve.app import ModelApp
 from raypipe.serve.checker import Checker
 from raypipe.serve.pictures import Pictures
+from raypipe.spec.serve import ServeSpec
 from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app, model_version
+from tests.unit.serve.conftest import replica_like
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow: pip install 'raypipe[images]'")
 
@@ -41,7 +43,19 @@ def model_of_pictures(store: LocalFolder, shape: tuple[int, ...], reading: Readi
     columns = {"image": RANDOM.integers(0, 256, (12, *shape), np.uint8)}
     dataset: DatasetVersion = tiny_dataset(store, columns, np.arange(12) % 3)
     signature = dataset.signature.model_copy(update={"reading": reading})
-    return model_app(store, model_version(store, dataset.model_copy(update={"signature": signature}), name="shapes"))
+    version = model_version(store, dataset.model_copy(update={"signature": signature}), name="shapes")
+    return model_app(store, version, ServeSpec(engine="eager"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> ModelApp:
+    return model_of_pictures(LocalFolder(str(tmp_path_factory.mktemp("store"))), (8, 7))
+
+
+@pytest.fixture
+def app(kept: ModelApp) -> ModelApp:
+    """A replica of a network on pictures of 8x7 levels of grey."""
+    return replica_like(kept)
 
 
 def file_of(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
@@ -139,8 +153,7 @@ def test_a_model_of_arrays_gets_grey_or_colour_by_the_shape_of_its_column(store:
         np.testing.assert_array_equal(read, numbers[None])
 
 
-def test_pictures_flat_lists_and_nested_ones_may_stand_side_by_side(store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_pictures_flat_lists_and_nested_ones_may_stand_side_by_side(app: ModelApp):
     images = RANDOM.integers(0, 256, (4, 8, 7), np.uint8)
     expected = answer_of(app, {"instances": images.tolist()})
     mixed = [
@@ -156,8 +169,7 @@ def test_pictures_flat_lists_and_nested_ones_may_stand_side_by_side(store: Local
     assert answer_of(app, {"instances": images.reshape(4, -1).tolist()}) == expected
 
 
-def test_bare_b64_object_is_the_only_input_as_tensorflow_serving_has_it(store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_bare_b64_object_is_the_only_input_as_tensorflow_serving_has_it(app: ModelApp):
     image = RANDOM.integers(0, 256, (8, 7), np.uint8)
     path = "/v1/models/shapes:predict"
     expected = answer_of(app, {"instances": [image.tolist()]}, path)
@@ -166,8 +178,7 @@ def test_bare_b64_object_is_the_only_input_as_tensorflow_serving_has_it(store: L
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
 @pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "application/octet-stream", None])
-def test_torchserve_takes_the_file_as_the_body(kind: str, media_type: str | None, store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_torchserve_takes_the_file_as_the_body(kind: str, media_type: str | None, app: ModelApp):
     data = file_of(RANDOM.integers(0, 256, (8, 7), np.uint8), kind)
     numbers = decode(data, mode="L").tolist()
     expected = answer_of(app, {"instances": [numbers]}, "/predictions/shapes")
@@ -187,8 +198,7 @@ ADDRESSES = [
 OTHERS = ["data:text/plain;base64,aGVsbG8=", "data:image/svg+xml;base64,PHN2Zz4=", "data:image/png,%89PNG", "data:,"]
 
 
-def test_no_address_is_ever_fetched(store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_no_address_is_ever_fetched(app: ModelApp):
     with socket.create_server(("127.0.0.1", 0)) as canary:
         canary.settimeout(0.2)
         host = f"127.0.0.1:{canary.getsockname()[1]}"
@@ -226,13 +236,12 @@ def test_no_address_is_ever_fetched(store: LocalFolder):
         (text_of(file_of(np.zeros((8, 7), np.uint16))), "the picture has 16 bits a pixel"),
     ],
 )
-def test_a_text_that_is_no_picture_is_refused_with_row_and_field(text: str, words: str, store: LocalFolder):
-    status, message = refusal_of(model_of_pictures(store, (8, 7)), text)
+def test_a_text_that_is_no_picture_is_refused_with_row_and_field(text: str, words: str, app: ModelApp):
+    status, message = refusal_of(app, text)
     assert status == 400 and words in message and message.startswith("row 0, field 'image'")
 
 
-def test_the_wrong_one_of_several_pictures_is_named(store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_the_wrong_one_of_several_pictures_is_named(app: ModelApp):
     good = text_of(file_of(np.zeros((8, 7), np.uint8)))
     response = ask(app, "POST", "/predict", json.dumps({"instances": [good] * 19 + ["bad!"] + [good]}).encode())
     assert "row 19, field 'image'" in json.loads(bytes(response.body))["error"]["message"]
@@ -245,8 +254,7 @@ def test_a_picture_of_another_size_is_refused_where_training_resized_none(store:
 
 
 @pytest.mark.thorough
-def test_pixels_are_counted_before_they_are_decoded(store: LocalFolder, monkeypatch: pytest.MonkeyPatch):
-    app = model_of_pictures(store, (8, 7))
+def test_pixels_are_counted_before_they_are_decoded(app: ModelApp, monkeypatch: pytest.MonkeyPatch):
     header = png_of_zeros(8, 7)
     huge = header[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + header[24:29]
     huge += struct.pack(">I", zlib.crc32(huge[12:29])) + header[33:]
@@ -282,9 +290,8 @@ def test_text_in_a_field_without_pictures_is_refused_as_ever(classifier: ModelAp
 @pytest.mark.thorough
 @pytest.mark.parametrize(("size", "is_inline"), [((300, 400), True), ((400, 400), False)])
 def test_many_pixels_are_decoded_in_another_process(
-    size: tuple[int, int], is_inline: bool, store: LocalFolder, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], is_inline: bool, app: ModelApp, monkeypatch: pytest.MonkeyPatch
 ):
-    app = model_of_pictures(store, (8, 7))
     num_decoded_here = 0
     pixels = images.pixels
 
@@ -298,8 +305,7 @@ def test_many_pixels_are_decoded_in_another_process(
     assert num_decoded_here == int(is_inline)
 
 
-def test_the_v2_protocol_takes_pictures_as_texts(store: LocalFolder):
-    app = model_of_pictures(store, (8, 7))
+def test_the_v2_protocol_takes_pictures_as_texts(app: ModelApp):
     pictures = RANDOM.integers(0, 256, (2, 8, 7), np.uint8)
     path = "/v2/models/shapes/infer"
     numbers = {"name": "image", "datatype": "UINT8", "shape": [2, 8, 7], "data": pictures.ravel().tolist()}
