@@ -33,6 +33,7 @@ from raypipe.data.table.marks import BAD, leading_zeros
 from raypipe.data.table.names import require
 from raypipe.data.table.spans import is_certain
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending
 from raypipe.spec.sources import CsvSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
@@ -130,7 +131,7 @@ def _start(file: SourceFile, num_bytes: int) -> tuple[bytes, bool]:
     """About the first bytes of a file, so many or all, decompressed; and whether more follow."""
     start = read_start(file, num_bytes + 1)
     is_cut = len(start) > num_bytes
-    if not (start.startswith(GZIP_MAGIC) and file.uri.endswith(".gz")):
+    if not (start.startswith(GZIP_MAGIC) and has_ending(file.uri, ".gz")):
         return start, is_cut
     text = b""
     while start and len(text) <= num_bytes:  # files that were compressed in pieces have several members
