@@ -101,9 +101,9 @@ def dtype_of(texts: pa.Array) -> str | None:
         return None
     if len(texts) <= MAX_SPELLINGS and frozenset(text.lower().strip() for text in texts.to_pylist()) in _PAIRS:
         return "bool"
-    if not any(sign.isdigit() for sign in texts[0].as_py()):  # most categories, at hardly any cost
-        return None
-    fitting = (dtype for dtype in spans.READERS if not as_type(first, dtype)[1])
+    one = texts[0].as_py().strip()  # most columns are told by it, at hardly any cost
+    likely = [dtype for dtype, read in spans.READERS.items() if read(one) is not None]
+    fitting = (dtype for dtype in likely if not as_type(first, dtype)[1])
     return next((dtype for dtype in fitting if not as_type(texts, dtype)[1]), None)
 
 
@@ -134,6 +134,8 @@ def plain_numbers(text: pa.Array, how: Written) -> pa.Array:
             rf"|\({sign}{blank}{number}\)|\({number}{blank}{sign}\))$"
         )
     is_number = pc.match_substring_regex(text, pattern)
+    if not pc.any(is_number).as_py():
+        return pa.nulls(len(text), pa.string())
     if how.sign is not None:
         text = pc.replace_substring(text, how.sign, "")
     text = pc.replace_substring_regex(text, r"^\((.*)\)$", r"-\1")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from raypipe.data.formats import FORMATS
 from raypipe.data.formats.base import ANYTHING, Wanted
+from raypipe.data.formats.csv_values import DATES, dates_of
 from raypipe.data.formats.datasource import read_group
 from raypipe.data.masking import UNMASKED
 from raypipe.data.shuffle.recognise import recognise
@@ -252,3 +255,18 @@ def test_compact_date_with_a_digit_too_few_is_none(tmp_path):
     write(tmp_path, f="day,y\n2024013,u\n")
     (row,) = rows_of(tmp_path, recognised(tmp_path, date_format={"day": "%Y%m%d"})[0])
     assert row["day"] is None and "'day' is '2024013', which is no date like %Y%m%d" in row[BAD]
+
+
+def test_dates_in_each_format_that_is_tried_are_found():
+    days = [datetime(2024, 2, 29, 13, 45, 59, 123456), datetime(1999, 12, 31, 0, 5, 7)]
+    missed = [each for each in DATES if each not in dates_of(pa.array([day.strftime(each) for day in days]))]
+    assert all(each.startswith("%Y-%m-%d") for each in missed) and len(missed) == 5  # ISO 8601, which needs no format
+
+
+@pytest.mark.parametrize(("point", "group"), [(".", ","), (",", "."), (",", " "), (".", "'"), (".", "_")])
+def test_marks_between_thousands_that_a_later_value_holds_are_seen(tmp_path, point, group):
+    numbers = [f"{i}{point}5" for i in range(300)] + [f"1{group}234{group}567{point}25"]
+    write(tmp_path, f="n;y\n" + "".join(f"{number};u\n" for number in numbers))
+    found, _ = recognised(tmp_path)
+    assert (found.decimal_point, found.thousands) == (point, group)
+    assert [row["n"] for row in rows_of(tmp_path, found)][-2:] == [299.5, 1234567.25]
