@@ -38,8 +38,8 @@ NUM_LOOKED = 20
 MOSTLY = 0.5
 """Share of them that must look like numbers."""
 
-LIKE_BOTH = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
-"""1.234 is a number of three decimals, or one of four digits in groups."""
+LIKE_BOTH = r"^[+-]?([1-9][0-9]{0,2}\.[0-9]{3}|[0-9]{1,3})$"
+"""1.234 is a number of three decimals, or one of four digits in groups; beside it 5 tells nothing."""
 
 _DAYS = ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y", "%Y{0}%m{0}%d", "%d{0}%m{0}%y", "%m{0}%d{0}%y", "%y{0}%m{0}%d")
 _NAMED = ("%d{0}%b{0}%Y", "%d{0}%b{0}%y", "%d{0}%B{0}%Y", "%b{0}%d{0}%Y")
@@ -60,24 +60,26 @@ class Forms:
     """How columns of text are written.
 
     Attributes:
-        decimal_point: None: nothing tells it.
+        decimal_point: None: nothing tells it; where columns differ, those with a comma.
         numbers: column -> its sign, or None; they are numbers written so.
         dates: column -> its format.
         unclear: column -> the formats its dates fit, several.
         odd: columns of numbers but for some texts -> the first of those.
         doubtful: column -> the mark in its numbers that may stand between thousands, or before a fraction.
+        unlike: column -> the mark between thousands in its numbers, where those of other columns have another.
         kinds: column -> the word of `dtypes` that its texts are: true and false, times of day, durations.
         likely: the same of columns that may be something else.
         compact: columns of whole numbers -> the format that they are dates in.
         quoted: columns all of whose texts stand in single quotes.
     """
 
-    decimal_point: str | None = None
+    decimal_point: str | dict[str, str] | None = None
     thousands: str | None = None
     numbers: dict[str, str | None] = field(default_factory=dict)
     dates: dict[str, str] = field(default_factory=dict)
     unclear: dict[str, list[str]] = field(default_factory=dict)
     doubtful: dict[str, str] = field(default_factory=dict)
+    unlike: dict[str, str] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     likely: dict[str, str] = field(default_factory=dict)
@@ -129,15 +131,22 @@ class Numbers:
         """Whether some column is one of numbers with this decimal point only."""
         return any(ways and all(way.decimal_point == point for way in ways) for ways in self.ways.values())
 
-    def decided(self, point: str | None) -> Forms:
+    def own_points(self) -> dict[str, str]:
+        """Column -> what stands before its fractions, where its texts are numbers in one way only."""
+        points = {name: {way.decimal_point for way in ways} for name, ways in self.ways.items()}
+        return {name: next(iter(some)) for name, some in points.items() if len(some) == 1}
+
+    def decided(self, usual: str | None, own: Mapping[str, str] | None = None) -> Forms:
         """What is certain of the columns.
 
         Args:
-            point: of the file; None: nothing tells.
+            usual: the decimal point of the file; None: nothing tells.
+            own: column -> another one, where columns differ.
         """
-        forms = Forms(point, odd=dict(self.odd))
+        own = own or {}
+        forms = Forms(usual, odd=dict(self.odd))
         left = {
-            name: [way for way in ways if point in (None, way.decimal_point)]
+            name: [way for way in ways if own.get(name, usual) in (None, way.decimal_point)]
             for name, ways in self.ways.items()
             if ways
         }
@@ -145,13 +154,17 @@ class Numbers:
         common = set.intersection(*grouped) if grouped else set[str | None]()
         forms.thousands = next(iter(common)) if len(common) == 1 else None
         for name, ways in left.items():
+            point = own.get(name, usual)
             read = [way for way in ways if way.thousands in (None, forms.thousands)]
             meant = ways if point is None else read
             meanings = {tuple(self.ways[name][way].cast(pa.float64()).to_pylist()) for way in meant}
             if len(meanings) == 1 and any(way.decimal_point == (point or ".") for way in read):
                 forms.numbers[name] = self.signs[name]
             elif ways:
-                forms.doubtful[name] = next((way.thousands for way in ways if way.thousands), ",")
+                mark = next((way.thousands for way in ways if way.thousands), ",")
+                (forms.unlike if point and len(grouped) > 1 > len(common) else forms.doubtful)[name] = mark
+        if own:
+            forms.decimal_point = {n: point for n, point in own.items() if point == "," and n in forms.numbers} or usual
         return forms
 
 
