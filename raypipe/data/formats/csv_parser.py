@@ -17,6 +17,7 @@ from raypipe.data.table.marks import with_bad, with_left_out, with_zeros
 from raypipe.data.table.names import needed, unusable_names, usable
 from raypipe.data.table.spans import READERS
 from raypipe.data.table.written_dates import as_iso
+from raypipe.spec.csv_settings import CsvSettings
 from raypipe.spec.sources import CsvSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
@@ -34,7 +35,7 @@ WINDOW_BYTES = 2**20
 """What is searched at once for leading zeros, so that it stays in the processor's cache."""
 
 
-def parse_options(source: CsvSource, note: Callable[[pacsv.InvalidRow], str] | None = None) -> pacsv.ParseOptions:
+def parse_options(source: CsvSettings, note: Callable[[pacsv.InvalidRow], str] | None = None) -> pacsv.ParseOptions:
     """How Arrow cuts lines into cells.
 
     Args:
