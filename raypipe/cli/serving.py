@@ -15,6 +15,7 @@ import typer
 from raypipe.cli.options import Allow, AsJson, Code, Reference, StoreUri
 from raypipe.cli.output import reported, say, show, show_json, show_table
 from raypipe.errors import ClusterError, ServeError, SpecError
+from raypipe.spec.endings import without_ending
 
 if TYPE_CHECKING:
     from raypipe.records import BatchOutput, ModelVersion, Reading
@@ -342,7 +343,7 @@ def _formats() -> Sequence[str]:
 
 def _format_of(uri: str, reading: Reading | None) -> str:
     """By the ending, else that of the rows the model learned."""
-    ending = Path(uri.removesuffix(".gz")).suffix
+    ending = Path(without_ending(uri, ".gz")).suffix.lower()
     if ending in FORMATS:
         return FORMATS[ending]
     if reading is not None and reading.format in _formats():

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from raypipe.data.table.declared import PLAIN as PLAIN_NUMBERS
-from raypipe.data.table.declared import TEXT_DTYPES, Written, as_type, plain_numbers
+from raypipe.data.table.declared import TEXT_DTYPES, Written, as_type, plain_numbers, written_as
 from raypipe.data.table.times import instants
 from raypipe.data.table.written_dates import as_iso
 from raypipe.records import Column, Reading, Signature
@@ -83,7 +83,9 @@ def how_of(text: str, signature: Signature) -> HowWritten:
     settings = reading.settings
     delimiter = settings.get("delimiter") or ","
     if delimiter == ",":  # then a point stands before fractions, or nobody knows what it is
-        return MACHINE if settings.get("decimal_point") == "," else _as_learned(reading, PLAIN, signature)
+        point = settings.get("decimal_point")
+        has_comma = "," in (point.values() if isinstance(point, dict) else (point,))
+        return MACHINE if has_comma else _as_learned(reading, PLAIN, signature)
     dialect = Dialect(delimiter, settings.get("quote", '"'), settings.get("escape"))
     return _as_learned(reading, dialect, signature) if _is_divided(text, dialect, signature) else MACHINE
 
@@ -101,8 +103,8 @@ def _is_divided(text: str, dialect: Dialect, signature: Signature) -> bool:
 def _as_learned(reading: Reading, dialect: Dialect, signature: Signature) -> HowWritten:
     settings = reading.settings
     signs, dtypes = settings.get("signs", {}), settings.get("dtypes", {})
-    point, thousands = settings.get("decimal_point") or ".", settings.get("thousands")
-    numbers = {column.name: Written(point, thousands, signs.get(column.name)) for column in signature.inputs}
+    point, thousands = settings.get("decimal_point"), settings.get("thousands")
+    numbers = {column.name: written_as(column.name, point, thousands, signs) for column in signature.inputs}
     dates = settings.get("date_format")
     return HowWritten(
         dialect,

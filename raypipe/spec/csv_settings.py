@@ -17,6 +17,8 @@ Dtype = Literal[
 
 CsvDtype = Literal[Dtype, "time", "duration"]
 
+DecimalPoint = Literal[".", ","]
+
 ONE_SIGN = r"^[\x00-\x7f]$"
 """One ASCII character."""
 
@@ -58,8 +60,9 @@ class CsvSettings(Spec):
     """false: the first line is a row, and `columns` names the cells in order; a list names them itself."""
     row_names: bool | None = None
     """Each row has a cell more than the header, its name, in front: as R writes row names."""
-    decimal_point: Literal[".", ","] | None = None
-    """What stands before the fraction of a number; with `,` a file is usually divided by `;`."""
+    decimal_point: DecimalPoint | dict[str, DecimalPoint] | None = None
+    """What stands before the fraction of a number; with `,` a file is usually divided by `;`. Where columns differ:
+    column -> its own, all others have a point. Unset: recognised where values can be read in one way only."""
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
     """What stands between groups of three digits; a blank is any kind of blank."""
     signs: dict[str, str] = {}
@@ -70,6 +73,16 @@ class CsvSettings(Spec):
     They become ISO 8601, as requests give them: 2024-01-31, or 2024-01-31T14:30:00."""
     null_values: list[str] = NULL_WORDS
     """Texts that mean 'no value'; with `""` among them, blanks do too."""
+
+    @property
+    def decimal_points(self) -> dict[str, DecimalPoint]:
+        """Column -> what stands before its fractions, where `decimal_point` names columns."""
+        return self.decimal_point if isinstance(self.decimal_point, dict) else {}
+
+    @property
+    def usual_point(self) -> DecimalPoint:
+        """What stands before fractions, in a column of which nothing else is said."""
+        return self.decimal_point if isinstance(self.decimal_point, str) else "."
 
     @property
     def date_formats(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from raypipe.errors import SpecError
 from raypipe.spec.code import find_module
+from raypipe.spec.endings import in_either_case
 from raypipe.spec.labels import TableLabel
 from raypipe.spec.load import FieldPath, PipelineFile
 from raypipe.spec.model import SAFETENSORS
@@ -90,4 +91,6 @@ def _full_path(root: str, value: str) -> str | None:
 
 
 def _is_there(path: str) -> bool:
-    return os.path.exists(path) or (glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None)
+    return os.path.exists(path) or (
+        glob.has_magic(path) and next(glob.iglob(in_either_case(path), recursive=True), None) is not None
+    )

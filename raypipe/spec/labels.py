@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from raypipe.spec.base import Spec
 from raypipe.spec.csv_settings import CsvSettings
+from raypipe.spec.endings import has_ending, without_ending
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
@@ -120,7 +121,7 @@ class TableLabel(LabelSpec):
 
     @model_validator(mode="after")
     def csv_is_written_so(self) -> Self:
-        if self.csv is not None and self.path.endswith(NO_CSV):
+        if self.csv is not None and has_ending(self.path, NO_CSV):
             raise ValueError(f"csv says how a CSV table is written, and {self.path!r} is none; leave csv out")
         if self.csv is not None and not self.csv.header:
             raise ValueError("csv.header: give the name of every cell, in the table's order, e.g. [file, label]")
@@ -150,10 +151,10 @@ class SidecarLabel(LabelSpec):
 
     def named(self, paths: str | list[str], suffixes: tuple[str, ...]) -> list[NamedFiles]:
         beside = [self._beside(path, suffixes) for path in ([paths] if isinstance(paths, str) else paths)]
-        return [NamedFiles("label", beside, (self.suffix,))]
+        return [NamedFiles("label", beside, (self.suffix.lower(),))]
 
     def _beside(self, path: str, suffixes: tuple[str, ...]) -> str:
-        stem = next((path.removesuffix(suffix) for suffix in suffixes if path.endswith(suffix)), None)
+        stem = next((without_ending(path, suffix) for suffix in suffixes if has_ending(path, suffix)), None)
         return path if stem is None else stem + self.suffix
 
 

@@ -108,6 +108,7 @@ class SourceSpec(Spec):
 
 class FileSourceSpec(SourceSpec):
     suffixes: ClassVar[tuple[str, ...]]
+    """Of the names of its files, in small letters."""
 
     path: str | list[str]
     """A file, folder or glob, or several; local, relative to `data.root`, `s3://bucket/key`, or one file each at
@@ -190,17 +191,13 @@ class FolderSource(FileSourceSpec):
         return source.model_copy(update={"label": self.label.in_split(word)})
 
 
-def _in_either_case(*suffixes: str) -> tuple[str, ...]:
-    return (*suffixes, *(suffix.upper() for suffix in suffixes))
-
-
 class ImagesSource(FolderSource):
     """Pictures in folders (PNG, JPEG, WebP, TIFF, the first frame of a GIF): columns `image`, `label`, `file`.
 
     They are turned as their EXIF orientation says. What else they hold and lose is told when they are read.
     """
 
-    suffixes = _in_either_case(".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff")
+    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff")
     decoded = "image"
 
     format: Literal["images"]
@@ -225,7 +222,7 @@ class SoundSource(FolderSource):
     Whole numbers become [-1, 1), floats stay as they are. What is changed of recordings is told when they are read.
     """
 
-    suffixes = _in_either_case(".wav", ".flac", ".ogg", ".mp3")
+    suffixes = (".wav", ".flac", ".ogg", ".mp3")
     decoded = "audio"
 
     format: Literal["sound", "wav"]

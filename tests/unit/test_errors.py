@@ -7,7 +7,7 @@ import json
 import pytest
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from raypipe.errors import DataError, RaypipeError, StoreError, causes, find_known, one_line
+from raypipe.errors import DataError, RaypipeError, StoreError, causes, did_you_mean, find_known, one_line
 
 
 def as_ray_raises_it(cause: Exception) -> Exception:
@@ -98,3 +98,9 @@ def test_one_line_shows_what_would_drive_a_terminal_and_leaves_the_rest(text: st
 def test_one_line_leaves_a_json_document_the_same_document():
     value = {"a": "".join(chr(code) for code in (*range(0x300), 0x200B, 0x2028, 0xE0001))}
     assert json.loads(one_line(json.dumps(value, ensure_ascii=False))) == value
+
+
+def test_word_is_compared_with_some_of_many_names():
+    names = (f"recording_{number:07}.wav" for number in range(10**6))
+    assert did_you_mean("recording_000012.wav", names).startswith(", did you mean 'recording_00")
+    assert next(names) < "recording_0100000.wav"

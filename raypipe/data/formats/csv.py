@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from raypipe.data.table.marks import NOT_UTF8
 from raypipe.data.table.names import MissingColumn, needed, require
 from raypipe.data.table.one_type import MixedSource
 from raypipe.errors import DataError
+from raypipe.spec.csv_settings import CsvSettings
 from raypipe.spec.sources import CsvSource
 
 BLANK = b"\r\n"
@@ -152,8 +153,15 @@ def names_of(rows: RowReader, file: str, source: CsvSource) -> list[str]:
 
 def cells_of(row: bytes, source: CsvSource) -> list[str]:
     """The cells of one row as text."""
-    line = pa.BufferReader(row.rstrip(BLANK) + b"\n")
-    return pacsv.read_csv(line, pacsv.ReadOptions(use_threads=False), parse_options(source)).column_names
+    return list(_cells(row.rstrip(BLANK), source.delimiter, source.quote, source.escape))
+
+
+@lru_cache(maxsize=4)
+def _cells(row: bytes, delimiter: str | None, quote: str, escape: str | None) -> list[str]:
+    """Kept, as many small files have one header, and Arrow takes longer to begin with one than to read it."""
+    options = parse_options(CsvSettings(delimiter=delimiter, quote=quote, escape=escape))
+    line = pa.BufferReader(row + b"\n")
+    return pacsv.read_csv(line, pacsv.ReadOptions(use_threads=False), options).column_names
 
 
 def _refuse_other_delimiter(names: list[str], file: str, source: CsvSource) -> None:

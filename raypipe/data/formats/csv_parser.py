@@ -12,11 +12,12 @@ import pyarrow.compute
 import pyarrow.csv as pacsv
 
 from raypipe.data.formats.chunk import Chunk
-from raypipe.data.table.declared import Written, as_type, kept_as
+from raypipe.data.table.declared import Written, as_type, kept_as, written_as
 from raypipe.data.table.marks import with_bad, with_left_out, with_zeros
 from raypipe.data.table.names import needed, unusable_names, usable
 from raypipe.data.table.spans import READERS
 from raypipe.data.table.written_dates import as_iso
+from raypipe.spec.csv_settings import CsvSettings
 from raypipe.spec.sources import CsvSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
@@ -34,7 +35,7 @@ WINDOW_BYTES = 2**20
 """What is searched at once for leading zeros, so that it stays in the processor's cache."""
 
 
-def parse_options(source: CsvSource, note: Callable[[pacsv.InvalidRow], str] | None = None) -> pacsv.ParseOptions:
+def parse_options(source: CsvSettings, note: Callable[[pacsv.InvalidRow], str] | None = None) -> pacsv.ParseOptions:
     """How Arrow cuts lines into cells.
 
     Args:
@@ -80,7 +81,7 @@ class Parser:
         """Several columns without a name; spreadsheets leave such, empty, beside a table."""
         self._left_out = {name: what for name, what in unusable.items() if is_all and name}
         there = set(names)
-        self._delimiter, self._point = source.delimiter or ",", source.decimal_point or "."
+        self._delimiter = source.delimiter or ","
         self._declared = {name: dtype for name, dtype in source.dtypes.items() if name in there}
         self._dated = dict(source.date_formats)
         self._types = {name: kept_as(dtype) for name, dtype in self._declared.items()}
@@ -95,8 +96,12 @@ class Parser:
     def _is_rewritten(self, name: str, dtype: str) -> bool:
         if dtype in READERS:
             return True
-        is_marked = self._source.thousands is not None or name in self._source.signs
-        return is_marked and dtype not in ("string", "bool")
+        is_plain = self._how(name) == Written(self._source.usual_point)
+        return not is_plain and dtype not in ("string", "bool")
+
+    def _how(self, name: str) -> Written:
+        source = self._source
+        return written_as(name, source.decimal_point, source.thousands, source.signs)
 
     def empty(self) -> pa.Table:
         """No rows."""
@@ -192,7 +197,7 @@ class Parser:
                 pacsv.ConvertOptions(
                     null_values=self._nulls,
                     strings_can_be_null=True,
-                    decimal_point=self._point,
+                    decimal_point=self._source.usual_point,
                     include_columns=[*self.wanted, *self._unnamed] if wanted is None else wanted,
                     column_types={**self._dates, **types},
                 ),
@@ -234,7 +239,7 @@ class Parser:
             written = pc.if_else(is_null, pa.scalar(None, pa.string()), written)
         if name in self._dated and dtype == "string":
             return as_iso(written, self._dated[name])
-        return as_type(written, dtype, Written(self._point, self._source.thousands, self._source.signs.get(name)))
+        return as_type(written, dtype, self._how(name))
 
     def _what(self, name: str) -> str:
         """What the values of a column must be."""

@@ -7,6 +7,7 @@ batch inference and the dataset version know it; what is needed and not certain 
 from __future__ import annotations
 
 import io
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from raypipe.data.table.marks import BAD, leading_zeros
 from raypipe.data.table.names import require
 from raypipe.data.table.spans import is_certain
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending
 from raypipe.spec.sources import CsvSource
 
 pc: Any = pyarrow.compute  # its functions are made at run time, which type checkers do not see
@@ -130,7 +132,7 @@ def _start(file: SourceFile, num_bytes: int) -> tuple[bytes, bool]:
     """About the first bytes of a file, so many or all, decompressed; and whether more follow."""
     start = read_start(file, num_bytes + 1)
     is_cut = len(start) > num_bytes
-    if not (start.startswith(GZIP_MAGIC) and file.uri.endswith(".gz")):
+    if not (start.startswith(GZIP_MAGIC) and has_ending(file.uri, ".gz")):
         return start, is_cut
     text = b""
     while start and len(text) <= num_bytes:  # files that were compressed in pieces have several members
@@ -159,19 +161,18 @@ def _with_values(
     read = _Read(samples, source, masking)
     if not read.parsers:
         return source, []
-    named = [*source.signs, *source.date_formats]
+    named = [*source.signs, *source.date_formats, *source.decimal_points]
     require(named, read.names, samples[0].file.name)
-    numbers = Numbers(read.texts, source.decimal_point, source.thousands)
-    point = source.decimal_point or _decimal_point(numbers, read, source, wanted)
-    if point is None and like is not None:
-        point = like.decimal_point
+    read.texts |= read.of([name for name in read.doubles if source.decimal_points.get(name) == ","])
+    numbers = Numbers(read.texts, _one_point(source), source.thousands)
+    point, own = _decimal_points(numbers, read, source, wanted, like)
     if point == "," and source.decimal_point is None:  # what was a fraction with a point is text now
         source = source.model_copy(update={"decimal_point": ","})
         read = _Read(samples, source, masking)
         numbers = Numbers(read.texts, ",", source.thousands)
-    forms = numbers.decided(point)
+    forms = numbers.decided(point, own)
     for name, values in read.texts.items():
-        if name in forms.numbers or name in forms.doubtful:
+        if name in forms.numbers or name in forms.doubtful or name in forms.unlike:
             continue
         fitting = dates_of(values, [source.date_format] if isinstance(source.date_format, str) else DATES)
         if len(fitting) > 1 and dated.get(name) in fitting:
@@ -295,30 +296,62 @@ def _of_equal_length(chunks: Sequence[pa.Array]) -> pa.Array | None:
     return pc.unique(numbers).drop_null() if len(lengths) == 1 and lengths <= COMPACT.keys() else None
 
 
-def _decimal_point(numbers: Numbers, read: _Read, source: CsvSource, wanted: Wanted) -> str | None:
-    """What the file shows to stand before fractions; None where nothing does, or both."""
-    doubtful = source.delimiter == ";" and any(wanted.matters(name) for name in read.doubles)
-    texts = read.of(read.doubles[:MAX_DOUBLES]) if numbers.ways or doubtful else {}
-    unlike = [n for n, values in texts.items() if not pc.all(pc.match_substring_regex(values, LIKE_BOTH)).as_py()]
-    is_comma, is_point = numbers.votes(","), numbers.votes(".") or bool(unlike)
-    if is_comma == is_point:
-        shown = next(((name, values) for name, values in texts.items() if wanted.matters(name)), None)
-        if doubtful and not is_comma and shown is not None:
-            name, values = shown
-            raise DataError(
-                f"column '{name}' holds {values[0].as_py()!r}, which may be a fraction or thousands: cells are divided "
-                "by ';', as where fractions have a comma, and no other number shows which it is",
-                "set data.source.decimal_point: '.' where it is a fraction, ',' where it is thousands",
+def _one_point(source: CsvSource) -> str | None:
+    """The decimal point of all columns; None where it is not set, or columns may differ."""
+    return source.decimal_point if isinstance(source.decimal_point, str) else None
+
+
+def _decimal_points(
+    numbers: Numbers, read: _Read, source: CsvSource, wanted: Wanted, like: CsvSource | None
+) -> tuple[str | None, dict[str, str]]:
+    """What the file shows to stand before fractions, None where nothing does; and, where columns differ, column -> what
+    stands before its own.
+
+    Raises:
+        DataError: values may be fractions or thousands, and nothing shows which.
+    """
+    if source.decimal_points:
+        return source.usual_point, {**numbers.own_points(), **source.decimal_points}
+    if source.decimal_point is not None:
+        return source.usual_point, {}
+    if like is not None and like.decimal_points:  # one column is one thing in all sources
+        return like.usual_point, dict(like.decimal_points)
+    is_divided = source.delimiter == ";" and any(wanted.matters(name) for name in read.doubles)
+    texts = read.of(read.doubles[:MAX_DOUBLES]) if numbers.ways or is_divided else {}
+    like_both = {n for n, values in texts.items() if pc.all(pc.match_substring_regex(values, LIKE_BOTH)).as_py()}
+    is_comma, is_point = numbers.votes(","), numbers.votes(".") or len(like_both) < len(texts)
+    doubtful = [name for name in texts if name in like_both and wanted.matters(name)]
+    if is_comma and is_point:
+        if doubtful:
+            raise _may_be_both(
+                doubtful[0], texts, "of the other columns some have a comma before fractions and some a point"
             )
-        return None
-    return "," if is_comma else "."
+        return None, numbers.own_points()
+    if is_comma or is_point:
+        return "," if is_comma else ".", {}
+    if is_divided and doubtful:
+        why = "cells are divided by ';', as where fractions have a comma, and no other number shows which it is"
+        raise _may_be_both(doubtful[0], texts, why)
+    return (like.usual_point if like is not None and like.decimal_point else None), {}
+
+
+def _may_be_both(name: str, texts: Mapping[str, pa.Array], why: str) -> DataError:
+    values = texts[name]
+    shown = values.filter(pc.match_substring(values, "."))[0].as_py()
+    column = json.dumps(name)
+    return DataError(
+        f"column '{name}' holds {shown!r}, which may be a fraction or thousands: {why}",
+        f"set data.source.decimal_point: {{{column}: '.'}} where it is a fraction, {{{column}: ','}} where it is "
+        "thousands ('.' or ',' alone is for all columns)",
+    )
 
 
 def _as_fields(source: CsvSource, forms: Forms, texts: Mapping[str, Any], zeros: Mapping[str, str]) -> CsvSource:
     """The source with what was recognised in its own words."""
+    own = {**(forms.decimal_point if isinstance(forms.decimal_point, dict) else {}), **source.decimal_points}
     marked = [n for n, sign in forms.numbers.items() if sign or n in texts]
     dtypes: dict[str, Any] = {
-        **dict.fromkeys(source.signs, "float64"),
+        **dict.fromkeys([*source.signs, *source.decimal_points], "float64"),
         **source.dtypes,
         **dict.fromkeys(zeros, "string"),
         **dict.fromkeys(marked, "float64"),
@@ -329,7 +362,7 @@ def _as_fields(source: CsvSource, forms: Forms, texts: Mapping[str, Any], zeros:
             "dtypes": dtypes,
             "signs": {**{n: sign for n, sign in forms.numbers.items() if sign}, **source.signs},
             "thousands": source.thousands or forms.thousands,
-            "decimal_point": source.decimal_point or forms.decimal_point,
+            "decimal_point": own or source.decimal_point or forms.decimal_point or None,
             "date_format": {**forms.dates, **source.date_formats} or None,
         }
     )

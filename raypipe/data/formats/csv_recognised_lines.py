@@ -80,11 +80,23 @@ def lines_of_columns(
     lines += _lines_of_unclear(forms)
     for name, text in forms.odd.items():
         what = f"{text[:SHOWN]!r} is" if is_shown else "some texts are"
-        lines.append(f"column '{name}' stays text: {what} not written like the other numbers in it{like(name)}")
+        other = next((each for each in texts[name].to_pylist() if each != text), "")
+        shown = f" like {other[:SHOWN]!r}" if is_shown else ""
+        lines.append(
+            f"column '{name}' stays text: {what} not written like the other numbers in it{shown}; what means 'no "
+            "value' is named in data.source.null_values"
+        )
+    differ = isinstance(forms.decimal_point, dict)
     for name, mark in forms.doubtful.items():
+        point = f"{{{json.dumps(name)}: {mark!r}}}" if differ else repr(mark)
         lines.append(
             f"column '{name}' stays text: in its numbers{like(name)} {mark!r} may stand between thousands or before a "
-            f"fraction; set data.source.thousands: {mark!r} or data.source.decimal_point: {mark!r}"
+            f"fraction; set data.source.thousands: {mark!r} or data.source.decimal_point: {point}"
+        )
+    for name, mark in forms.unlike.items():
+        lines.append(
+            f"column '{name}' stays text: in its numbers{like(name)} {mark!r} stands between thousands, in those of "
+            "other columns something else does; write them alike"
         )
     for name, dtype in forms.likely.items():
         lines.append(

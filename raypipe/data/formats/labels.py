@@ -23,6 +23,7 @@ from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import Notes, noted, refuse_bad
 from raypipe.data.table.names import MissingColumn, require
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending, without_ending
 from raypipe.spec.labels import PathLabel, RegexLabel, SidecarLabel, TableLabel
 from raypipe.spec.sources import CsvSource, FolderSource, JsonlSource, ParquetSource
 
@@ -124,10 +125,16 @@ def _matched(files: Sequence[FileRow], spec: RegexLabel) -> list[FileRow]:
 
 def _beside(files: Sequence[FileRow], spec: SidecarLabel, source: FolderSource, root: str) -> list[FileRow]:
     found = [file for named in spec.named(source.path, source.suffixes) for file in find_named(named, root)]
-    by_stem = {file.uri.removesuffix(spec.suffix): file for file in found}
+    ending = spec.suffix.lower()
+    by_stem: dict[str, SourceFile] = {}
+    for file in found:
+        if not has_ending(file.uri, ending):  # a glob may match both
+            continue
+        if (other := by_stem.setdefault(without_ending(file.uri, ending), file)) is not file:
+            raise DataError(f"{other.name} and {file.name} are both the label of one file", "leave one of them")
     rows: list[FileRow] = []
     for row in files:
-        if row.file.uri.endswith(spec.suffix):  # a glob may match both
+        if has_ending(row.file.uri, ending):
             continue
         sidecar = by_stem.pop(_stem(row.file.uri), None)
         problem = None if sidecar else f"has no file '{_stem(row.name).rpartition('/')[2]}{spec.suffix}' beside it"
@@ -223,9 +230,9 @@ def _read(file: SourceFile, spec: TableLabel, source: FolderSource, masking: Mas
 
     text = [spec.file_column, *([] if spec.label_column is None else [spec.label_column])]
     reader: Any
-    if file.uri.endswith(ParquetSource.suffixes):
+    if has_ending(file.uri, ParquetSource.suffixes):
         reader = partial(parquet.read_file, source=ParquetSource(format="parquet", path=spec.path))
-    elif file.uri.endswith(JsonlSource.suffixes):
+    elif has_ending(file.uri, JsonlSource.suffixes):
         reader = partial(jsonl.read_file, source=JsonlSource(format="jsonl", path=spec.path))
     else:
         reader = _csv_reader(file, spec, text, masking, notes)

@@ -20,6 +20,7 @@ from raypipe.data.sources.files import HTTP, open_file, open_text
 from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.marks import NOT_UTF8
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending
 
 CHUNK_BYTES = 64 * 2**20
 """Text read at once, and the part of a large file that one task reads."""
@@ -60,7 +61,7 @@ def ranges(files: Sequence[SourceFile], divisible: bool = True) -> list[FileRang
     """
     parts: list[FileRange] = []
     for file in files:
-        whole = file.uri.endswith(".gz") or file.uri.startswith(HTTP) or not divisible
+        whole = has_ending(file.uri, ".gz") or file.uri.startswith(HTTP) or not divisible
         if whole or file.size_bytes is None:
             parts.append(as_range(file))
             continue

@@ -25,6 +25,7 @@ from raypipe.data.sources.listing import list_files
 from raypipe.data.sources.place import SourceFile
 from raypipe.data.table.names import needed, unusable_names, usable
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending
 from raypipe.spec.sources import NumpySource
 
 HINT = "write it again with numpy.save or numpy.savez, or fetch a good copy"
@@ -83,7 +84,7 @@ class Numpy(Format):
         files = list_files(source, root)
         if source.path is not None:
             for file in files:
-                if file.uri.endswith(".npy"):
+                if has_ending(file.uri, ".npy"):
                     raise DataError(
                         f"data.source.path: {file.name} holds one array without a name",
                         f"write data.source.arrays: {{x: {file.name}}}",

@@ -54,7 +54,7 @@ def read_sidecars(rows: Sequence[FileRow], spec: SidecarLabel) -> Sidecars:
                 problem = error.message
         problems.append(problem)
         read.append(data)
-    return _objects(rows, read, problems, spec) if spec.suffix == ".json" else _lines(rows, read, problems)
+    return _objects(rows, read, problems, spec) if spec.suffix.lower() == ".json" else _lines(rows, read, problems)
 
 
 def _lines(rows: Sequence[FileRow], read: Sequence[bytes], problems: list[str | None]) -> Sidecars:

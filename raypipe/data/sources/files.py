@@ -21,6 +21,7 @@ from raypipe.data.sources import disk, web
 from raypipe.data.sources.paths import absolute, base_of, is_data, matches, refuse_kind, split_glob
 from raypipe.data.sources.place import Place, SourceFile
 from raypipe.errors import DataError, RaypipeError, StoreError, did_you_mean
+from raypipe.spec.endings import has_ending, in_either_case
 
 DIGESTED_FILES, DIGESTED_BYTES = 64, 16 * 2**20
 """Local files are known by content where a path names no more of them, and no more bytes."""
@@ -88,10 +89,10 @@ def open_file(file: SourceFile) -> pa.NativeFile:
 def open_text(file: SourceFile) -> io.IOBase | pa.NativeFile:
     """A stream of the file's content, decompressed when the name ends in `.gz`; raises like `open_file`."""
     if not file.uri.startswith(HTTP):
-        return pa.CompressedInputStream(open_file(file), "gzip") if file.uri.endswith(".gz") else _opened(file)
+        return pa.CompressedInputStream(open_file(file), "gzip") if has_ending(file.uri, ".gz") else _opened(file)
     data = read_bytes(file)
     # The bytes decide, not the name alone: servers may undo the compression on the way.
-    is_gzip = urlsplit(file.uri).path.endswith(".gz") and data.startswith(GZIP_MAGIC)
+    is_gzip = has_ending(urlsplit(file.uri).path, ".gz") and data.startswith(GZIP_MAGIC)
     return pa.CompressedInputStream(pa.BufferReader(data), "gzip") if is_gzip else pa.BufferReader(data)
 
 
@@ -147,7 +148,7 @@ def _matching(place: Place, path: str, base: str, pattern: str, suffixes: tuple[
         return [file]
     chosen: list[SourceFile] = []
     if pattern:
-        wanted = posixpath.normpath(pattern).split("/")
+        wanted = in_either_case(posixpath.normpath(pattern)).split("/")
         start = place.start + base
         listed = place.below(base, is_deep=wanted == ["**"] or len(wanted) > 1)
         chosen = [file for file in listed if matches(file.uri.removeprefix(start).strip("/").split("/"), wanted)]
@@ -161,7 +162,7 @@ def _missing(uri: str, written: str, suffixes: tuple[str, ...], place: Place, pa
     folder, _, last = uri.rpartition("/")
     if place.is_folder(path):
         names = [file.uri.rpartition("/")[2] for file in place.below(path)]
-        kinds = Counter(os.path.splitext(name)[1] or name for name in names)
+        kinds = Counter(os.path.splitext(name)[1].lower() or name for name in names)
         holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(10)) or "nothing"
         return DataError(
             f"data.source: '{written}' ({uri}) holds no {' or '.join(suffixes)} file; it holds {holds}",

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from raypipe.data.sources import web
 from raypipe.errors import DataError
+from raypipe.spec.endings import has_ending
 from raypipe.spec.sources import FORMAT_NAMES
 
 REFUSED = {
@@ -57,7 +58,7 @@ def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 def is_data(path: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a path below the folder is of rows; what programs keep for themselves (.ipynb_checkpoints) is not."""
-    return path.endswith(suffixes) and not any(name.startswith((".", "_")) for name in path.split("/"))
+    return has_ending(path, suffixes) and not any(name.startswith((".", "_")) for name in path.split("/"))
 
 
 def refuse_kind(uri: str) -> None:

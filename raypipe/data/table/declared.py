@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,14 @@ class Written(NamedTuple):
 PLAIN = Written()
 
 
+def written_as(
+    name: str, decimal_point: str | Mapping[str, str] | None, thousands: str | None, signs: Mapping[str, str]
+) -> Written:
+    """How the numbers of a column are written, in the words of a CSV source's fields."""
+    point = decimal_point.get(name, ".") if isinstance(decimal_point, Mapping) else decimal_point or "."
+    return Written(point, None if thousands == point else thousands, signs.get(name))
+
+
 def kept_as(dtype: str) -> pa.DataType:
     """The Arrow type of what a word of `dtypes` declares: times and durations are seconds."""
     return pa.type_for_alias("float64" if dtype in spans.READERS else dtype)
@@ -101,9 +110,9 @@ def dtype_of(texts: pa.Array) -> str | None:
         return None
     if len(texts) <= MAX_SPELLINGS and frozenset(text.lower().strip() for text in texts.to_pylist()) in _PAIRS:
         return "bool"
-    if not any(sign.isdigit() for sign in texts[0].as_py()):  # most categories, at hardly any cost
-        return None
-    fitting = (dtype for dtype in spans.READERS if not as_type(first, dtype)[1])
+    one = texts[0].as_py().strip()  # most columns are told by it, at hardly any cost
+    likely = [dtype for dtype, read in spans.READERS.items() if read(one) is not None]
+    fitting = (dtype for dtype in likely if not as_type(first, dtype)[1])
     return next((dtype for dtype in fitting if not as_type(texts, dtype)[1]), None)
 
 
@@ -114,7 +123,7 @@ def number_pattern(how: Written) -> str:
     if how.thousands is None:
         return plain
     group = GROUPS[how.thousands]
-    return rf"(?:{plain}|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+(?:{point}[0-9]*)?)"
+    return rf"(?:{plain}|[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+(?:{point}[0-9]*)?)"
 
 
 def plain_numbers(text: pa.Array, how: Written) -> pa.Array:
@@ -134,6 +143,8 @@ def plain_numbers(text: pa.Array, how: Written) -> pa.Array:
             rf"|\({sign}{blank}{number}\)|\({number}{blank}{sign}\))$"
         )
     is_number = pc.match_substring_regex(text, pattern)
+    if not pc.any(is_number).as_py():
+        return pa.nulls(len(text), pa.string())
     if how.sign is not None:
         text = pc.replace_substring(text, how.sign, "")
     text = pc.replace_substring_regex(text, r"^\((.*)\)$", r"-\1")

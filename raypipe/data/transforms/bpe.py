@@ -44,15 +44,13 @@ def learn(words: Sequence[Sequence[int]], counts: Sequence[int], num_merges: int
             break
         changed: set[Pair] = set()
         for i in holders.pop(best):
-            before = list(pairwise(tokens[i]))
-            tokens[i] = merged(tokens[i], best, num_base + len(merges))
-            after = list(pairwise(tokens[i]))
-            for pair in before:
+            tokens[i], gone, come = _merged(tokens[i], best, num_base + len(merges))
+            for pair in gone:
                 totals[pair] -= counts[i]
-            for pair in after:
+            for pair in come:
                 totals[pair] += counts[i]
                 holders[pair].add(i)
-            changed.update(before, after)
+            changed.update(gone, come)
         merges.append(best)
         for pair in changed:
             if totals[pair] > 0:
@@ -60,26 +58,59 @@ def learn(words: Sequence[Sequence[int]], counts: Sequence[int], num_merges: int
     return merges
 
 
-def encode(word: Sequence[int], ranks: Mapping[Pair, int], num_base: int) -> list[int]:
-    """The word's tokens: its pairs are merged in the order in which they were learnt."""
-    tokens = list(word)
-    while len(tokens) > 1:
-        best = min(pairwise(tokens), key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        tokens = merged(tokens, best, num_base + ranks[best])
-    return tokens
+def _merged(tokens: list[int], pair: Pair, token: int) -> tuple[list[int], list[Pair], list[Pair]]:
+    """The tokens with one in place of each occurrence of the pair, from the left; the pairs of neighbours that went
+    with it; and those that came.
 
-
-def merged(tokens: Sequence[int], pair: Pair, token: int) -> list[int]:
-    """The tokens with one in place of each occurrence of the pair, from the left."""
+    All others stay.  A text without blanks has long words with many pairs each: to count them again at each merge took
+    nearly all the time of learning.
+    """
     found: list[int] = []
-    i = 0
-    while i < len(tokens):
-        if i + 1 < len(tokens) and tokens[i] == pair[0] and tokens[i + 1] == pair[1]:
-            found.append(token)
-            i += 2
-        else:
-            found.append(tokens[i])
-            i += 1
-    return found
+    gone: list[Pair] = []
+    come: list[Pair] = []
+    last, start, end = len(tokens) - 1, 0, 0  # what is before `end` is in `found`
+    while (i := _index(tokens, pair[0], start, last)) >= 0:
+        start = i + 1
+        if tokens[i + 1] != pair[1]:
+            continue
+        if i > end:
+            gone.append((tokens[i - 1], tokens[i]))
+            if end:
+                come.append((token, tokens[end]))
+            found += tokens[end:i]
+        if found:
+            come.append((found[-1], token))
+        found.append(token)
+        gone.append(pair)
+        start = end = i + 2
+        if end <= last:
+            gone.append((tokens[i + 1], tokens[end]))
+    if 0 < end <= last:
+        come.append((token, tokens[end]))
+    return found + tokens[end:], gone, come
+
+
+def _index(tokens: list[int], token: int, start: int, stop: int) -> int:
+    """The first place of a token in [start, stop); -1 where there is none."""
+    try:
+        return tokens.index(token, start, stop)
+    except ValueError:
+        return -1
+
+
+def encode(word: Sequence[int], ranks: Mapping[Pair, int], num_base: int) -> list[int]:
+    """The word's tokens: its pairs are merged in the order in which they were learnt, each from the left.
+
+    One at a time: pairs that a merge brings were learnt after it, so what is left of a pair still comes first.
+    """
+    tokens, never = list(word), len(ranks)
+    rank = [ranks.get(pair, never) for pair in pairwise(tokens)]
+    while rank and (best := min(rank)) < never:
+        i = rank.index(best)
+        tokens[i : i + 2] = [num_base + best]
+        del rank[i]
+        if i:
+            rank[i - 1] = ranks.get((tokens[i - 1], tokens[i]), never)
+        if i < len(rank):
+            rank[i] = ranks.get((tokens[i], tokens[i + 1]), never)
+    return tokens

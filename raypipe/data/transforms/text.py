@@ -167,10 +167,12 @@ class Tokens(TransformKind):
         return ids[np.repeat(first_N, size_N) + within], np.repeat(row_N, size_N)
 
     def _merged(self, word: str) -> list[int]:
+        if len(word) > WORD_CHARS:  # part by part, so that a run that goes on is not merged from its start again
+            parts = (word[i : i + WORD_CHARS] for i in range(0, len(word), WORD_CHARS))
+            return [token for part in parts for token in self._merged(part)]
         found = self._cache.get(word)
         if found is None:
-            parts = [word[i : i + WORD_CHARS] for i in range(0, len(word), WORD_CHARS)]
-            found = [token for part in parts for token in bpe.encode(_byte_ids(part), self._ranks, FIRST_MERGE)]
+            found = bpe.encode(_byte_ids(word), self._ranks, FIRST_MERGE)
             if len(self._cache) >= CACHED:
                 self._cache.clear()
             self._cache[word] = found

@@ -303,6 +303,7 @@ def test_predict_input_without_a_known_ending_is_of_the_format_of_training_or_as
     assert serving._format_of("sounds/", Reading(format="wav")) == "sound"
     assert serving._format_of("rows.tsv", Reading(format="csv")) == "csv"
     assert serving._format_of("rows.parquet", Reading(format="csv")) == "parquet"
+    assert serving._format_of("ROWS.JSONL.GZ", Reading(format="csv")) == "jsonl"
 
 
 def test_predict_read_fields_are_yaml_or_as_they_are_written():

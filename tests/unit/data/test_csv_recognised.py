@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from raypipe.data.formats import FORMATS
 from raypipe.data.formats.base import ANYTHING, Wanted
+from raypipe.data.formats.csv_values import DATES, dates_of
 from raypipe.data.formats.datasource import read_group
 from raypipe.data.masking import UNMASKED
 from raypipe.data.shuffle.recognise import recognise
@@ -73,6 +76,72 @@ def test_column_that_one_of_several_files_holds_twice_is_read_where_it_is_not_as
     assert found.decimal_point == ","
     read = found.model_copy(update={"columns": ["n", "y"]})
     assert [(row["n"], row["y"]) for row in rows_of(tmp_path, read)] == [(1.5, "a"), (2.5, "b"), (3.5, "a")]
+
+
+# --- decimal points --------------------------------------------------------------------------------------------------
+
+MIXED = "lat;price;y\n52.5;1.234,50 €;a\n48.1371;3,99 €;b\n"
+"""A shop's prices beside coordinates of a program."""
+
+
+def test_columns_that_can_be_read_in_one_way_only_are_read_so_though_they_differ(tmp_path):
+    write(tmp_path, f=MIXED)
+    found, lines = recognised(tmp_path)
+    assert (found.decimal_point, found.thousands, found.signs) == ({"price": ","}, ".", {"price": "€"})
+    assert lines[0] == 'recognised: delimiter: ";", decimal_point: {"price": ","}, thousands: "."'
+    assert [(row["lat"], row["price"]) for row in rows_of(tmp_path, found)] == [(52.5, 1234.5), (48.1371, 3.99)]
+
+
+@pytest.mark.parametrize(("point", "numbers"), [(".", [1.234, 5.0]), (",", [1234.0, 5.0])])
+def test_column_that_may_be_both_is_asked_for_where_others_differ(tmp_path, point, numbers):
+    write(tmp_path, f="lat;n;price;y\n52.5;1.234;12,50 €;a\n48.1371;5;3,99 €;b\n")
+    with pytest.raises(
+        DataError, match=r"column 'n' holds '1\.234', which may be a fraction or thousands: of"
+    ) as caught:
+        recognised(tmp_path)
+    assert """data.source.decimal_point: {"n": '.'}""" in caught.value.hint
+    found, _ = recognised(tmp_path, decimal_point={"n": point})
+    assert [row["n"] for row in rows_of(tmp_path, found)] == numbers
+    assert [row["price"] for row in rows_of(tmp_path, found)] == [12.5, 3.99], "what was certain stays so"
+
+
+def test_whole_numbers_beside_what_may_be_both_tell_nothing_unless_they_are_long(tmp_path):
+    write(tmp_path, f="n;y\n1.234;a\n5;b\n")
+    with pytest.raises(DataError, match=r"column 'n' holds '1\.234', which may be a fraction or thousands: cells"):
+        recognised(tmp_path)
+    write(tmp_path, f="n;y\n1.234;a\n5678;b\n")  # in groups it were 5.678
+    assert [row["n"] for row in rows_of(tmp_path, recognised(tmp_path)[0])] == [1.234, 5678.0]
+
+
+def test_zero_and_three_digits_behind_a_comma_are_a_fraction(tmp_path):
+    write(tmp_path, f="part;y\n0,250 %;a\n12,500 %;b\n")
+    found, _ = recognised(tmp_path)
+    assert [row["part"] for row in rows_of(tmp_path, found)] == [0.25, 12.5]
+    write(tmp_path, f="part;y\n1,250 %;a\n12,500 %;b\n")
+    found, lines = recognised(tmp_path)
+    assert [row["part"] for row in rows_of(tmp_path, found)] == ["1,250 %", "12,500 %"]
+    assert "',' may stand between thousands or before a fraction" in lines[1]
+
+
+def test_numbers_with_other_marks_between_thousands_stay_text_and_are_told(tmp_path):
+    write(tmp_path, f="a;b;y\n1.234,5;1,234.5;u\n2.234,5;2,234.5;v\n")
+    found, lines = recognised(tmp_path)
+    assert [line.partition(" between")[0] for line in lines[1:]] == [
+        "column 'a' stays text: in its numbers like '1.234,5' '.' stands",
+        "column 'b' stays text: in its numbers like '1,234.5' ',' stands",
+    ]
+    assert rows_of(tmp_path, found)[0] == {"a": "1.234,5", "b": "1,234.5", "y": "u"}
+
+
+def test_columns_that_differ_are_read_in_test_files_as_in_the_others(tmp_path):
+    for name, text in (("train", MIXED), ("test", "lat;price;y\n1.234;5,00 €;a\n")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, f=text)
+    given = {"source": {"format": "csv", "path": "train"}, "test_source": {"format": "csv", "path": "test"}}
+    found = recognise(spec(tmp_path, **given, split={"kind": "hash", "val_frac": 0, "test_frac": 0}))[0]
+    assert isinstance(found.test_source, CsvSource)
+    test = found.test_source.model_copy(update={"path": str(tmp_path / "test")})
+    assert [(row["lat"], row["price"]) for row in rows_of(tmp_path, test)] == [(1.234, 5.0)]
 
 
 # --- signs -----------------------------------------------------------------------------------------------------------
@@ -252,3 +321,18 @@ def test_compact_date_with_a_digit_too_few_is_none(tmp_path):
     write(tmp_path, f="day,y\n2024013,u\n")
     (row,) = rows_of(tmp_path, recognised(tmp_path, date_format={"day": "%Y%m%d"})[0])
     assert row["day"] is None and "'day' is '2024013', which is no date like %Y%m%d" in row[BAD]
+
+
+def test_dates_in_each_format_that_is_tried_are_found():
+    days = [datetime(2024, 2, 29, 13, 45, 59, 123456), datetime(1999, 12, 31, 0, 5, 7)]
+    missed = [each for each in DATES if each not in dates_of(pa.array([day.strftime(each) for day in days]))]
+    assert all(each.startswith("%Y-%m-%d") for each in missed) and len(missed) == 5  # ISO 8601, which needs no format
+
+
+@pytest.mark.parametrize(("point", "group"), [(".", ","), (",", "."), (",", " "), (".", "'"), (".", "_")])
+def test_marks_between_thousands_that_a_later_value_holds_are_seen(tmp_path, point, group):
+    numbers = [f"{i}{point}5" for i in range(300)] + [f"1{group}234{group}567{point}25"]
+    write(tmp_path, f="n;y\n" + "".join(f"{number};u\n" for number in numbers))
+    found, _ = recognised(tmp_path)
+    assert (found.decimal_point, found.thousands) == (point, group)
+    assert [row["n"] for row in rows_of(tmp_path, found)][-2:] == [299.5, 1234567.25]

@@ -60,7 +60,7 @@ def test_column_of_another_type_than_declared_is_not_cast_value_by_value(monkeyp
     [
         (["Ja", "nein", "TRUE", "0", "2", None], "bool", Written(), [True, False, True, False, None, None]),
         (["1.234,50 €", "€ -3", "(2,5 €)", "7"], "float64", Written(",", ".", "€"), [1234.5, -3.0, -2.5, None]),
-        (["1,234", "1,234.5", "12,34"], "float64", Written(".", ","), [1234.0, 1234.5, None]),
+        (["1,234", "1,234.5", "12,34", "0,234"], "float64", Written(".", ","), [1234.0, 1234.5, None, None]),
         (["1\u202f234 567", "-5"], "int64", Written(".", " "), [1234567, -5]),
         (["14:30", "2:30 PM", "25:00"], "time", Written(), [52200.0, 52200.0, None]),
         (

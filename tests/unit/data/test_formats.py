@@ -45,6 +45,43 @@ def test_format_keeps_its_contract_on_files(name, tmp_path):
     contract.check_files(tmp_path / "again")
 
 
+def rows_of_all(name, fields, root):
+    """All rows as columns, but for the names of files."""
+    spec = TypeAdapter(Source).validate_python({"format": name, **fields})
+    parts, read_part = FORMATS[name].plan(spec, str(root))
+    tables = [table for part in parts for table in read_part(part)]
+    return {
+        column: [np.asarray(value).tolist() for table in tables for value in table[column].to_pylist()]
+        for column in tables[0].column_names
+        if column != "file"
+    }
+
+
+@pytest.mark.parametrize("ending", [str.upper, str.title])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "sklearn"])
+def test_files_that_end_in_capitals_are_found_and_read_like_the_others(name, ending, tmp_path):
+    def renamed(path):
+        stem, dot, last = path.partition(".")
+        return stem + dot + ending(last)
+
+    fields, _ = FormatContract.examples[name](tmp_path)
+    expected = rows_of_all(name, fields, tmp_path)
+    endings: dict[str, None] = {}
+    for file in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        endings["".join(file.suffixes)] = None
+        file.rename(file.with_name(renamed(file.name)))
+    if "path" in fields:  # a folder, and a glob for each ending in small letters
+        ways = [{"path": "."}, {"path": [f"**/*{each}" for each in endings]}]
+        ways = [{**fields, **way} for way in ways]
+    elif "arrays" in fields:
+        ways = [{"arrays": {column: renamed(path) for column, path in fields["arrays"].items()}}]
+    else:
+        ways = [{field: renamed(path) for field, path in fields.items()}]
+    for way in ways:
+        assert rows_of_all(name, way, tmp_path) == expected
+    assert all(expected.values())
+
+
 def read_csv(folder, text, **options):
     (folder / "f.csv").write_text(text)
     (table,) = reader("csv", **options)(source_file(folder / "f.csv"))

@@ -159,6 +159,18 @@ def test_files_beside_hold_one_line_each(tmp_path):
         assert told["f.png"].endswith("f.txt is no UTF-8 text")
 
 
+def test_files_beside_and_tables_may_end_in_capitals(tmp_path):
+    put(tmp_path, "a.PNG", "b.png", in__a_TXT="cat\n", in__b_Txt="dog\n")
+    for path in ("in", "in/*.PNG", "in/*"):
+        for suffix in (".txt", ".TXT"):
+            assert read(tmp_path, {"from": "sidecar", "suffix": suffix}, path)["label"].to_pylist() == ["cat", "dog"]
+    put(tmp_path, t_JSONL='{"file": "a.PNG", "label": "x"}\n{"file": "b.png", "label": "y"}\n')
+    assert read(tmp_path, {"path": "t.JSONL"})["label"].to_pylist() == ["x", "y"]
+    put(tmp_path, in__a_txt="owl\n")
+    with pytest.raises(DataError, match=r"a\.TXT and in/a\.txt are both the label of one file"):
+        read(tmp_path, {"from": "sidecar"})
+
+
 def test_files_beside_hold_objects_whose_fields_are_columns(tmp_path):
     objects = {
         "a": {"class": "cat", "who": {"name": "ann"}, "age": 3, "tags": ["x"]},

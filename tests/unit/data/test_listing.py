@@ -40,6 +40,27 @@ def test_glob_matches_whole_names_and_two_stars_any_number_of_folders(path, expe
     assert names(f"{tmp_path}/{path}", tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("in", ["in/A.CSV", "in/b.Csv", "in/c.csv"]),
+        ("in/*.csv", ["in/A.CSV", "in/b.Csv", "in/c.csv"]),
+        ("*/?.CSV", ["in/A.CSV", "in/b.Csv", "in/c.csv"]),
+        ("in/*.[Cc]sv", ["in/b.Csv", "in/c.csv"]),  # in brackets the letters that are written
+        ("in/a*.csv", []),  # of the rest of a name they always are
+        ("in/*.t*", ["in/d.TXT.GZ"]),
+        ("in/*.txt.gz", ["in/d.TXT.GZ"]),
+    ],
+)
+def test_ending_of_a_name_counts_in_small_letters_and_capitals_in_folders_and_globs(path, expected, tmp_path):
+    put(tmp_path, "in/A.CSV", "in/b.Csv", "in/c.csv", "in/d.TXT.GZ")
+    if expected:
+        assert names(path, tmp_path) == expected
+    else:
+        with pytest.raises(DataError, match="matches no file"):
+            names(path, tmp_path)
+
+
 def test_folder_with_brackets_in_its_name_is_no_glob(tmp_path):
     root = tmp_path / "exp[2]"
     put(root, "train.csv", "in/b.csv", "in/c/d.csv")

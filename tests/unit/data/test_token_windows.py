@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from raypipe.data.learned_merges import train_share, with_merges
 from raypipe.data.next_tokens import language_of
 from raypipe.data.sources.listing import list_files
 from raypipe.data.spelling import Spelling, num_ids, problem
+from raypipe.data.transforms import bpe
 from raypipe.data.transforms.text import FIRST
 from raypipe.errors import DataError
 from raypipe.records import Column, Language, Signature
@@ -115,6 +117,22 @@ def test_long_runs_become_windows_that_fit(merging: DataSpec):
     found = [window for window, _ in cut([text], merging)]
     assert "".join(found) == text
     assert max(len(spelling.ids(window)) for window in found) <= 9
+
+
+def test_run_without_blanks_that_arrives_in_pieces_is_merged_once(merging: DataSpec, monkeypatch: pytest.MonkeyPatch):
+    encode, merged = bpe.encode, []
+    monkeypatch.setattr(bpe, "encode", lambda word, *how: (merged.append(len(word)), encode(word, *how))[1])
+    letters = random.Random(0).choices("abcdefgh", k=20_000)
+    text, spec = "".join(letters), merging.model_copy(update={"source": wide(merging)})
+    found = cut([text[i : i + 500] for i in range(0, len(text), 500)], spec)
+    assert "".join(window for window, _ in found) == text
+    assert sum(merged) < 1.2 * len(text)
+
+
+def wide(spec: DataSpec) -> TextWindowsSource:
+    """The source with a context that is longer than the text."""
+    assert isinstance(spec.source, TextWindowsSource)
+    return spec.source.model_copy(update={"context_length": 40_000})
 
 
 def test_byte_pairs_are_learned_from_train_alone(tmp_path: Path):

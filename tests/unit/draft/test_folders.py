@@ -118,3 +118,16 @@ def test_files_of_other_formats_beside_those_that_are_read_are_told(tmp_path: Pa
     (tmp_path / "pets" / "notes.md").write_text("seen in spring")
     _, text, _ = drafted(tmp_path, tmp_path / "pets")
     assert "# beside these files lie others, which are not read: 1 of format csv, 1 of format text_windows" in text
+
+
+def test_folders_whose_files_end_in_capitals_are_drafted_like_others(tmp_path: Path):
+    for i in range(6):
+        write_picture(tmp_path / "pets" / ("cat", "dog")[i % 2] / f"Dsc{i}.Jpg")
+    spec, _, row = drafted(tmp_path, tmp_path / "pets")
+    assert spec.data.source.format == "images" and np.shape(row["image"]) == (16, 20, 3)
+    for month in ("JAN", "FEB"):
+        columns = {"area": RANDOM.normal(60, 9, 80).round(1).tolist(), "sold": ["yes", "no"] * 40}
+        write_csv(tmp_path / "shop" / f"{month}.CSV", columns)
+    (tmp_path / "q").mkdir()
+    spec, _, row = drafted(tmp_path / "q", tmp_path / "shop")
+    assert spec.data.source.format == "csv" and list(row) == ["area"]

@@ -137,14 +137,16 @@ def values_of(body: str, signature: Signature) -> dict[str, list[object]]:
 LINES = ("1;1.234,50 €;31.01.2024;ja;8:30", "-2;k.A.;1.2.2024;nein;23:59:30", "3;7 €;2024-03-01;true;0:00")
 
 
+@pytest.mark.parametrize("point", [",", {"price": ","}])
 @pytest.mark.parametrize("has_header", [True, False])
-def test_a_body_divided_as_the_training_data_is_read_as_batch_inference_reads_it(tmp_path, has_header):
+def test_a_body_divided_as_the_training_data_is_read_as_batch_inference_reads_it(tmp_path, has_header, point):
+    settings = {**GERMAN, "decimal_point": point}
     names = [column.name for column in INPUTS]
     lines = [line.replace("2024-03-01", "01.03.2024") for line in LINES]
     (tmp_path / "f.csv").write_text("\n".join([";".join(names), *lines]) + "\n")
-    (table,) = reader("csv", **GERMAN)(source_file(tmp_path / "f.csv"))
+    (table,) = reader("csv", **settings)(source_file(tmp_path / "f.csv"))
     body = "\n".join([*([";".join(names)] if has_header else []), *lines])
-    read = values_of(body, learned(GERMAN))
+    read = values_of(body, learned(settings))
     assert {name: [None if value != value else value for value in values] for name, values in read.items()} == {
         name: table[name].to_pylist() for name in names
     }

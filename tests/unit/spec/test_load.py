@@ -288,6 +288,10 @@ def test_check_files_missing_source_and_module_are_told_with_line_and_field(tmp_
         f"{file}:3: data.source.path.1: {tmp_path / 'more' / '*.csv'} does not exist",
         f"{file}:7: model.path: {tmp_path / 'model.py'} does not exist",
     ]
+    (tmp_path / "more").mkdir()
+    for name in ("rows.csv", "more/JAN.CSV", "model.py"):
+        (tmp_path / name).write_text("def build(): ...\n")
+    check_files(load_pipeline(file))
 
 
 @pytest.mark.parametrize(
