@@ -35,6 +35,7 @@ class Checkpointing:
     Args:
         preemption: how this rank learns that its machine is taken away.
         say: told what a person should know.
+        alive: called while a write is waited for.
         watch: what checkpoints take counts for them; its time is kept and taken up again, too.
     """
 
@@ -48,6 +49,7 @@ class Checkpointing:
         finite: FiniteCheck,
         preemption: Preemption,
         say: Callable[[str], None],
+        alive: Callable[[], None],
         watch: Stopwatch,
     ) -> None:
         self._watch = watch
@@ -66,6 +68,7 @@ class Checkpointing:
             parallel=parallel.name,
             gather=partial(gathered, world=world),
             say=say,
+            alive=alive,
         )
         self.best: dict[str, Tensor] = {}
 

@@ -134,6 +134,7 @@ class Trainer:
             self.finite,
             preemption,
             self.reporter.note,
+            self.reporter.alive,
             watch,
         )
         self.validation = Validation(

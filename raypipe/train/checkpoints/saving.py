@@ -89,6 +89,7 @@ class Saver:
         parallel: how the ranks hold the model.
         gather: tells the ranks of each other; unset for one rank alone.
         say: told what a person should know.
+        alive: called while a write is waited for, which may take longer than anything else of a training.
     """
 
     def __init__(
@@ -103,12 +104,13 @@ class Saver:
         parallel: str | None = None,
         gather: Gather | None = None,
         say: Callable[[str], None] = lambda text: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._run_id, self._spec = store, run_id, spec
         self._rank, self._size, self._device = rank, size, device or torch.device("cpu")
         self._parallel = parallel
         self._gather: Gather = gather or (lambda status: [status])
-        self._say = say
+        self._say, self._alive = say, alive
         self._token = secrets.token_hex(4)
         self._image = PartImage()
         self._pending: _Write | None = None
@@ -180,6 +182,7 @@ class Saver:
         """Until no rank writes any more. Raises the failure of the first rank that has one."""
         while True:
             self._join(ASK_S)
+            self._alive()
             if not self._late():
                 return
 

@@ -201,6 +201,21 @@ def test_finish_saves_once_what_was_left_out_and_nothing_twice() -> None:
     assert opened(store, 5).state == state(5)
 
 
+def test_finish_that_waits_for_the_store_is_alive_for_who_looks_for_hung_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, pulses = GatedStore(), itertools.count()
+    monkeypatch.setattr(saving, "ASK_S", 0.01)
+    saver = Saver(store, "r1", TrainSpec(), alive=lambda: None if next(pulses) < 3 else store.gate.set())
+    spans = lambda: cut(TENSORS, 0, 1)  # noqa: E731
+    saver.save(state(3), spans)
+
+    saver.finish(state(3), spans)  # nobody but the pulse opens the store
+
+    assert next(pulses) >= 4
+    assert opened(store, 3).state == state(3)
+
+
 def test_close_leaves_a_write_that_hangs_and_may_be_called_again() -> None:
     store = AwayStore()
     store.is_away = lambda key: True
