@@ -259,9 +259,29 @@ class Ddp(Parallel):
         # DDP would do it within forward passes, where a rank whose pass fails cannot tell whether it did.
         self._ddp.broadcast_buffers = False
         super().__init__(world, module, self._ddp)
+        self._learning = [] if has_unused else [each for each in self.parameters if each.requires_grad]
+        """Of which a backward pass may leave some out; DDP looks for them itself where it knows of any."""
+        self._has_gradients = False
 
     def accumulate(self, is_last: bool) -> AbstractContextManager[None]:
-        return NOTHING if is_last else self._ddp.no_sync()
+        if is_last:
+            return self._completed()
+        self._has_gradients = True
+        return self._ddp.no_sync()
+
+    @contextmanager
+    def _completed(self) -> Iterator[None]:
+        """Give parameters that this rank's pass does not reach, as the network took a branch, a part of 0 in the mean
+        gradient: the other ranks wait for it, and nobody would tell."""
+        before = [_version(each) for each in self._learning] if self._has_gradients else []
+        self._has_gradients = False
+        yield
+        missed = [each for each in self._learning if each.grad is None]
+        if before:
+            after = [_version(each) for each in self._learning]
+            missed = [each for each, was, now in zip(self._learning, before, after, strict=True) if was == now]
+        if missed:
+            (torch.stack([each.sum() for each in missed]).sum() * 0.0).backward()
 
     def begin_step(self) -> None:
         self.agree_on_buffers()  # a forward pass may read what another rank's would have averaged otherwise
@@ -275,6 +295,11 @@ class Ddp(Parallel):
         finally:
             self._ddp.module = self.module
         return True
+
+
+def _version(parameter: nn.Parameter) -> int | None:
+    """Another number each time that something was added to the gradient; None: there is none."""
+    return None if parameter.grad is None else parameter.grad._version
 
 
 class _NanForAll(nn.Module):

@@ -141,7 +141,10 @@ class OptimizerStep:
 
     def _first_pass(self, rows: Rows) -> Exception | None:
         try:
-            with self._runs.during("its first step, which changes nothing"):
+            with (
+                self._runs.during("its first step, which changes nothing"),
+                self._parallel.accumulate(is_last=True),
+            ):
                 loss = self._loss_of(self._parallel.network, rows)
                 self._is_in_backward = True
                 loss.backward()
@@ -157,7 +160,12 @@ class OptimizerStep:
 
         Not where that was in a backward pass: some gradients may have been averaged by then.
         """
-        return not self._is_in_backward and not is_from_peers(error) and self._parallel.stand_in()
+        if self._is_in_backward or is_from_peers(error):
+            return False
+        try:
+            return self._parallel.stand_in()
+        except Exception:  # the error before counts: it may be what has broken the group, or another rank is gone
+            return False
 
     def _largest_that_fits(self, rows: Rows) -> int:
         def attempt(num_rows: int) -> None:

@@ -50,6 +50,8 @@ class Own(nn.Module):
             raise KeyError("a row that this network does not like")
         if odd and self.where == "igloo" and self.training:
             raise ValueError("no such kind: igloo")
+        if odd and self.where == "branch" and self.training:
+            return self.layers[2](torch.ones(len(x), 8))
         found = self.layers(x)
         if odd and self.where == "backward" and self.training:
             return _Raising.apply(found)
@@ -105,6 +107,9 @@ IN_TRAIN, IN_VAL = 39, 59
 ORDERS: dict[str, Callable[[Path, str], TrainOrder]] = {
     "listing": _plain,
     "way": partial(_plain, parallel="auto"),
+    "branch": partial(_odd, where="branch", row=IN_TRAIN),
+    "branch_accumulated": partial(_odd, where="branch", row=IN_TRAIN, micro_batch_rows=2),
+    "branch_first": partial(_odd, where="branch", row=IN_TRAIN, global_batch_size=40),
     "reading_before": lambda folder, run_id: _plain(folder, "reading", epochs=1),
     "reading": _plain,
     "forward": partial(_odd, where="train", row=IN_TRAIN),
@@ -125,6 +130,9 @@ ORDERS: dict[str, Callable[[Path, str], TrainOrder]] = {
 WORDS = {
     "listing": ("StoreError", "rank 0 asks in vain"),
     "way": ("StoreError", "rank 0 asks in vain"),
+    "branch": ("", ""),
+    "branch_accumulated": ("", ""),
+    "branch_first": ("", ""),
     "reading_before": ("", ""),
     "reading": ("OSError", "Input/output error"),
     "forward": ("UserCodeError", "does not like"),
@@ -167,7 +175,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     return {name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)] for name in ORDERS}
 
 
-@pytest.mark.parametrize("name", [name for name in ORDERS if name.split("_")[0] not in ("alone", "reading")])
+@pytest.mark.parametrize("name", [name for name in ORDERS if name.split("_")[0] not in ("alone", "reading", "branch")])
 def test_run_one_rank_that_fails_ends_all_at_once_with_its_error(
     answers: dict[str, list[dict[str, Any]]], name: str
 ) -> None:
@@ -177,6 +185,14 @@ def test_run_one_rank_that_fails_ends_all_at_once_with_its_error(
     assert len({answer["message"] for answer in answers[name]}) == 1
     assert words in answers[name][0]["message"]
     assert max(answer["seconds"] for answer in answers[name]) < AT_ONCE_S
+
+
+@pytest.mark.parametrize("name", [name for name in ORDERS if name.startswith("branch")])
+def test_run_network_that_leaves_parameters_out_on_one_rank_is_trained(
+    answers: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    """DDP would wait for their gradient, and the other rank be in another collective meanwhile."""
+    assert [answer["error"] for answer in answers[name]] == ["", ""], answers[name]
 
 
 def test_run_one_rank_that_meets_an_error_of_no_known_kind_ends_all_at_once(
