@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 from raypipe.errors import StoreError
 from raypipe.storage.local import LocalFolder
@@ -30,6 +31,7 @@ from raypipe.storage.store import ObjectInfo
 from raypipe.train import loop
 from raypipe.train.failures import is_from_peers
 from raypipe.train.order import TrainOrder
+from raypipe.train.parallel import Ddp
 from raypipe.train.rows import World
 
 SIZE = 2
@@ -77,6 +79,41 @@ def answer(name: str, order: TrainOrder, world: World) -> dict[str, Any]:
     return {"error": "", "message": "", "is_from_peers": False, "seconds": time.monotonic() - began}
 
 
+class Branching(nn.Module):
+    """Leaves a layer out where a row is 99."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.last(rows[:, :1].expand(-1, 4) if (rows == 99).any() else self.first(rows))
+
+
+def differences(world: World) -> dict[str, float]:
+    """By how much gradients of ranks together differ from the mean of each one's own, where rank 1 leaves a layer out:
+    in all its passes, in the last or in the first of two."""
+    found: dict[str, float] = {}
+    for name, odd in {"one": [True], "both": [True, True], "last": [False, True], "first": [True, False]}.items():
+        torch.manual_seed(0)
+        alone, parallel = Branching(), Ddp(world, Branching(), has_unused=False)
+        parallel.module.load_state_dict(alone.state_dict())
+        for number, is_odd in enumerate(odd):
+            rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(10 * world.rank + number))
+            rows[0] = 99.0 if is_odd and world.rank == 1 else rows[0]
+            with parallel.accumulate(is_last=number == len(odd) - 1):
+                parallel.network(rows).square().sum().backward()
+            alone(rows).square().sum().backward()
+        far = 0.0
+        for mine, shared in zip(alone.parameters(), parallel.parameters, strict=True):
+            mean = torch.zeros_like(mine) if mine.grad is None else mine.grad.clone()
+            dist.all_reduce(mean)
+            assert shared.grad is not None
+            far = max(far, float((mean / world.size - shared.grad).abs().max() / mean.abs().max()))
+        found[name] = far
+    return found
+
+
 def run_orders(folder: Path, rank: int, names: list[str]) -> None:
     torch.set_num_threads(1)
     meeting = folder / f"meeting-{names[0]}"
@@ -85,6 +122,8 @@ def run_orders(folder: Path, rank: int, names: list[str]) -> None:
     for name in names:
         found = answer(name, orders[name], World(rank, SIZE))
         (folder / f"{name}-{rank}.json").write_text(json.dumps(found))
+    if len(names) > 1:
+        (folder / f"differences-{rank}.json").write_text(json.dumps(differences(World(rank, SIZE))))
 
 
 def start_rank(folder: Path, rank: int, names: list[str]) -> None:

@@ -172,7 +172,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == 0, said
-    return {name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)] for name in ORDERS}
+    names = [*ORDERS, "differences"]
+    return {name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)] for name in names}
 
 
 @pytest.mark.parametrize("name", [name for name in ORDERS if name.split("_")[0] not in ("alone", "reading", "branch")])
@@ -193,6 +194,14 @@ def test_run_network_that_leaves_parameters_out_on_one_rank_is_trained(
 ) -> None:
     """DDP would wait for their gradient, and the other rank be in another collective meanwhile."""
     assert [answer["error"] for answer in answers[name]] == ["", ""], answers[name]
+
+
+def test_gradient_where_one_rank_leaves_parameters_out_is_the_mean_of_all(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    for found in answers["differences"]:
+        assert found.keys() == {"one", "both", "last", "first"}
+        assert max(found.values()) < 1e-6
 
 
 def test_run_one_rank_that_meets_an_error_of_no_known_kind_ends_all_at_once(
