@@ -6,6 +6,9 @@ import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raypipe.data.transforms.text import FIRST, FIRST_MERGE, Tokens
 from raypipe.data.transforms.text_misfits import UNKNOWN
 from raypipe.records import Language
@@ -90,6 +93,12 @@ class Spelling:
                 yield piece
         if rest := decoder.decode(b"", final=True):
             yield rest
+
+    @cached_property
+    def num_bytes(self) -> NDArray[np.int64]:
+        """Bytes of UTF-8 that each id stands for, [number of ids]; 0 where it stands for no text."""
+        sizes = [len(each.encode() if isinstance(each, str) else each) for each in self._written]
+        return np.array([*(0 for _ in NO_TEXT), *sizes], np.int64)
 
     @cached_property
     def _written(self) -> list[str] | list[bytes]:

@@ -155,18 +155,19 @@ def regression_metrics(target: Sums, error: Sums, under: Sums, over: Sums, relat
     }
 
 
-def language_metrics(log_likelihood: Sums, num_tokens: int, tokenizer: str) -> dict[str, float]:
+def language_metrics(log_likelihood: Sums, num_tokens: int, num_units: int | None, tokenizer: str) -> dict[str, float]:
     """How surprised a model is by a text: e to the power of its mean loss a token (what a choice among so many equally
-    likely tokens would cost), and the loss in bits, where tokens are characters or bytes.
+    likely tokens would cost), and the loss in bits a character or a byte, which other tokenizers count alike.
 
     Args:
         log_likelihood: natural logarithms of the probabilities that the model gave the texts.
         num_tokens: of all texts together; none of which nothing was asked.
+        num_units: characters or bytes that these tokens are; None: not known.
         tokenizer: what tokens are, as in Language.
     """
     found = {"perplexity": perplexity(log_likelihood, num_tokens)}
-    if tokenizer in BITS:
-        found[BITS[tokenizer]] = -_number(log_likelihood.total) / max(1, num_tokens) / math.log(2)
+    if num_units is not None:
+        found[BITS[tokenizer]] = -_number(log_likelihood.total) / max(1, num_units) / math.log(2)
     return found
 
 

@@ -33,16 +33,18 @@ def check_trainable(module: nn.Module, kind: str, feature_shape: tuple[int, ...]
         Names of parameters that wait for a gradient, but that the forward does not use: they stay as they are.
     Raises:
         ModelError: nothing in it can be trained, its answer has no gradient, does not depend on the rows or has another
-            shape for a single row, its parameters are of several types, or its state cannot be packaged.
+            shape for a single row, its parameters are of several types, or its state cannot be packaged or changes its
+            shape.
     """
     what = f"model.kind: {kind}"
     _check_state(module, what)
     _check_types(module, what)
-    trained = _trained(module, what)
+    trained, held = _trained(module, what), _held(module)
     with _as_it_was(module):
         with torch.no_grad():
             one_row = _answer(module.eval(), 1, feature_shape, what)
         two_rows = _answer(module.train(), 2, feature_shape, what)
+        _check_keeps(module, held, what)
         _check_one_row(one_row, two_rows, what)
         if not two_rows.is_floating_point():
             raise ModelError(f"{what} answers {two_rows.dtype}; it must answer floating-point numbers", _LOSS_HINT)
@@ -92,6 +94,27 @@ def _check_state(module: nn.Module, what: str) -> None:
             )
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise ModelError(f"{what}: '{name}' is no dense tensor with values; only those can be packaged")
+
+
+def _held(module: nn.Module) -> dict[str, str]:
+    """Each tensor of the state, by name: its type and shape."""
+    return {
+        name: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        for name, value in module.state_dict().items()
+    }
+
+
+def _check_keeps(module: nn.Module, before: dict[str, str], what: str) -> None:
+    """What a forward adds or gives another shape, a network that is built anew could not take back."""
+    after = _held(module)
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            raise ModelError(
+                f"{what}: its forward changes what the network holds: '{name}' was {before.get(name, 'not there')} and "
+                f"is {after.get(name, 'gone')} after a call; neither a checkpoint nor the packaged model could be read "
+                "back",
+                "keep its shape, or leave it out of the state: register_buffer(..., persistent=False)",
+            )
 
 
 def _check_types(module: nn.Module, what: str) -> None:

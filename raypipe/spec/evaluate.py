@@ -18,8 +18,8 @@ class GateSpec(Spec):
     mean of each against all others), expected_calibration_error. Multi-label: f1_micro, f1_macro, precision_micro,
     recall_micro, subset_accuracy, hamming_loss, log_loss, mean_average_precision and roc_auc (means over labels).
     Regression: mae, rmse, r2, mape; pinball_0.9 where train.loss: quantile learns the 0.9 quantile; of several targets
-    their mean, and `mae.price` that of one. Language model: perplexity, and bits_per_character or bits_per_byte,
-    where its tokenizer is char or byte."""
+    their mean, and `mae.price` that of one. Language model: perplexity, and bits_per_character where its
+    tokenizer is char, else bits_per_byte."""
     min: float | None = None
     """The metric must be at least this."""
     max: float | None = None

@@ -42,8 +42,8 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Task -> metrics; a regression that learns a quantile has its pinball loss too, and one of several targets each metric
 as the mean over its targets and, by `of_target`, of each."""
 
-BITS = {"char": "bits_per_character", "byte": "bits_per_byte"}
-"""Tokenizer of a language model -> the metric that tells its loss in bits, where a token is what others count, too."""
+BITS = {"char": "bits_per_character", "byte": "bits_per_byte", "bpe": "bits_per_byte"}
+"""Tokenizer of a language model -> the metric that tells its loss in bits of something that others count, too."""
 
 HIGHER_IS_BETTER = frozenset(
     (
@@ -118,7 +118,7 @@ def known_metrics(
         tokenizer: of a language model.
     """
     known = METRICS[task] if quantile is None else (*METRICS[task], pinball(quantile))
-    others = {name for unit, name in BITS.items() if unit != tokenizer}
+    others = set(BITS.values()) - {BITS.get(tokenizer)}
     known = tuple(name for name in known if name not in others)
     if task != "regression" or len(targets) == 1:
         return known

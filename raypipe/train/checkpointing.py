@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from raypipe.errors import CheckpointError
 from raypipe.storage import Store
 from raypipe.train import checkpoints
 from raypipe.train.average import Ema
@@ -35,6 +36,7 @@ class Checkpointing:
     Args:
         preemption: how this rank learns that its machine is taken away.
         say: told what a person should know.
+        alive: called while a write is waited for.
         watch: what checkpoints take counts for them; its time is kept and taken up again, too.
     """
 
@@ -48,6 +50,7 @@ class Checkpointing:
         finite: FiniteCheck,
         preemption: Preemption,
         say: Callable[[str], None],
+        alive: Callable[[], None],
         watch: Stopwatch,
     ) -> None:
         self._watch = watch
@@ -66,6 +69,7 @@ class Checkpointing:
             parallel=parallel.name,
             gather=partial(gathered, world=world),
             say=say,
+            alive=alive,
         )
         self.best: dict[str, Tensor] = {}
 
@@ -159,7 +163,7 @@ class Checkpointing:
         Returns:
             Where the training stands, and what was passed over, in words.
         Raises:
-            CheckpointError: none of several can be used, or it belongs to others.
+            CheckpointError: none of several can be used, it belongs to others, or is past the last epoch of the file.
         """
         fresh = TrainState(fingerprint=self._fingerprint)
         if not self._order.checkpoints:
@@ -175,10 +179,21 @@ class Checkpointing:
         )
         if state is None:
             return fresh, notes
+        self._check_epochs(state)
         self._watch.resume(state.spent_s, state.spent_until)
         if self._world.rank != 0:
             state.loss_sum, state.rows = 0.0, 0  # rank 0 goes on with the sums of all
         return state, notes
+
+    def _check_epochs(self, state: TrainState) -> None:
+        """A model is never one of more epochs than the file says."""
+        begun, epochs = state.epoch - 1 + bool(state.epoch_step), self._order.spec.train.epochs
+        if begun > epochs:
+            raise CheckpointError(
+                f"run {self._order.run_id} has trained into epoch {begun} already (step {state.step}), and "
+                f"train.epochs is {epochs}",
+                f"set train.epochs to {begun} or more, or begin the training anew: --run {self._order.run_id} --fresh",
+            )
 
     def _continue_from(self, found: StoredCheckpoint) -> None:
         held = self._parallel.module.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from raypipe.errors import (
 from raypipe.runtime.resources import ray_bundle
 from raypipe.train.order import TrainOrder
 
-FROM_PEERS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+FROM_PEERS = re.compile(
+    r"\b(processgroup)?gloo\b|\b(processgroup)?nccl|connection (closed|reset) by peer", re.IGNORECASE
+)
 """In what a collective operation raises where another worker is gone."""
 
 OF_MEMORY = ("OutOfMemoryError", "MemoryError")
@@ -35,7 +38,8 @@ def is_from_peers(error: BaseException) -> bool:
     if (distributed := sys.modules.get("torch.distributed")) is not None:  # else none of its errors can be here
         kinds += (distributed.DistError,)
     return any(
-        isinstance(each, kinds) or any(word in str(each).lower() for word in FROM_PEERS) for each in causes(error)
+        isinstance(each, kinds) or (not isinstance(each, RaypipeError) and FROM_PEERS.search(str(each)))
+        for each in causes(error)
     )
 
 

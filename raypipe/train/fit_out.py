@@ -173,6 +173,11 @@ class _SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_(var_C.to(self.running_var.dtype), share)
 
 
+def meets_in_forward(module: nn.Module) -> bool:
+    """Whether a training forward pass waits for those of other ranks, as layers normalize over all of them."""
+    return any(isinstance(each, _SyncedBatchNorm | nn.SyncBatchNorm) for each in module.modules())
+
+
 @cache
 def _synced(kind: type[_BatchNorm]) -> type[_BatchNorm]:
     """The kind of layer with the other forward; everything else of it stays."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raypipe.errors import UserCodeError
 from raypipe.train.rows import World
-from raypipe.train.together import gathered, summed
+from raypipe.train.together import agreed, gathered, summed
 
 
 def largest_that_fits(attempt: Callable[[int], None], num_rows: int, world: World) -> int:
@@ -21,16 +21,19 @@ def largest_that_fits(attempt: Callable[[int], None], num_rows: int, world: Worl
             waits for no other rank.
         num_rows: of this rank; ranks may have unlike many.
     Raises:
-        UserCodeError: not even one row fits.
+        UserCodeError: not even one row fits; or what `attempt` raises, the same on every rank.
     """
     num_rows = max(gathered(num_rows, world))
-    while True:
-        is_too_much = False
+
+    def fits() -> bool:
         try:
             attempt(num_rows)
         except torch.OutOfMemoryError:
-            is_too_much = True  # what it held is free only after this block
-        if not summed([float(is_too_much)], world)[0]:
+            return False  # what it held is free only after this block
+        return True
+
+    while True:
+        if not summed([float(not agreed(fits, world))], world)[0]:
             return num_rows
         if world.device.type == "cuda":
             torch.cuda.empty_cache()

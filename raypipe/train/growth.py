@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from raypipe.errors import MoreWorkersError
 from raypipe.spec.train import TrainSpec
@@ -31,7 +32,7 @@ class Growth:
         """Whether steps would take less time with as many workers as there is room for now."""
         if self._elastic is None or self._world.size >= self._elastic.max:
             return False
-        return from_rank_0(self._world.rank == 0 and self._pays(self._elastic), self._world)
+        return from_rank_0(partial(self._pays, self._elastic), self._world)
 
     def leave(self, step: int) -> None:
         """The checkpoint of `step` is kept. Raises MoreWorkersError."""

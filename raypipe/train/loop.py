@@ -46,7 +46,8 @@ def run(order: TrainOrder, world: World, report: Report, preemption: Preemption 
     Args:
         preemption: how this worker learns that its machine is taken away; unset: it does not.
     Raises:
-        UserCodeError: the user's network raised; where only one rank raises it, the others wait and must be ended.
+        UserCodeError: the user's network raised; on every rank, except where one raises it in a backward pass, or in
+            a forward pass that waits for other ranks (sharded, train.sync_batch_norm): these wait and must be ended.
         NonFiniteLossError: a gradient, or what is told of validation rows, became NaN or infinite, at the same step
             on every rank.
         DataError, ModelError: data or model do not allow training.
@@ -121,6 +122,7 @@ class Trainer:
             scale=self.scale,
             runs=self.network_runs,
             finite=self.finite,
+            on_failure=self.reading.failed,
             on_overflow=lambda: agreed(self.reading.raise_failure, world),
         )
         self.checkpointing = Checkpointing(
@@ -132,6 +134,7 @@ class Trainer:
             self.finite,
             preemption,
             self.reporter.note,
+            self.reporter.alive,
             watch,
         )
         self.validation = Validation(

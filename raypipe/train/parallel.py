@@ -6,6 +6,7 @@ of the gradient, and for the pieces of tensors that this rank holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, NamedTuple
@@ -20,6 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from torch.nn.parallel import DistributedDataParallel
 
 from raypipe.train.blocks import blocks_of
+from raypipe.train.fit_out import meets_in_forward
 from raypipe.train.rows import World
 
 MODEL, OPTIMIZER = "model/", "optimizer/"
@@ -108,6 +110,11 @@ class Parallel:
 
     def begin_step(self) -> None:
         """Before the first forward pass of an optimizer step, on every rank."""
+
+    def stand_in(self) -> bool:
+        """After a forward pass of this rank that failed: take part in the backward pass of the others, with a gradient
+        that is NaN, which tells them. False: this rank cannot; who started the ranks must end them."""
+        return False
 
     def release(self) -> None:
         """Give back what forward passes without a backward pass have borrowed; needed before weights are changed."""
@@ -208,13 +215,19 @@ class Parallel:
         return self.module if self.world.rank == 0 else None
 
     def agree_on_buffers(self) -> None:
-        """Give every rank the buffers of rank 0 (running averages), which are those that are saved.
-
-        DDP does so before its next forward pass only, and each rank would validate with its own until then.
-        """
-        if self.world.size > 1:
-            for buffer in self.module.buffers():
-                dist.broadcast(buffer, src=0)
+        """Give every rank the buffers of rank 0 (running averages), which are those that are saved; those of one dtype
+        travel together."""
+        if self.world.size == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.module.buffers():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in by_dtype.values():
+            values = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(values, src=0)
+            if self.world.rank != 0:
+                for buffer, value in zip(buffers, values.split([each.numel() for each in buffers]), strict=True):
+                    buffer.copy_(value.view(buffer.shape))
 
 
 class Alone(Parallel):
@@ -243,10 +256,61 @@ class Ddp(Parallel):
         module = module.to(world.device)
         devices = [world.device] if world.device.type == "cuda" else None
         self._ddp = DistributedDataParallel(module, device_ids=devices, find_unused_parameters=has_unused)
+        # DDP would do it within forward passes, where a rank whose pass fails cannot tell whether it did.
+        self._ddp.broadcast_buffers = False
         super().__init__(world, module, self._ddp)
+        self._learning = [] if has_unused else [each for each in self.parameters if each.requires_grad]
+        """Of which a backward pass may leave some out; DDP looks for them itself where it knows of any."""
+        self._has_gradients = False
 
     def accumulate(self, is_last: bool) -> AbstractContextManager[None]:
-        return NOTHING if is_last else self._ddp.no_sync()
+        if is_last:
+            return self._completed()
+        self._has_gradients = True
+        return self._ddp.no_sync()
+
+    @contextmanager
+    def _completed(self) -> Iterator[None]:
+        """Give parameters that this rank's pass does not reach, as the network took a branch, a part of 0 in the mean
+        gradient: the other ranks wait for it, and nobody would tell."""
+        before = [_version(each) for each in self._learning] if self._has_gradients else []
+        self._has_gradients = False
+        yield
+        missed = [each for each in self._learning if each.grad is None]
+        if before:
+            after = [_version(each) for each in self._learning]
+            missed = [each for each, was, now in zip(self._learning, before, after, strict=True) if was == now]
+        if missed:
+            (torch.stack([each.sum() for each in missed]).sum() * 0.0).backward()
+
+    def begin_step(self) -> None:
+        self.agree_on_buffers()  # a forward pass may read what another rank's would have averaged otherwise
+
+    def stand_in(self) -> bool:
+        if meets_in_forward(self.module):
+            return False
+        self._ddp.module = _NanForAll(self.parameters)
+        try:
+            self._ddp().backward()
+        finally:
+            self._ddp.module = self.module
+        return True
+
+
+def _version(parameter: nn.Parameter) -> int | None:
+    """Another number each time that something was added to the gradient; None: there is none."""
+    return None if parameter.grad is None else parameter.grad._version
+
+
+class _NanForAll(nn.Module):
+    """Gives every parameter that learns a gradient, of NaN."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__()
+        self._learning = [each for each in parameters if each.requires_grad]
+
+    def forward(self) -> Tensor:
+        return torch.stack([each.sum() for each in self._learning]).sum() * math.nan
 
 
 class Sharded(Parallel):
@@ -272,7 +336,7 @@ class Sharded(Parallel):
         yield
 
     def begin_step(self) -> None:
-        self.agree_on_buffers()  # as DDP does: a forward may read what another rank's would have averaged otherwise
+        self.agree_on_buffers()  # as Ddp does
 
     def release(self) -> None:
         for each in self.module.modules():

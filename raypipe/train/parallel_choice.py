@@ -27,6 +27,8 @@ def build_parallel(order: TrainOrder, store: Store, world: World, module: nn.Mod
     Args:
         module: on the CPU.
         has_unused: there are parameters that the forward does not use.
+    Raises:
+        StoreError: the store did not tell how the training that goes on here was held; the same on every rank.
     """
     spec = order.spec.train
     name, told = spec.parallel, None
@@ -47,7 +49,7 @@ def kept_way(order: TrainOrder, store: Store, world: World) -> str | None:
     """How the training that goes on here was held, on every rank at the same time; None: nothing is kept of it."""
     if not order.checkpoints:
         return None
-    return from_rank_0(checkpoints.parallel_of_newest(store, order.run_id) if world.rank == 0 else None, world)
+    return from_rank_0(lambda: checkpoints.parallel_of_newest(store, order.run_id), world)
 
 
 def reason_to_shard(module: nn.Module, spec: TrainSpec, world: World) -> dict[str, Any] | None:

@@ -29,9 +29,6 @@ from raypipe.train.windows import Part, Window
 CHUNK_BYTES = 2**20
 """Features made at a time: what lies between a stored row and the model's is small, and stays in the cache."""
 
-TARGET_BYTES = 8
-"""Of each number that the loss compares with."""
-
 NO_TRANSFORM = TargetTransform()
 
 
@@ -264,12 +261,9 @@ def _fill(room: Tensor, values: np.ndarray) -> None:
 
 def row_bytes(dataset: DatasetVersion) -> int:
     """Bytes of one row as the model reads it, target included."""
-    weight = 0 if dataset.weights is None else 4
-    return (
-        4 * math.prod(dataset.feature_shape)
-        + TARGET_BYTES * math.prod(task_of(dataset.signature).target_shape)
-        + weight
-    )
+    task, num_weights = task_of(dataset.signature), int(dataset.weights is not None)
+    target_bytes = np.dtype(task.target_dtype).itemsize * math.prod(task.target_shape)
+    return 4 * (math.prod(dataset.feature_shape) + num_weights) + target_bytes
 
 
 def send(rows: Rows, device: torch.device) -> Rows:

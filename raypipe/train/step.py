@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from raypipe.errors import NonFiniteLossError, UserCodeError
 from raypipe.model.losses import Loss
 from raypipe.spec.train import TrainSpec
+from raypipe.train.failures import is_from_peers
 from raypipe.train.fitting import largest_that_fits, room_for_state
 from raypipe.train.optim import take_step
 from raypipe.train.own_step import OwnStep
 from raypipe.train.parallel import Parallel
 from raypipe.train.precision import Scale
 from raypipe.train.rows import Batch, Rows, World
+from raypipe.train.together import agreed
 from raypipe.train.user_errors import NetworkRuns
 
 GPU_CHECK_STEPS = 16
@@ -60,6 +63,7 @@ class OptimizerStep:
         loss_of: runs the network.
         runs: what the user's code raises is told by it.
         finite: looks at each step's gradient.
+        on_failure: told why this rank's network could not take a step that the others take; the gradient is NaN then.
         on_overflow: called on every rank before a step is left out; it may know of a better reason, and raise it.
     """
 
@@ -73,9 +77,11 @@ class OptimizerStep:
         scale: Scale,
         runs: NetworkRuns,
         finite: FiniteCheck,
+        on_failure: Callable[[Exception], None],
         on_overflow: Callable[[], None],
     ) -> None:
         self._parallel, self._loss_of, self._world = parallel, loss_of, world
+        self._on_failure, self._is_in_backward = on_failure, False
         self._scale, self._runs, self._clip = scale, runs, spec.clip_grad_norm
         self._finite, self._on_overflow = finite, on_overflow
         self._num_shares = spec.num_shares(world.size)
@@ -88,11 +94,17 @@ class OptimizerStep:
 
         Raises:
             NonFiniteLossError: the loss or its gradient is NaN or infinite, on every rank at the same step.
-            UserCodeError: the user's network raised.
+            UserCodeError: the user's network raised, and this rank cannot take part without it.
         """
-        with self._runs.during(f"training step {step + 1}"):
-            self._parallel.begin_step()
-            loss = self._backward(batch)
+        try:
+            with self._runs.during(f"training step {step + 1}"):
+                self._parallel.begin_step()
+                loss = self._backward(batch)
+        except Exception as error:
+            if not self._stands_in(error):
+                raise
+            self._on_failure(error)
+            loss = torch.full((), math.nan, device=self._world.device)
         if self._scale.is_used:
             self._scale.undo(self._parallel.gradients())
         norm = self._parallel.norm_and_clip(self._clip)
@@ -115,17 +127,45 @@ class OptimizerStep:
             rows: a worker's batch.
             fits_gpu: first make micro batches as large as a GPU has room for.
         Raises:
-            UserCodeError: the user's network raised, or has no room.
+            UserCodeError: the user's network raised, or has no room; on every rank where it could take part without.
         """
         module = self._parallel.module
         before = {name: value.detach().clone() for name, value in module.state_dict().items()}
         self._parallel.network.train()
         if fits_gpu:
             self._runs.rows = self.micro_batch_rows = self._largest_that_fits(rows)
-        with self._runs.during("its first step, which changes nothing"):
-            self._loss_of(self._parallel.network, _first(rows, self.micro_batch_rows)).backward()
+        failure = self._first_pass(_first(rows, self.micro_batch_rows))
+        agreed(partial(_raise, failure), self._world)
         self._parallel.forget_gradients()
         module.load_state_dict(before)  # normalization layers keep running averages of what they see
+
+    def _first_pass(self, rows: Rows) -> Exception | None:
+        try:
+            with (
+                self._runs.during("its first step, which changes nothing"),
+                self._parallel.accumulate(is_last=True),
+            ):
+                loss = self._loss_of(self._parallel.network, rows)
+                self._is_in_backward = True
+                loss.backward()
+                self._is_in_backward = False
+        except Exception as error:
+            if not self._stands_in(error):
+                raise
+            return error
+        return None
+
+    def _stands_in(self, error: Exception) -> bool:
+        """Whether this rank took part in the backward pass of the others without its network, which raised.
+
+        Not where that was in a backward pass: some gradients may have been averaged by then.
+        """
+        if self._is_in_backward or is_from_peers(error):
+            return False
+        try:
+            return self._parallel.stand_in()
+        except Exception:  # the error before counts: it may be what has broken the group, or another rank is gone
+            return False
 
     def _largest_that_fits(self, rows: Rows) -> int:
         def attempt(num_rows: int) -> None:
@@ -153,11 +193,18 @@ class OptimizerStep:
                 if number == 0:
                     self._parallel.forget_gradients()
                 weight = batch.weight * frac * self._scale.factor
+                self._is_in_backward = True
                 (loss if weight == 1.0 else loss * weight).backward()
+                self._is_in_backward = False
             part = loss.detach() if frac == 1.0 else loss.detach() * frac
             mean = part if mean is None else mean + part
         assert mean is not None
         return mean
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 def _first(rows: Rows, num_rows: int | None) -> Rows:

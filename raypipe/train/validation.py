@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, closing
 import torch
 from torch import Tensor, nn
 
-from raypipe.errors import RaypipeError
 from raypipe.model.losses import Loss
 from raypipe.model.measures import Measures
 from raypipe.model.tasks import task_of
@@ -51,6 +50,8 @@ class Validation:
         self._task, self._spec = task_of(order.dataset.signature), order.spec
         self._loss_factor, self._target_transform = loss_factor, target_transform
         self._runs, self._autocast, self._calls_meet = runs, autocast, calls_meet
+        self._is_calling = False
+        """A forward pass has begun and not ended: it failed where there is an error."""
 
     @torch.no_grad()
     def measure(self, module: nn.Module, step: int, spare: Tensor | None) -> dict[str, float]:
@@ -61,6 +62,7 @@ class Validation:
             step: after which it is measured, for messages.
             spare: features that can be read, for calls that only have to take place.
         Raises:
+            UserCodeError: the network raised; where its calls meet, on this rank alone: the others wait in that call.
             DataError: the rows do not define a metric that the file says to go by.
             NonFiniteLossError: an answer or a loss is NaN or infinite.
         """
@@ -69,7 +71,11 @@ class Validation:
             return {}
         module.eval()
         during = f"validation after step {step}"
-        mine = agreed(lambda: self._measured(val, module, during, spare), self._world)
+        mine = agreed(
+            lambda: self._measured(val, module, during, spare),
+            self._world,
+            may_meet=lambda: not (self._calls_meet and self._is_calling),
+        )
         measures, quantile = of_all_ranks(mine, self._world), self._spec.train.quantile
         metrics = validation_metrics(self._task, measures, self._loss_factor, quantile, during=during)
         outcome.check_watched(metrics, self._spec)
@@ -85,13 +91,16 @@ class Validation:
             with closing(val.in_order(most)) as batches:
                 for rows in batches:
                     with self._runs.during(during):
+                        self._is_calling = True
                         with self._autocast():
                             output = module(rows.features)
+                        self._is_calling = False
+                        calls_left -= 1
                         loss = self._loss(output, rows.target)
-                    calls_left -= 1
                     found += measured(self._task, output, rows, loss, self._target_transform)
-        except RaypipeError:
-            self._only_call(module, during, spare, calls_left)
+        except Exception:
+            if not self._is_calling:
+                self._only_call(module, during, spare, calls_left)
             raise
         self._only_call(module, during, spare, calls_left)
         return found
@@ -101,4 +110,6 @@ class Validation:
         if self._calls_meet and spare is not None:
             for _ in range(calls_left):
                 with self._runs.during(during), self._autocast():
+                    self._is_calling = True
                     module(spare)
+                    self._is_calling = False

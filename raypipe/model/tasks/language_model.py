@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 class LanguageModel(NextToken):
     """A network gives a logit an id, after each token; the model tells how likely the text was, [B, 2]: the natural
-    logarithm of its probability given its first token, and the number of tokens that were asked for."""
+    logarithm of its probability given its first token, and the number of tokens that were asked for. What metrics need
+    has a third number of tokens that are several bytes: how many bytes they are."""
 
     name = "language_model"
 
@@ -64,7 +66,27 @@ class LanguageModel(NextToken):
     def learned(self, output: Tensor, target: Tensor) -> Tensor:
         from raypipe.model.likelihood import likelihood
 
-        return likelihood(output, target)
+        return self._with_bytes(likelihood(output, target), target)
+
+    def judged(self, network: nn.Module, features: Tensor, target: NDArray[Any], values: Values) -> Values:
+        import torch
+
+        del network, target
+        _, asked_BT = read_and_asked(features)
+        return self._with_bytes(torch.from_numpy(values), asked_BT.cpu().long()).numpy()
+
+    def _with_bytes(self, told_B2: Tensor, asked_BT: Tensor) -> Tensor:
+        """[B, 3] where tokens are merged byte pairs; else as it is."""
+        import torch
+
+        if self._language.tokenizer != "bpe":
+            return told_B2
+        bytes_BT = torch.from_numpy(self._spelling.num_bytes).to(asked_BT.device)[asked_BT]
+        return torch.cat([told_B2, bytes_BT.sum(dim=1, keepdim=True).to(told_B2.dtype)], dim=1)
+
+    @cached_property
+    def _spelling(self) -> spelling.Spelling:
+        return spelling.Spelling(self._language)
 
     def answer(self, column: OutputColumn, values: Values) -> Values:
         if column.name == "perplexity":
@@ -96,10 +118,13 @@ class LanguageModel(NextToken):
 
     def _measure(self, target_B: NDArray[Any], values: Values, times_B: NDArray[np.int64] | None) -> Measures:
         del times_B  # windows of a text count alike
-        tokens = np.array(int(values[:, 1].astype(np.float64).sum()))
-        return Measures({"tokens": tokens}, {"log_likelihood": sums(values[:, 0].astype(np.float64))})
+        numbers = values[:, 1:].astype(np.float64).sum(axis=0)
+        counts = {name: np.array(int(number)) for name, number in zip(("tokens", "bytes"), numbers, strict=False)}
+        return Measures(counts, {"log_likelihood": sums(values[:, 0].astype(np.float64))})
 
     def _metrics(self, measures: Measures, quantile: float | None) -> dict[str, float]:
         del quantile
         tokens, tokenizer = int(measures.counts["tokens"]), self._language.tokenizer
-        return language_metrics(measures.sums["log_likelihood"], tokens, tokenizer)
+        num_bytes = measures.counts.get("bytes")
+        units = tokens if tokenizer != "bpe" else None if num_bytes is None else int(num_bytes)
+        return language_metrics(measures.sums["log_likelihood"], tokens, units, tokenizer)

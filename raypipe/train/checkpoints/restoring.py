@@ -32,9 +32,10 @@ def restore(
     Raises:
         CheckpointError: there are complete checkpoints and none can be used; or the newest readable one belongs to a
             training with other settings, or another version of raypipe wrote it. The same on every rank.
+        StoreError: the store did not answer one of them. The same on every rank.
     """
     # Each rank listing for itself would follow its own view of the store, and one may lag behind.
-    complete, begun = from_rank_0(stored_steps(store, run_id) if world.rank == 0 else ([], []), world)
+    complete, begun = from_rank_0(lambda: stored_steps(store, run_id), world)
     passed_over: list[str] = []
     for step in complete:
         state, reason = _try(store, run_id, step, fingerprint, world, load, num_shares)

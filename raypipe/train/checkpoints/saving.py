@@ -32,6 +32,9 @@ PATIENCE_S, PATIENCE_FACTOR = 1.0, 4.0
 RETRY_S, LONGEST_RETRY_S = 0.5, 10.0
 """Between two tries of a write; the store's own retries are within each."""
 
+ASK_S = 1.0
+"""Ranks that wait for each other's writes ask so often whether one has failed: the part of that one never comes."""
+
 CLOSE_S = 5.0
 """How long a training that ends with an error waits for its last write; peers that are gone never send a receipt."""
 
@@ -86,6 +89,7 @@ class Saver:
         parallel: how the ranks hold the model.
         gather: tells the ranks of each other; unset for one rank alone.
         say: told what a person should know.
+        alive: called while a write is waited for, which may take longer than anything else of a training.
     """
 
     def __init__(
@@ -100,12 +104,13 @@ class Saver:
         parallel: str | None = None,
         gather: Gather | None = None,
         say: Callable[[str], None] = lambda text: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._run_id, self._spec = store, run_id, spec
         self._rank, self._size, self._device = rank, size, device or torch.device("cpu")
         self._parallel = parallel
         self._gather: Gather = gather or (lambda status: [status])
-        self._say = say
+        self._say, self._alive = say, alive
         self._token = secrets.token_hex(4)
         self._image = PartImage()
         self._pending: _Write | None = None
@@ -130,13 +135,16 @@ class Saver:
                 on every rank.
         """
         began = time.perf_counter()
-        self._join(None if wait else self._patience_s())
-        is_free = self._agree(state.step)
+        if wait:
+            self._join_all()
+            is_free = True
+        else:
+            self._join(self._patience_s())
+            is_free = self._agree(state.step)
         if is_free:
-            self._begin(state, spans())
+            self._begin(state, spans)
             if wait:
-                self._join(None)
-                self._agree(state.step)
+                self._join_all()
         self.waited_s += time.perf_counter() - began
         return is_free
 
@@ -146,8 +154,7 @@ class Saver:
         self._join(max(PATIENCE_S, self._patience_s()))
         if self._pending is not None and not self._pending.done.is_set() and self._rank == 0:
             self._say(f"the training is done; its checkpoint of step {self._pending.step} waits for the store")
-        self._join(None)
-        self._agree(state.step)
+        self._join_all()
         self.waited_s += time.perf_counter() - began
         if self._last_step != state.step:
             self.save(state, spans, wait=True)
@@ -171,8 +178,23 @@ class Saver:
         if self._pending is not None:
             self._pending.done.wait(timeout_s)
 
+    def _join_all(self) -> None:
+        """Until no rank writes any more. Raises the failure of the first rank that has one."""
+        while True:
+            self._join(ASK_S)
+            self._alive()
+            if not self._late():
+                return
+
     def _agree(self, step: int) -> bool:
         """Whether no rank writes any more. Raises the failure of the first rank that has one."""
+        late = self._late()
+        if late:
+            self._leave_out(step, max(late, key=lambda status: (bool(status.problem), status.pending_s)))
+        return not late
+
+    def _late(self) -> list[Status]:
+        """Of the ranks that still write. Raises the failure of the first rank that has one."""
         statuses = self._gather(self._status())
         self._token = statuses[0].token
         failure = next((status.failure for status in statuses if status.failure is not None), None)
@@ -183,9 +205,7 @@ class Saver:
         late = [status for status in statuses if status.pending_step >= 0]
         if not late:
             self._pending, self._is_late = None, False
-            return True
-        self._leave_out(step, max(late, key=lambda status: (bool(status.problem), status.pending_s)))
-        return False
+        return late
 
     def _status(self) -> Status:
         write = self._pending
@@ -205,10 +225,17 @@ class Saver:
             )
         self._is_late = True
 
-    def _begin(self, state: TrainState, spans: Mapping[str, Span]) -> None:
-        self._image.take(spans, self._device)
-        writer = Writer(self._store, self._run_id, self._spec, self._rank, self._size, self._token, self._parallel)
+    def _begin(self, state: TrainState, spans: Callable[[], Mapping[str, Span]]) -> None:
         write = self._pending = _Write(state.step)
+        try:
+            self._image.take(spans(), self._device)
+        except Exception as error:  # of what this rank holds alone: told when the ranks meet again
+            if self._size == 1:
+                raise
+            write.failure = _ours(error, state.step)
+            write.done.set()
+            return
+        writer = Writer(self._store, self._run_id, self._spec, self._rank, self._size, self._token, self._parallel)
         copied = TrainState(**{**state.__dict__, "history": list(state.history)})
         self._last_step = state.step
         self.num_saved += 1
@@ -243,9 +270,7 @@ class Saver:
         except _GiveUp:
             write.failure = self._given_up(write)
         except Exception as error:  # of a part of ours that has a fault: told, instead of a thread that ends unheard
-            write.failure = TrainingError(
-                f"the checkpoint of step {write.step} failed: {type(error).__name__}: {error}"
-            )
+            write.failure = _ours(error, write.step)
         finally:
             write.done.set()
 
@@ -257,3 +282,9 @@ class Saver:
             f"(train.checkpoint.max_unsaved_s): {why}",
             f"look at the store, then go on: raypipe run FILE --resume {self._run_id}",
         )
+
+
+def _ours(error: Exception, step: int) -> RaypipeError:
+    if isinstance(error, RaypipeError):
+        return error
+    return TrainingError(f"the checkpoint of step {step} failed: {type(error).__name__}: {error}")

@@ -77,6 +77,23 @@ class Ignores(Net):
         return super().forward(torch.ones_like(rows))
 
 
+class Remembers(Net):
+    """Keeps the rows it has seen, or notes each call, in its state."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.calls = how, 0
+        self.register_buffer("seen", torch.zeros(0, 4), persistent=how != "aside")
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.how == "notes":
+            self.calls += 1
+            self.register_buffer(f"call_{self.calls}", torch.ones(1))
+        elif self.training:
+            self.seen = torch.cat([self.seen, rows.detach()])
+        return super().forward(rows)
+
+
 def mixed() -> nn.Module:
     network = Net(unused=True)
     network.aux.double()
@@ -117,6 +134,12 @@ def on_meta() -> nn.Module:
         (on_meta, r"'scale' is no dense tensor with values", ""),
         (lambda: Net(lambda o: o * 0), "answers the same whatever it is asked: it does not read its rows", "argument"),
         (Ignores, "answers the same whatever it is asked", "argument"),
+        (
+            lambda: Remembers("rows"),
+            r"changes what the network holds: 'seen' was float32\[0, 4\] and is float32\[2, 4\] after a call",
+            "persistent=False",
+        ),
+        (lambda: Remembers("notes"), r"'call_1' was not there and is float32\[1\] after a call", "persistent=False"),
         (mixed, r"of 2 types \(float32: layer.weight, layer.bias; float64: aux.weight, aux.bias\)", r"\.float\(\)"),
         (Refuses, r"fails in evaluation mode with 1 row\(s\) of shape \[4\]: ValueError: one row is not", "any number"),
     ],
@@ -192,6 +215,6 @@ class Centred(Net):
         return self.layer(rows - rows.mean(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("make", [zero_head, Words, Pixels, Centred])
+@pytest.mark.parametrize("make", [zero_head, Words, Pixels, Centred, lambda: Remembers("aside")])
 def test_network_that_reads_rows_of_its_own_kind_is_taken(make: Callable[[], nn.Module]) -> None:
     assert check_trainable(make(), "import", (4,)) == []

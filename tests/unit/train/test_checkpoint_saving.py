@@ -6,17 +6,18 @@ import itertools
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 import torch
 
-from raypipe.errors import StoreAccessError, StoreError, TrainingError
+from raypipe.errors import ModelError, StoreAccessError, StoreError, TrainingError
 from raypipe.spec.train import TrainSpec
 from raypipe.storage import layout
 from raypipe.storage.publish import MANIFEST
 from raypipe.testing.fakes import MemoryStore
-from raypipe.train.checkpoints import Saver, cut, restore, saving, whole
+from raypipe.train.checkpoints import Saver, Span, cut, restore, saving, whole
 from raypipe.train.checkpoints.image import PartImage
 from raypipe.train.checkpoints.writing import Writer
 from raypipe.train.rows import World
@@ -156,6 +157,29 @@ def test_save_after_an_error_that_does_not_pass_raises_it_on_all_ranks_at_once()
         ranks.save(state(6), wait=False)
 
 
+@pytest.mark.parametrize("how", ["finish", "save"])
+def test_wait_for_a_part_that_never_comes_ends_with_its_error_on_all_ranks(how: str) -> None:
+    store = AwayStore()
+    store.error = StoreAccessError
+    store.is_away = lambda key: "part-1-" in key
+    ranks = SideBySide(store, 2)  # rank 0 would look for rank 1's receipt for half an hour
+    ranks.save(state(3), wait=False)
+
+    with ThreadPoolExecutor(1) as beside:
+        ended = beside.submit(ranks.finish if how == "finish" else ranks.save, state(3))
+        with pytest.raises(StoreAccessError, match="no answer"):
+            ended.result(WAIT_S)
+    assert all(saver._pending is not None and saver._pending.stopped.is_set() for saver in ranks.savers)
+
+
+def test_save_copy_that_fails_on_one_rank_raises_on_all() -> None:
+    ranks = SideBySide(MemoryStore(), 2)
+    one = {"model/odd": Span(torch.zeros(2, dtype=torch.complex128), (2,))}
+
+    with pytest.raises(ModelError, match=r"model/odd is of torch\.complex128, which a checkpoint cannot hold"):
+        ranks.save_spans(state(3), [{}, one])
+
+
 def test_save_of_a_thread_that_breaks_is_an_error_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = SideBySide(MemoryStore(), 1)
     monkeypatch.setattr("raypipe.train.checkpoints.writing.sha256", lambda data: 1 / 0)
@@ -175,6 +199,21 @@ def test_finish_saves_once_what_was_left_out_and_nothing_twice() -> None:
 
     assert [saver.num_saved for saver in ranks.savers] == [2, 2]
     assert opened(store, 5).state == state(5)
+
+
+def test_finish_that_waits_for_the_store_is_alive_for_who_looks_for_hung_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, pulses = GatedStore(), itertools.count()
+    monkeypatch.setattr(saving, "ASK_S", 0.01)
+    saver = Saver(store, "r1", TrainSpec(), alive=lambda: None if next(pulses) < 3 else store.gate.set())
+    spans = lambda: cut(TENSORS, 0, 1)  # noqa: E731
+    saver.save(state(3), spans)
+
+    saver.finish(state(3), spans)  # nobody but the pulse opens the store
+
+    assert next(pulses) >= 4
+    assert opened(store, 3).state == state(3)
 
 
 def test_close_leaves_a_write_that_hangs_and_may_be_called_again() -> None:

@@ -18,7 +18,7 @@ from raypipe.train import loop, preemption, reporter
 from raypipe.train.order import TrainOrder
 from raypipe.train.preemption import Preemption
 from raypipe.train.rows import World
-from tests.unit.train.interrupted import answer_after_interruption
+from tests.unit.train.interrupted import STOP_AT_STEP, answer_after_interruption, answer_until
 from tests.unit.train.orders import dataset, order
 from tests.unit.train.runs import run_alone
 
@@ -148,6 +148,20 @@ def test_run_ends_within_an_epoch_after_max_steps_and_repeats_nothing(tmp_path: 
     assert again.artifact == first.artifact
     with pytest.raises(CheckpointError, match="training with other settings"):
         run_alone(order(tmp_path, "r1", {"max_steps": 9}))
+
+
+def test_run_with_fewer_epochs_than_were_trained_is_refused_and_packages_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the artifact there would be weights of more steps than the file asks for."""
+    monkeypatch.setattr(reporter, "REPORT_EVERY_S", 0.0)  # an event each step, to stop at one
+    made = order(tmp_path, "r1", {"checkpoint": {"every_steps": 2}})
+    answer_until(STOP_AT_STEP, made, World())  # within the second epoch
+
+    with pytest.raises(CheckpointError, match=r"run r1 has trained into epoch 2 already \(step 8\), and .*epochs is 1"):
+        run_alone(order(tmp_path, "r1", {"epochs": 1}))
+    assert not list(LocalFolder(str(tmp_path)).list("runs/r1/train/artifact"))
+    assert run_alone(order(tmp_path, "r1", {"epochs": 2})).num_steps == 12
 
 
 @pytest.mark.parametrize("kind", ["linear", "one_cycle"])

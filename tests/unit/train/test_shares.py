@@ -10,9 +10,10 @@ import torch
 
 from raypipe.errors import DataError
 from raypipe.records import DatasetVersion
+from raypipe.spec.data import Task
 from raypipe.spec.train import TrainSpec
 from raypipe.storage import Store
-from raypipe.testing.fakes import MemoryStore, tiny_dataset
+from raypipe.testing.fakes import MemoryStore, tiny_dataset, tiny_text
 from raypipe.train import shares
 from raypipe.train.resident import Resident
 from raypipe.train.rows import World
@@ -67,6 +68,31 @@ def test_open_shares_says_the_choice_and_its_reason() -> None:
         "budget of a worker: 1 kB, train.rows.resident_bytes; "
         "one step an epoch: global_batch_size 64 is more than all 61 rows"
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "is_weighted"),
+    [
+        ("classification", False),
+        ("classification", True),
+        ("regression", False),
+        ("regression", True),
+        ("language_model", False),
+    ],
+)
+def test_open_shares_tells_the_bytes_that_its_tensors_take(task: Task, is_weighted: bool) -> None:
+    store, x = MemoryStore(), np.arange(60, dtype=np.float32).reshape(20, 3)
+    if task == "language_model":
+        data = tiny_text(store, "to be or not to be " * 20)
+    else:
+        weight = np.linspace(1, 2, len(x)) if is_weighted else None
+        data = tiny_dataset(store, {"x": x}, np.arange(len(x)) % 2 * 1.0, task=task, weight=weight)
+
+    opened = open_shares(store, data, _spec(), World())
+
+    assert isinstance(opened.train, Resident)
+    held = sum(values.nbytes for values in opened.train.rows if values is not None)
+    assert opened.told["rows"]["train"]["num_bytes"] == held
 
 
 def test_open_shares_without_val_rows_has_none() -> None:

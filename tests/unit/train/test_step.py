@@ -65,6 +65,7 @@ def _step(module: nn.Module, scale: Scale, *, micro_batch_rows: int | None = Non
         scale=scale,
         runs=NetworkRuns(world),
         finite=FiniteCheck(world, 10),
+        on_failure=lambda error: None,
         on_overflow=lambda: None,
     )
 
