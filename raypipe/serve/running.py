@@ -103,9 +103,11 @@ def listener() -> Listener | None:
     return Listener(str(http.host), int(http.port), "python")
 
 
-def shut_down() -> None:
-    """Stop Serve with all its applications; replicas finish what they have.
+def shut_down(*, behind_haproxy: bool = False) -> None:
+    """Stop Serve with all its applications; replicas finish what they have, where their clients still hear it.
 
+    Args:
+        behind_haproxy: it is the only way to the replicas.
     Raises:
         ServeError: it still runs after SHUTDOWN_TIMEOUT_S.
     """
@@ -120,6 +122,8 @@ def shut_down() -> None:
         return
     with suppress(RayActorError):  # it never came up, or goes at this moment
         ray.get(controller.graceful_shutdown.remote(wait=False), timeout=SHUTDOWN_TIMEOUT_S)
+        if behind_haproxy:
+            _end_replicas()
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
     while has_controller():
         if time.monotonic() > deadline:
@@ -144,6 +148,20 @@ def delete(name: str) -> None:
                 f"{name} is still there {SHUTDOWN_TIMEOUT_S:g} s after it was told to stop", "raypipe status"
             )
         time.sleep(POLL_S)  # Serve tells nobody when an application has gone
+
+
+def _end_replicas() -> None:
+    """Of a Serve that shuts down, which ends HAProxy at once: they would go on for a while, so that it can forget them
+    without an error."""
+    import ray
+    from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX
+    from ray.serve._private.constants import SERVE_NAMESPACE
+
+    actors: list[Any] = ray.util.list_named_actors(all_namespaces=True)  # Ray's annotation is of the other form
+    for actor in actors:
+        if actor["namespace"] == SERVE_NAMESPACE and actor["name"].startswith(REPLICA_ID_FULL_ID_STR_PREFIX):
+            with suppress(ValueError):  # it has gone meanwhile
+                ray.kill(ray.get_actor(**actor))
 
 
 def logged_reason(logs: Path) -> str:
