@@ -14,6 +14,7 @@ from raypipe.errors import RaypipeError, ServeError, find_known
 from raypipe.model.predictions import Predictions
 from raypipe.model.tasks import task_of
 from raypipe.records import Endpoint, ModelVersion
+from raypipe.runtime.connect import is_on_this_machine_alone
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.each_node import HEAD, addresses_of, alive_nodes
 from raypipe.runtime.resources import ray_bundle
@@ -97,14 +98,16 @@ def deploy(
 
 
 def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec, ctx: RunContext) -> Callable[[], Any]:
-    """Begins to try the model apart from this process, where loading torch would take longer than the rest.
+    """Begins to try keys and model apart from this process, where loading torch would take longer than the rest.
 
     Returns:
         Waits for what it answers. Raises what `deploy` does where it cannot be loaded.
     """
     import ray
 
-    args = (ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
+    # On a cluster the keys may be where replicas run and nowhere else.
+    auth = spec.auth if is_on_this_machine_alone() else None
+    args = (ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows, auth)
     in_trained = ctx.workers.call(expected_answers, *args) if ctx.workers else None
     task = ray.remote(expected_answers).options(num_cpus=0)
     return partial(_tried, in_trained or task.remote(*args), partial(task.remote, *args))
