@@ -37,6 +37,7 @@ RAY_ENV = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 starts up to 32 reader actors per epoch
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_worker_niceness": "0",  # at Ray's own 15 workers hardly move beside the half of the tests that needs no Ray
 }
 
 
