@@ -25,7 +25,7 @@ from raypipe.model.predictor import Predictor
 from raypipe.pipeline.stages import probe_rows
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
-from raypipe.serve import awaited, running
+from raypipe.serve import awaited, deployment, running
 from raypipe.serve.checker import columns_of
 from raypipe.serve.stage import deploy, status, stop
 from raypipe.spec.model import ImportModel
@@ -285,10 +285,12 @@ def test_code_that_cannot_be_imported_there_is_told_and_undone(
     digits: DatasetVersion,
     tmp_path: Path,
     clean_modules: None,
+    monkeypatch: pytest.MonkeyPatch,
     source: str,
     kind: type[Exception],
     told: str,
 ):
+    monkeypatch.setattr(deployment, "START_ATTEMPTS", 1)  # another one fails alike; the next test sees all of them
     code = write_code(tmp_path / "code", source.replace("{pid}", str(os.getpid())))
     model = model_version(
         store, digits, name="homesick", spec=ImportModel(kind="import", path="model.py:build"), code_dir=code
