@@ -32,6 +32,31 @@ def test_driver_of_a_whole_run_brings_no_torch():
     assert done.stdout == "False\n", done.stderr
 
 
+TRAINING_ON_A_CLUSTER = """
+import pickle
+import sys
+from ray import cloudpickle
+from raypipe.train import ray_train, stopping
+from raypipe.train.group import GroupConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+def reaches_another_process(known):
+    return pickle.loads(cloudpickle.dumps(known))
+
+trainer = DataParallelTrainer(ray_train._worker, train_loop_config={}, backend_config=GroupConfig())
+reaches_another_process(GroupConfig()).backend_cls()
+reaches_another_process(trainer._get_train_func())
+reaches_another_process(stopping.StopAtKnownError())
+print("torch" in sys.modules)
+"""
+
+
+def test_driver_and_ray_trains_controller_bring_no_torch():
+    """What Ray Train's controller is sent is read here as it is there."""
+    done = run_python(TRAINING_ON_A_CLUSTER)
+    assert done.stdout == "False\n", done.stderr
+
+
 APPLICATION = """
 import sys
 from raypipe.serve.container import worker
