@@ -26,7 +26,15 @@ def run_python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_driver_of_a_whole_run_brings_no_torch():
     """Its workers, scoring tasks and replicas import it, each for seconds; this process only tells them what to do."""
-    rooms = ("pipeline.api", "data.stage", "train.stage", "evaluate.stage", "registry.stage", "serve.stage")
+    rooms = (
+        "pipeline.api",
+        "data.stage",
+        "train.stage",
+        "tune.stage",
+        "evaluate.stage",
+        "registry.stage",
+        "serve.stage",
+    )
     imports = "\n".join(f"import raypipe.{room}" for room in rooms)
     done = run_python(f"{imports}\nimport sys; print('torch' in sys.modules)")
     assert done.stdout == "False\n", done.stderr
