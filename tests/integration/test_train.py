@@ -92,9 +92,9 @@ def test_train_network_that_raises_on_one_worker_is_told_with_its_line_and_not_t
 def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path, trainer: str) -> None:
     code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
-    spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=3, trainer=trainer)
+    spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=1, trainer=trainer)
 
-    with pytest.raises(ClusterError, match=r"2 workers of \{'CPU': 64.0\} were not placed within 3s"):
+    with pytest.raises(ClusterError, match=r"2 workers of \{'CPU': 64.0\} were not placed within 1s"):
         faulty.run(spec, store, code_dir, "toobig")
 
 
