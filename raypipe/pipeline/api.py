@@ -317,13 +317,13 @@ def wait_until_stopped(endpoint: Endpoint) -> None:
     """Return when the endpoint is no longer deployed (`raypipe stop` from another terminal)."""
     from ray.exceptions import RayActorError
 
-    from raypipe.serve.stage import status
+    from raypipe.serve import running
 
     hush()
     never = threading.Event()
     while True:
         try:
-            if all(application["name"] != endpoint.name for application in status()):
+            if running.state_of(endpoint.name) == running.NOT_STARTED:
                 return
         except RayActorError:  # Serve's controller went while it was asked
             return

@@ -61,8 +61,7 @@ def tell(name: str, model: ModelVersion) -> bool:
     Returns:
         Whether they still wait; if not, for they were lost, nobody waits any more.
     """
-    application = running.applications().get(name)
-    waits = application is not None and application.status.value == "DEPLOYING"
+    waits = running.state_of(name) == "DEPLOYING"
     running.note_awaited(name, model.model_dump_json() if waits else NOTHING_COMES)
     return waits
 

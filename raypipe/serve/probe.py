@@ -18,7 +18,8 @@ from raypipe.model.tasks import Task
 from raypipe.records import ArtifactRef, Endpoint
 from raypipe.serve.certificate import trusting
 from raypipe.serve.checker import columns_of
-from raypipe.serve.keys import own_key
+from raypipe.serve.keys import Keys, own_key
+from raypipe.spec.access import AuthSpec
 from raypipe.spec.serve import ServeSpec
 from raypipe.storage import open_store
 
@@ -37,16 +38,26 @@ GPU_TOLERANCE = 1e-3
 
 
 def expected_answers(
-    store_uri: str, ref: ArtifactRef, code_dir: Path | None, rows: list[dict[str, Any]] | None, max_rows: int
+    store_uri: str,
+    ref: ArtifactRef,
+    code_dir: Path | None,
+    rows: list[dict[str, Any]] | None,
+    max_rows: int,
+    auth: AuthSpec | None,
 ) -> Predictions | RaypipeError | None:
     """Runs in a Ray worker: what the endpoint must answer to some rows.
 
     An error that another try would meet again is an answer, so that it keeps its words: the artifact is damaged, or the
     rows do not fit the model.
+
+    Args:
+        auth: whose keys must be readable here as they are for replicas; None: they need not be.
     """
     from raypipe.model.predictor import Predictor
 
     try:
+        if auth is not None:
+            Keys.load(auth)
         predictor = Predictor.load(open_store(store_uri), ref, code_dir=code_dir)
         return predictor.predict(columns_of(rows, predictor.signature, max_rows=max_rows)) if rows else None
     except RaypipeError as error:

@@ -177,10 +177,10 @@ def shut_down(port: int | None = None) -> None:
     Raises:
         ServeError: it does not stop in time.
     """
+    listener = running.listener()
     if port is None:
-        listener = running.listener()
         port = None if listener is None else listener.port
-    running.shut_down()
+    running.shut_down(behind_haproxy=listener is not None and listener.ingress == "haproxy")
     running.forget_unprepared()
     if port is not None:
         forget_files(port)

@@ -14,6 +14,7 @@ from raypipe.errors import RaypipeError, ServeError, find_known
 from raypipe.model.predictions import Predictions
 from raypipe.model.tasks import task_of
 from raypipe.records import Endpoint, ModelVersion
+from raypipe.runtime.connect import is_on_this_machine_alone
 from raypipe.runtime.context import RunContext
 from raypipe.runtime.each_node import HEAD, addresses_of, alive_nodes
 from raypipe.runtime.resources import ray_bundle
@@ -63,7 +64,7 @@ def deploy(
     )
     was_awaited = not is_first and awaited.is_awaited(endpoint.name)
     begun = was_awaited and awaited.tell(endpoint.name, model)
-    is_swap = not is_first and not was_awaited and endpoint.name in running.applications()
+    is_swap = not is_first and not was_awaited and running.state_of(endpoint.name) != running.NOT_STARTED
     expected = tried() if is_swap else None
     ctx.progress.say(STAGE, f"{model.model}@{model.version} starts behind {listener.ingress} on port {listener.port}")
     deadline = time.monotonic() + spec.start_timeout_s
@@ -97,14 +98,16 @@ def deploy(
 
 
 def _try(model: ModelVersion, rows: list[dict[str, Any]] | None, spec: ServeSpec, ctx: RunContext) -> Callable[[], Any]:
-    """Begins to try the model apart from this process, where loading torch would take longer than the rest.
+    """Begins to try keys and model apart from this process, where loading torch would take longer than the rest.
 
     Returns:
         Waits for what it answers. Raises what `deploy` does where it cannot be loaded.
     """
     import ray
 
-    args = (ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows)
+    # On a cluster the keys may be where replicas run and nowhere else.
+    auth = spec.auth if is_on_this_machine_alone() else None
+    args = (ctx.store.uri, model.artifact, ctx.code_dir, rows, spec.max_request_rows, auth)
     in_trained = ctx.workers.call(expected_answers, *args) if ctx.workers else None
     task = ray.remote(expected_answers).options(num_cpus=0)
     return partial(_tried, in_trained or task.remote(*args), partial(task.remote, *args))
@@ -134,7 +137,7 @@ def _undo(name: str, *, is_swap: bool) -> str:
         What came of it, in words; empty where there was nothing before.
     """
     if not is_swap:
-        if name in running.applications():
+        if running.state_of(name) != running.NOT_STARTED:
             stop(name)
         return ""
     before = running.noted_deployed(name)
@@ -175,10 +178,8 @@ def stop(name: str | None = None) -> list[str]:
     Returns:
         Names of what was deleted.
     Raises:
-        ServeError: no such application.
+        ServeError: no such application, or it does not end in time.
     """
-    from ray import serve
-
     there = sorted(running.applications())
     if name is not None and name not in there:
         raise ServeError(
@@ -191,7 +192,7 @@ def stop(name: str | None = None) -> list[str]:
     if leaving == there and listener is not None:
         shut_down(listener.port)
     elif leaving:
-        serve.delete(leaving[0])
+        running.delete(leaving[0])
     for each in leaving:
         running.forget_endpoint(each)
     return leaving
@@ -210,26 +211,23 @@ def _run(deployed: Deployed) -> None:
 
 
 def _wait_running(name: str, deadline: float, spec: ServeSpec) -> None:
-    while True:
-        application = running.applications().get(name)
-        state = application.status.value if application else "NOT_STARTED"
-        if state == "RUNNING":
-            return
-        if application is not None and state in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ServeError(f"{name} did not start: {_reason(application)}", "see the replica's log: raypipe status")
+    while (state := running.state_of(name)) != "RUNNING":
+        if state in ("DEPLOY_FAILED", "UNHEALTHY"):
+            reason = _reason(running.applications().get(name))
+            raise ServeError(f"{name} did not start: {reason}", "see the replica's log: raypipe status")
         if time.monotonic() > deadline:
             raise ServeError(
-                f"{name} was not healthy within {spec.start_timeout_s:g} s: {_why_late(application, spec)}",
+                f"{name} was not healthy within {spec.start_timeout_s:g} s: {_why_late(name, spec)}",
                 "lower serve.resources or serve.min_replicas, add nodes, or raise serve.start_timeout_s",
             )
         time.sleep(POLL_S)  # Serve tells nobody when a state changes
 
 
-def _why_late(application: ApplicationStatusOverview | None, spec: ServeSpec) -> str:
+def _why_late(name: str, spec: ServeSpec) -> str:
     """What a replica that never came up waits for, as far as one can see from here."""
     import ray
 
-    said = _reason(application) if application is not None else ""
+    said = _reason(running.applications().get(name))
     needs, free = ray_bundle(spec.resources), ray.available_resources()
     lacking = [f"{kind} {amount:g}, free {free.get(kind, 0.0):g}" for kind, amount in needs.items()]
     if any(amount > free.get(kind, 0.0) for kind, amount in needs.items()):
@@ -237,8 +235,10 @@ def _why_late(application: ApplicationStatusOverview | None, spec: ServeSpec) ->
     return said.strip() or "its replicas are still loading the model"
 
 
-def _reason(application: ApplicationStatusOverview) -> str:
+def _reason(application: ApplicationStatusOverview | None) -> str:
     """The replica's own words, out of Serve's message about it; empty where Serve says nothing."""
+    if application is None:
+        return ""
     texts = [deployment.message for deployment in application.deployments.values()] + [application.message]
     return last_line(next((text for text in texts if text), ""))
 

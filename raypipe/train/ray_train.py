@@ -12,17 +12,13 @@ from raypipe.runtime.context import RunContext
 from raypipe.runtime.resources import ray_bundle
 from raypipe.storage import layout
 from raypipe.train.failures import explained
-from raypipe.train.loop import run
 from raypipe.train.order import TrainOrder
-from raypipe.train.preemption import NodeDrained, Preemption
-from raypipe.train.rows import World
-from raypipe.train.watching import watching
 
 
 def fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:
     """Carry out an order on workers that Ray Train places, connects and restarts; raises what `train` raises."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from raypipe.train.group import GroupConfig
     from raypipe.train.stopping import StopAtKnownError
@@ -31,10 +27,10 @@ def fit(order: TrainOrder, channel: str, ctx: RunContext) -> TrainResult:
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(spec.start_timeout_s)
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # of a notice of 10 s, Ray's own 5 s are half
     scratch = _Scratch(ctx)
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         _worker,
         train_loop_config={"order": order, "channel": channel},
-        torch_config=GroupConfig(),
+        backend_config=GroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=spec.max_workers,
             use_gpu=spec.resources.num_gpus > 0,
@@ -77,6 +73,11 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
     import torch
+
+    from raypipe.train.loop import run
+    from raypipe.train.preemption import NodeDrained, Preemption
+    from raypipe.train.rows import World
+    from raypipe.train.watching import watching
 
     order: TrainOrder = config["order"]
     context = ray.train.get_context()

@@ -21,9 +21,7 @@ from raypipe.spec.data import DataSpec
 from raypipe.spec.load import with_values
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store, layout, open_store
-from raypipe.train.loop import run
 from raypipe.train.order import TrainOrder
-from raypipe.train.rows import World
 from raypipe.train.stage import fit
 from raypipe.tune.points import End, Point
 from raypipe.tune.telling import reason_of
@@ -212,6 +210,9 @@ class Reports:
 def _alone(order: TrainOrder, reports: Reports) -> TrainResult:
     """In this process: a later trial that reuses it starts at once."""
     import torch
+
+    from raypipe.train.loop import run
+    from raypipe.train.rows import World
 
     resources = order.spec.train.resources
     torch.set_num_threads(max(1, round(resources.num_cpus)))

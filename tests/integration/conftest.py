@@ -7,7 +7,8 @@ workers inherit them whichever server comes up first, and nothing here can reach
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import pick_ports
-from tests.integration.s3_server import S3Address, S3Server, running_s3
+from tests.integration.s3_server import S3Address, S3Server, starting_s3
 
 if TYPE_CHECKING:
     from raypipe.runtime.context import RunContext
@@ -37,6 +38,7 @@ RAY_ENV = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # V2 starts up to 32 reader actors per epoch
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_worker_niceness": "0",  # at Ray's own 15 workers hardly move beside the half of the tests that needs no Ray
 }
 
 
@@ -54,11 +56,27 @@ def cluster_environment(private_environment: pytest.MonkeyPatch, private_dir: Pa
         private_environment.setenv(name, value)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def s3_starting(
+    request: pytest.FixtureRequest, cluster_environment: None, s3_address: S3Address, private_dir: Path
+) -> Iterator[Callable[[], S3Server]]:
+    """SeaweedFS starts with the session where one of its tests asks for it: seconds pass before it answers."""
+    with contextlib.ExitStack() as ends:
+
+        @cache
+        def started() -> Callable[[], S3Server]:
+            return ends.enter_context(starting_s3(s3_address, private_dir / "s3"))
+
+        if any("s3" in getattr(item, "fixturenames", ()) for item in request.session.items):
+            with contextlib.suppress(RuntimeError):  # not installed: told by the test that asks for it
+                started()
+        yield lambda: started()()
+
+
 @pytest.fixture(scope="session")
-def s3(s3_address: S3Address, private_dir: Path) -> Iterator[S3Server]:
+def s3(s3_starting: Callable[[], S3Server]) -> S3Server:
     """SeaweedFS with one identity, stopped by its own handle."""
-    with running_s3(s3_address, private_dir / "s3") as server:
-        yield server
+    return s3_starting()
 
 
 @pytest.fixture

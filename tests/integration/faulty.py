@@ -83,11 +83,19 @@ def starts(told: list[dict[str, Any]]) -> list[int]:
     return [event["step"] for event in told if event.get("event") == "start"]
 
 
-def digests_either_way(folder: Path, num_workers: int) -> dict[tuple[str, str], str]:
-    """Digest of the artifact, by who starts the workers and whether the last of them is killed on the way."""
+Trained = tuple[TrainResult, list[dict[str, Any]]]
+"""A training's result, and what was told on the way."""
+
+
+def trained_either_way(folder: Path, num_workers: int) -> dict[tuple[str, str], Trained]:
+    """Trainings by who starts the workers and whether the last of them is killed on the way: "whole" or "killed".
+
+    Args:
+        folder: the network is written to `code` in it, and `store` keeps the trainings, as runs of `run_id_of`.
+    """
     store = open_store(str(folder / "store"))
     code_dir = faults.write_network(folder / "code", plan=[])
-    digests: dict[tuple[str, str], str] = {}
+    trained: dict[tuple[str, str], Trained] = {}
     for trainer in ("auto", "ray_train"):
         for situation, plan in (("whole", []), ("killed", [f"{num_workers - 1} 6"])):
             for mark in code_dir.glob("killed-*"):
@@ -102,13 +110,23 @@ def digests_either_way(folder: Path, num_workers: int) -> dict[tuple[str, str], 
                 resources={"num_cpus": 0.5},
                 max_failures=1,
             )
-            result, told = run(spec, store, code_dir, f"{trainer.replace('_', '')}{situation}")
+            result, told = run(spec, store, code_dir, run_id_of(trainer, situation))
             assert result.attempts == 1 + len(plan)
             check_goodput(result, told, is_killed=bool(plan))
             assert starts(told) == [0, 3][: 1 + len(plan)]
             assert all(faults.is_gone(pid) for pid, _ in faults.kills(code_dir))
-            digests[trainer, situation] = result.artifact.digest
-    return digests
+            trained[trainer, situation] = result, told
+    return trained
+
+
+def run_id_of(trainer: str, situation: str) -> str:
+    """Of such a training."""
+    return f"{trainer.replace('_', '')}{situation}"
+
+
+def digests_of(trained: dict[tuple[str, str], Trained]) -> dict[tuple[str, str], str]:
+    """Of the artifacts."""
+    return {way: result.artifact.digest for way, (result, _) in trained.items()}
 
 
 def check_goodput(result: TrainResult, told: list[dict[str, Any]], *, is_killed: bool) -> None:

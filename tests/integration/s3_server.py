@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,13 @@ def running_s3(address: S3Address, folder: Path) -> Iterator[S3Server]:
     Raises:
         RuntimeError: it is not installed, or did not answer in time.
     """
+    with starting_s3(address, folder) as answering:
+        yield answering()
+
+
+@contextlib.contextmanager
+def starting_s3(address: S3Address, folder: Path) -> Iterator[Callable[[], S3Server]]:
+    """As `running_s3`, without the wait: what it yields waits until the server answers, and may raise."""
     weed = Path(sys.executable).parent / "weed"
     if not weed.exists():
         raise RuntimeError(f"{weed} is missing; run: make install-dev")
@@ -118,8 +125,7 @@ def running_s3(address: S3Address, folder: Path) -> Iterator[S3Server]:
     with open(log_path, "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
     try:
-        _wait_until_answers(server, process, log_path)
-        yield server
+        yield lambda: _answering(server, process, log_path)
     finally:
         process.kill()  # a polite stop takes 15 s, and its folder goes with it
         process.wait(S3_STOP_TIMEOUT_S)
@@ -136,7 +142,7 @@ def grpc_socket(kind: str, port: int) -> Path:
     return Path("/tmp") / f"seaweedfs-{kind}-grpc-{port + 10_000}.sock"
 
 
-def _wait_until_answers(server: S3Server, process: subprocess.Popen[bytes], log_path: Path) -> None:
+def _answering(server: S3Server, process: subprocess.Popen[bytes], log_path: Path) -> S3Server:
     """Poll until a bucket can be made and an object comes back: the S3 port opens before volumes are ready."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -148,7 +154,7 @@ def _wait_until_answers(server: S3Server, process: subprocess.Popen[bytes], log_
             with contextlib.closing(server.client()) as client:
                 client.put_object(Bucket=bucket, Key="probe", Body=b"x")
                 assert client.get_object(Bucket=bucket, Key="probe")["Body"].read() == b"x"
-            return
+            return server
         except (BotoCoreError, ClientError) as error:
             seen = error
         time.sleep(0.25)  # between two tries; the server tells nobody when it is ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ PACKET_BYTES = 2**16 + 64
 RECEIVE_BUFFER_BYTES = 64 * 2**20
 POLL_S = 0.1
 DRAIN_S = 5.0
-"""Longest that packets of the block are still read after it; others on this machine may never be silent."""
+"""Longest that packets of the block are still read after it."""
 
 Way = tuple[tuple[str, int], tuple[str, int]]
 """Address and port of who sends, and of who receives."""
@@ -58,7 +59,7 @@ def listening_for(words: Sequence[bytes]) -> Iterator[Heard]:
     Raises:
         PermissionError: this process may not (CAP_NET_RAW).
     """
-    heard, over_at = Heard(words), [float("inf")]
+    heard, over_at, end = Heard(words), [float("inf")], os.urandom(16)
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL_PROTOCOLS)) as listener:
         with suppress(PermissionError):
             listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
@@ -69,11 +70,13 @@ def listening_for(words: Sequence[bytes]) -> Iterator[Heard]:
             while time.monotonic() < over_at[0] + DRAIN_S:
                 try:
                     packet, (_, _, kind, *_) = listener.recvfrom(PACKET_BYTES)
-                except TimeoutError:  # nothing is left
-                    if over_at[0] < float("inf"):
-                        return
+                except TimeoutError:
                     continue
-                if kind != OUTGOING and (found := parsed(packet)) is not None:
+                if kind == OUTGOING:
+                    continue
+                if packet.endswith(end):
+                    return
+                if (found := parsed(packet)) is not None:
                     heard.hear(*found)
 
         thread = threading.Thread(target=listen, daemon=True)
@@ -82,7 +85,10 @@ def listening_for(words: Sequence[bytes]) -> Iterator[Heard]:
             yield heard
         finally:
             over_at[0] = time.monotonic()
-            thread.join()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:  # heard after all that came before it
+                last.bind(("127.0.0.1", 0))
+                last.sendto(end, last.getsockname())
+                thread.join()
 
 
 def parsed(packet: bytes) -> tuple[Way, bytes] | None:

@@ -285,7 +285,8 @@ OFFER = {**FLAT, "agency": "New & Co", "listed_on": "2025-04-02", "price_m": 0.3
 def test_flats_classification_searches_passes_its_gates_and_treats_new_categories_as_the_file_says(
     run: Run, store: Store, flats: str
 ):
-    result = run("03_tabular/classification.yaml", flats)
+    # The session's Ray lends four CPUs: at two trials at a time two processes import torch, for three trials each.
+    result = run("03_tabular/classification.yaml", flats, "tune.max_concurrent_trials=2")
     report = report_of(result)
     assert 0.79 <= report.metrics["accuracy"] <= 0.87
     assert set(report.per_class or {}) == {"no", "yes"}

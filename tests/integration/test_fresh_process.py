@@ -26,9 +26,42 @@ def run_python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_driver_of_a_whole_run_brings_no_torch():
     """Its workers, scoring tasks and replicas import it, each for seconds; this process only tells them what to do."""
-    rooms = ("pipeline.api", "data.stage", "train.stage", "evaluate.stage", "registry.stage", "serve.stage")
+    rooms = (
+        "pipeline.api",
+        "data.stage",
+        "train.stage",
+        "tune.stage",
+        "evaluate.stage",
+        "registry.stage",
+        "serve.stage",
+    )
     imports = "\n".join(f"import raypipe.{room}" for room in rooms)
     done = run_python(f"{imports}\nimport sys; print('torch' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
+TRAINING_ON_A_CLUSTER = """
+import pickle
+import sys
+from ray import cloudpickle
+from raypipe.train import ray_train, stopping
+from raypipe.train.group import GroupConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+def reaches_another_process(known):
+    return pickle.loads(cloudpickle.dumps(known))
+
+trainer = DataParallelTrainer(ray_train._worker, train_loop_config={}, backend_config=GroupConfig())
+reaches_another_process(GroupConfig()).backend_cls()
+reaches_another_process(trainer._get_train_func())
+reaches_another_process(stopping.StopAtKnownError())
+print("torch" in sys.modules)
+"""
+
+
+def test_driver_and_ray_trains_controller_bring_no_torch():
+    """What Ray Train's controller is sent is read here as it is there."""
+    done = run_python(TRAINING_ON_A_CLUSTER)
     assert done.stdout == "False\n", done.stderr
 
 

@@ -55,8 +55,11 @@ def endpoint(
         start_timeout_s=90.0,
         resources=ResourceSpec(num_cpus=0.5),
     )
-    yield deploy(spec, model_version(store, digits, name="digits"), run_context(store))
-    stop()
+    with pytest.MonkeyPatch.context() as patch:
+        # Longer than `stop` waits: with Serve HAProxy ends, and no replica waits until it is forgotten there.
+        patch.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "90")
+        yield deploy(spec, model_version(store, digits, name="digits"), run_context(store))
+        stop()
 
 
 @pytest.fixture

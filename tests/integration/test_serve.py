@@ -25,7 +25,7 @@ from raypipe.model.predictor import Predictor
 from raypipe.pipeline.stages import probe_rows
 from raypipe.records import DatasetVersion, Endpoint
 from raypipe.runtime.context import RunContext
-from raypipe.serve import awaited
+from raypipe.serve import awaited, deployment, running
 from raypipe.serve.checker import columns_of
 from raypipe.serve.stage import deploy, status, stop
 from raypipe.spec.model import ImportModel
@@ -285,10 +285,12 @@ def test_code_that_cannot_be_imported_there_is_told_and_undone(
     digits: DatasetVersion,
     tmp_path: Path,
     clean_modules: None,
+    monkeypatch: pytest.MonkeyPatch,
     source: str,
     kind: type[Exception],
     told: str,
 ):
+    monkeypatch.setattr(deployment, "START_ATTEMPTS", 1)  # another one fails alike; the next test sees all of them
     code = write_code(tmp_path / "code", source.replace("{pid}", str(os.getpid())))
     model = model_version(
         store, digits, name="homesick", spec=ImportModel(kind="import", path="model.py:build"), code_dir=code
@@ -333,8 +335,11 @@ def test_second_version_second_model_of_fields_in_objects_and_route_prefix(
     digits: DatasetVersion,
     users: DatasetVersion,
     ctx: RunContext,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    second = deploy(spec, model_version(store, digits, name="digits", version=2), ctx, probe_rows=ROWS[:1])
+    with monkeypatch.context() as patch:
+        patch.delattr(running, "applications")  # asked ten times a second it takes a third of a core from the replicas
+        second = deploy(spec, model_version(store, digits, name="digits", version=2), ctx, probe_rows=ROWS[:1])
     assert second.url == served.url and second.probe["answer"]["version"] == 2
 
     other = model_version(store, users, name="other")

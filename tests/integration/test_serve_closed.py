@@ -23,6 +23,7 @@ import trustme
 
 from raypipe.errors import ServeError
 from raypipe.records import DatasetVersion, Endpoint
+from raypipe.serve import deployment, stage
 from raypipe.serve.certificate import trusting
 from raypipe.serve.keys import line_of, new_key, own_key
 from raypipe.serve.stage import deploy, status, stop
@@ -193,8 +194,13 @@ def test_second_version_takes_over_and_is_asked_with_the_same_own_key(
 
 
 def test_keys_that_cannot_be_read_are_told_and_nothing_stays(
-    served: Endpoint, spec: ServeSpec, store: LocalFolder, dataset: DatasetVersion
+    served: Endpoint,
+    spec: ServeSpec,
+    store: LocalFolder,
+    dataset: DatasetVersion,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.delattr(stage, "_wait_running")  # it is known before a replica could tell
     for auth, told in (
         (AuthSpec(keys_env="NOBODY_SET_THIS"), "keys_env: NOBODY_SET_THIS is not set"),
         (AuthSpec(keys_file="/nowhere/keys"), "cannot be read: No such file"),
@@ -290,9 +296,11 @@ def forms_of(secret: str) -> list[bytes]:
 
 
 def test_variable_of_keys_reaches_replicas_of_a_ray_that_started_with_it(
-    served: Endpoint, spec: ServeSpec, store: LocalFolder, dataset: DatasetVersion, client: httpx.Client
+    served: Endpoint, spec: ServeSpec, store: LocalFolder, dataset: DatasetVersion, monkeypatch: pytest.MonkeyPatch
 ):
     """This session's Ray was started with the variables of its environment; PATH is one of them, and holds no keys."""
+    monkeypatch.setattr(stage, "is_on_this_machine_alone", lambda: False)  # as on a cluster: replicas alone read them
+    monkeypatch.setattr(deployment, "START_ATTEMPTS", 1)  # another one fails alike
     apart = spec.model_copy(update={"auth": AuthSpec(keys_env="PATH"), "route_prefix": "/apart"})
     with pytest.raises(ServeError, match="keys_env: PATH is not one JSON object a line") as raised:
         deploy(apart, model_version(store, dataset, name="apart"), run_context(store))

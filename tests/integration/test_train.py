@@ -29,16 +29,29 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 both_ways = pytest.mark.parametrize("trainer", ["auto", "ray_train"])
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the store and the network of `trained`."""
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: object, folder: Path) -> dict[tuple[str, str], faulty.Trained]:
+    """Two workers, either way, whole and with one killed."""
+    return faulty.trained_either_way(folder, num_workers=2)
+
+
+@pytest.mark.timeout(300)
 @both_ways
-def test_train_two_workers_leave_a_model_that_answers(tmp_path: Path, trainer: str) -> None:
-    code_dir = faults.write_network(tmp_path / "code", plan=[])
-    store = open_store(str(tmp_path / "store"))
+def test_train_two_workers_leave_a_model_that_answers(
+    folder: Path, trained: dict[tuple[str, str], faulty.Trained], trainer: str
+) -> None:
+    store = open_store(str(folder / "store"))
+    result, events = trained[trainer, "whole"]
 
-    result, events = faulty.run(faulty.pipeline(code_dir, trainer=trainer), store, code_dir, "whole")
-
-    assert (result.num_workers, result.num_steps, result.attempts) == (2, 24, 1)
-    assert [entry.step for entry in result.history] == [8, 16, 24]
-    predictor = Predictor.load(store, result.artifact, code_dir=code_dir)
+    assert (result.num_workers, result.num_steps, result.attempts) == (2, 14, 1)
+    assert [entry.step for entry in result.history] == [7, 14]
+    predictor = Predictor.load(store, result.artifact, code_dir=folder / "code")
     rows = faulty.dataset(store)
     columns = load_rows(store, rows, "val")
     labels = predictor.predict(columns.columns).labels()
@@ -52,8 +65,8 @@ def test_train_two_workers_leave_a_model_that_answers(tmp_path: Path, trainer: s
     assert [event["metrics"] for event in events if event.get("event") == "epoch"] == [
         e.metrics for e in result.history
     ]
-    kept = {info.key.split("/")[-2] for info in store.list(layout.checkpoints("whole"))}
-    assert kept == {"step-00000021", "step-00000024"}
+    checkpoints = store.list(layout.checkpoints(faulty.run_id_of(trainer, "whole")))
+    assert {info.key.split("/")[-2] for info in checkpoints} == {"step-00000012", "step-00000014"}
 
 
 @both_ways
@@ -79,9 +92,9 @@ def test_train_network_that_raises_on_one_worker_is_told_with_its_line_and_not_t
 def test_train_more_workers_than_fit_says_so_after_the_deadline(tmp_path: Path, trainer: str) -> None:
     code_dir = faults.write_network(tmp_path / "code", plan=[])
     store = open_store(str(tmp_path / "store"))
-    spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=3, trainer=trainer)
+    spec = faulty.pipeline(code_dir, resources={"num_cpus": 64}, start_timeout_s=1, trainer=trainer)
 
-    with pytest.raises(ClusterError, match=r"2 workers of \{'CPU': 64.0\} were not placed within 3s"):
+    with pytest.raises(ClusterError, match=r"2 workers of \{'CPU': 64.0\} were not placed within 1s"):
         faulty.run(spec, store, code_dir, "toobig")
 
 
@@ -129,8 +142,10 @@ def test_train_elastic_waits_for_the_fewest_begins_with_what_fits_and_grows_wher
 
 
 @pytest.mark.timeout(300)
-def test_train_either_way_and_with_a_worker_killed_gives_the_same_bits(tmp_path: Path) -> None:
-    digests = faulty.digests_either_way(tmp_path, num_workers=2)
+def test_train_either_way_and_with_a_worker_killed_gives_the_same_bits(
+    trained: dict[tuple[str, str], faulty.Trained],
+) -> None:
+    digests = faulty.digests_of(trained)
     assert len(digests) == 4 and len(set(digests.values())) == 1, digests
 
 
