@@ -42,15 +42,13 @@ def merged_of(merges: list[tuple[int, int]], size: int) -> Units:
         found, _ = words.pieces(pa.array([without_bad_bytes(text)], pa.string()))
         chars = pc.utf8_length(found).to_numpy(zero_copy_only=False).astype(np.int64)
         sizes = tokens.num_tokens(found)
-        long = np.flatnonzero(sizes > size)
-        if not len(long):
-            return chars, sizes
+        is_long = sizes > size
         each = size // MAX_CHARACTER
-        parts = [(chars[i : i + 1], sizes[i : i + 1]) for i in range(len(chars))]
-        for i in long:
-            cut = np.diff(np.append(np.arange(0, chars[i], each), chars[i]))
-            parts[i] = (cut, np.full(len(cut), size))
-        return np.concatenate([of for of, _ in parts]), np.concatenate([of for _, of in parts])
+        num_parts = np.where(is_long, -(-chars // each), 1)
+        part_chars = np.repeat(np.where(is_long, each, chars), num_parts)
+        ends = np.cumsum(num_parts) - 1
+        part_chars[ends] = np.where(is_long, chars - each * (num_parts - 1), chars)
+        return part_chars, np.repeat(np.where(is_long, size, sizes), num_parts)
 
     return units
 
