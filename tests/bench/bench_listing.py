@@ -95,7 +95,7 @@ def described(form: str) -> dict[str, Any]:
 def measure(folder: Path, num_files: int, form: str) -> None:
     os.environ.update(HOME=str(folder), RAY_TMPDIR=tempfile.mkdtemp(prefix="rp"), RAY_DATA_DISABLE_PROGRESS_BARS="1")
     import ray
-    from ray import cloudpickle
+    import ray.cloudpickle
 
     from raypipe.data.formats import FORMATS
     from raypipe.data.formats.datasource import FilesDatasource
@@ -116,8 +116,9 @@ def measure(folder: Path, num_files: int, form: str) -> None:
     planned_s = time.process_time() - start
     plan_bytes = own_bytes() - before
     sent_bytes = sum(len(pickle.dumps(part)) for part in parts)
+    dumps: Any = vars(ray.cloudpickle)["dumps"]  # which Ray does not declare
     tasks = FilesDatasource(parts, read_part, spec.source, UNMASKED, True).get_read_tasks(1)
-    largest_task_bytes = max(len(cloudpickle.dumps(task)) for task in tasks)
+    largest_task_bytes = max(len(dumps(task)) for task in tasks)
     del parts, tasks
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     ctx = run_context(open_store(str(folder / "store")))
@@ -131,7 +132,7 @@ def measure(folder: Path, num_files: int, form: str) -> None:
         while not is_done.wait(SAMPLE_S):
             most[0] = max(most[0], own_bytes())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     start = time.perf_counter()
     record = prepare(spec, ctx)
