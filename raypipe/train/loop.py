@@ -83,9 +83,10 @@ class Trainer:
         self.start = start(order, self.store, world)
         self.module, self.loss = self.start.module, self.start.loss
         self.augment = Augment(self.spec.augment, dataset.feature_shape, order.spec.seed, world.rank)
-        target = self.start.target_transform
+        self.reporter = EventReporter(report, self.spec.global_batch_size, self.start.loss_factor)
+        target, alive = self.start.target_transform, self.reporter.alive
         self.shares = open_shares(
-            self.store, dataset, self.spec, world, side_by_side=order.side_by_side, target_transform=target
+            self.store, dataset, self.spec, world, side_by_side=order.side_by_side, target_transform=target, alive=alive
         )
         num_shares = self.spec.num_shares(world.size)
         self.share_batch_size = self.spec.global_batch_size // num_shares
@@ -96,7 +97,7 @@ class Trainer:
         self.total_steps = min(self.steps_per_epoch * self.spec.epochs, self.spec.max_steps or sys.maxsize)
         self.step_s: list[float] = []
         """Of each epoch this process trained: seconds a step."""
-        self.reporter = EventReporter(report, self.total_steps, self.spec.global_batch_size, self.start.loss_factor)
+        self.reporter.total_steps = self.total_steps
         self.draws = Draws(order.spec.seed, world)
         self.network_runs = NetworkRuns(world, self.spec.global_batch_size // world.size, self.reporter.alive)
         self.reading = Reading(world)

@@ -97,6 +97,8 @@ class Parallel:
         self.parameters = list(module.parameters())
         self._names = [name for name, _ in module.named_parameters()]
         self._held = dict(module.state_dict())
+        self._buffers = [(each, name) for each in module.modules() for name, _ in each.named_buffers(recurse=False)]
+        """Their owners and names: a forward pass may put another tensor there, and a search would cost each step."""
         self.told: list[dict[str, Any]] = []
 
     @property
@@ -220,7 +222,8 @@ class Parallel:
         if self.world.size == 1:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in self.module.buffers():
+        for owner, name in self._buffers:
+            buffer = getattr(owner, name)
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
         for buffers in by_dtype.values():
             values = torch.cat([buffer.reshape(-1) for buffer in buffers])

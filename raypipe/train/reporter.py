@@ -19,12 +19,13 @@ class EventReporter:
     """Reports one training.
 
     Args:
-        total_steps: optimizer steps of the whole training.
         loss_factor: from the loss the network learns by to the one that is told.
+    Attributes:
+        total_steps: optimizer steps of the whole training; set once they are known.
     """
 
-    def __init__(self, report: Report, total_steps: int, global_batch_size: int, loss_factor: float) -> None:
-        self._report, self._total_steps = report, total_steps
+    def __init__(self, report: Report, global_batch_size: int, loss_factor: float) -> None:
+        self._report, self.total_steps = report, 0
         self._global_batch_size, self._loss_factor = global_batch_size, loss_factor
         self._since = self._said = self._alive_at = time.perf_counter()
         self._first_step = 0
@@ -42,7 +43,7 @@ class EventReporter:
         """
         for event in events:
             self._report(event)
-        start = {"event": "start", "step": step, "total_steps": self._total_steps, "notes": notes}
+        start = {"event": "start", "step": step, "total_steps": self.total_steps, "notes": notes}
         self._report({**start, "starting_s": round(starting_s, 6), "num_workers": num_workers})
 
     def note(self, text: str) -> None:
@@ -77,7 +78,7 @@ class EventReporter:
                 "step": state.step,
                 "loss": loss * self._loss_factor,
                 "rows_per_s": self._global_batch_size / step_s,
-                "left_s": step_s * (self._total_steps - state.step),
+                "left_s": step_s * (self.total_steps - state.step),
             }
         )
 
@@ -87,5 +88,5 @@ class EventReporter:
 
     def epoch(self, state: TrainState, step_s: float) -> None:
         """The last epoch of the history is done."""
-        left_s = step_s * (self._total_steps - state.step)
+        left_s = step_s * (self.total_steps - state.step)
         self._report({"event": "epoch", **state.history[-1], "left_s": left_s})

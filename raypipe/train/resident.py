@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 
 import torch
@@ -19,18 +19,26 @@ class Resident(Share):
     Args:
         home: where the tensors are; batches go from there to the worker's device.
         visits: see Share.
+        alive: called as rows are read.
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
         DataError: a value that the transforms refuse.
     """
 
     def __init__(
-        self, stored: StoredSplit, world: World, window_rows: int, visits: Visits | None = None, *, home: torch.device
+        self,
+        stored: StoredSplit,
+        world: World,
+        window_rows: int,
+        visits: Visits | None = None,
+        *,
+        home: torch.device,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(stored, world, window_rows, visits)
         parts = [part for group in self.groups for window in group for part in window.parts]
         reader = Reader(stored)
-        self.rows = reader.read(parts, reader.empty(self.num_stored, home))
+        self.rows = reader.read(parts, reader.empty(self.num_stored, home), alive)
 
     def shuffled(self, batch_rows: int, seed: int, *, skip: int) -> Generator[Rows, None, None]:
         home = self.rows.target.device

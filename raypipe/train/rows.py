@@ -218,9 +218,11 @@ class Reader:
         is_weighted = self._dataset.weights is not None
         return Rows(features, target, torch.empty(num_rows, device=device) if is_weighted else None)
 
-    def read(self, parts: Sequence[Part], into: Rows) -> Rows:
+    def read(self, parts: Sequence[Part], into: Rows, alive: Callable[[], None] = lambda: None) -> Rows:
         """Parts of shards, one after another, at the beginning of `into`.
 
+        Args:
+            alive: called as reading goes on: transforms of many rows may take longer than anything else of a training.
         Raises:
             DigestMismatch, ObjectMissing: a shard is not what was written.
             DataError: a value that the transforms, or that of the target, refuse.
@@ -230,6 +232,7 @@ class Reader:
         for part in parts:
             table = self._table(part.shard)
             for first in range(part.first, part.last, chunk_rows):
+                alive()
                 chunk = table.slice(first, min(chunk_rows, part.last - first))
                 weight = relative_weight(chunk, self._dataset, self._split)
                 for room, values in zip(into, (*self._transformed(chunk), weight), strict=True):

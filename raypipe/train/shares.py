@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -78,12 +78,14 @@ def open_shares(
     *,
     side_by_side: int = 1,
     target_transform: TargetTransform = NO_TRANSFORM,
+    alive: Callable[[], None] = lambda: None,
 ) -> Shares:
     """This worker's rows of train and val.
 
     Args:
         side_by_side: trainings on this node at one time, which share its memory.
         target_transform: what is done to a regression target.
+        alive: called as rows are read into memory.
     Raises:
         DigestMismatch, ObjectMissing: a shard is not what was written.
         DataError: there are fewer training rows than workers, or a value that the transforms refuse.
@@ -102,7 +104,7 @@ def open_shares(
     visits = visits_of(store, dataset, numbers, num_shares) if spec.balance == "oversample" else None
     plans = plan(dataset, world, budget, window_rows, num_shares, visits)
     train, *rest = (
-        partial(_open, StoredSplit(store, dataset, each.split, target_transform), window_rows, each.home)
+        partial(_open, StoredSplit(store, dataset, each.split, target_transform), window_rows, each.home, alive)
         for each in plans
     )
     held = [
@@ -190,10 +192,17 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.4g} TB"
 
 
-def _open(stored: StoredSplit, window_rows: int, home: Home, world: World, visits: Visits | None) -> Share:
+def _open(
+    stored: StoredSplit,
+    window_rows: int,
+    home: Home,
+    alive: Callable[[], None],
+    world: World,
+    visits: Visits | None,
+) -> Share:
     if home == "store":
         return Streamed(stored, world, window_rows, visits)
-    return Resident(stored, world, window_rows, visits, home=world.device if home == "gpu" else HOST)
+    return Resident(stored, world, window_rows, visits, home=world.device if home == "gpu" else HOST, alive=alive)
 
 
 def _told(plans: list[Plan], budget: Budget, window_rows: int, spec: TrainSpec, train: Share) -> dict[str, Any]:

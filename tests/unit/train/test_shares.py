@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_open_shares_tells_the_bytes_that_its_tensors_take(task: Task, is_weight
     assert isinstance(opened.train, Resident)
     held = sum(values.nbytes for values in opened.train.rows if values is not None)
     assert opened.told["rows"]["train"]["num_bytes"] == held
+
+
+def test_open_shares_is_alive_for_who_looks_for_hung_workers_as_rows_are_read() -> None:
+    store, pulses = MemoryStore(), itertools.count()
+    data = _dataset(store)
+
+    open_shares(store, data, _spec(), World(), alive=lambda: next(pulses))  # pyright: ignore[reportArgumentType]
+
+    assert next(pulses) >= sum(len(split.shards) for split in data.splits.values())
 
 
 def test_open_shares_without_val_rows_has_none() -> None:
