@@ -78,7 +78,8 @@ def applications() -> dict[str, ApplicationStatusOverview]:
 def state_of(name: str) -> str:
     """Of an application: RUNNING, DEPLOYING, DEPLOY_FAILED, ...; NOT_STARTED where there is none.
 
-    A question that may be asked often: `applications` takes the controller and this process some 30 ms, this one 2.
+    A question that may be asked often: for `applications` the controller describes all of Serve, and this process
+    validates that.
     """
     from ray.serve.context import _get_global_client
 
