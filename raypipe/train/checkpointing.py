@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -20,6 +20,7 @@ from raypipe.train.growth import Growth
 from raypipe.train.order import TrainOrder
 from raypipe.train.parallel import MODEL, Parallel, like, piece_of
 from raypipe.train.preemption import Notices, Preemption
+from raypipe.train.reporter import EventReporter
 from raypipe.train.rows import World
 from raypipe.train.step import FiniteCheck
 from raypipe.train.together import gathered, summed
@@ -35,8 +36,7 @@ class Checkpointing:
 
     Args:
         preemption: how this rank learns that its machine is taken away.
-        say: told what a person should know.
-        alive: called while a write is waited for.
+        reporter: told what a person should know, and that this rank lives while a write is waited for.
         watch: what checkpoints take counts for them; its time is kept and taken up again, too.
     """
 
@@ -49,8 +49,7 @@ class Checkpointing:
         average: Ema,
         finite: FiniteCheck,
         preemption: Preemption,
-        say: Callable[[str], None],
-        alive: Callable[[], None],
+        reporter: EventReporter,
         watch: Stopwatch,
     ) -> None:
         self._watch = watch
@@ -68,8 +67,8 @@ class Checkpointing:
             device=world.device,
             parallel=parallel.name,
             gather=partial(gathered, world=world),
-            say=say,
-            alive=alive,
+            say=reporter.note,
+            alive=reporter.alive,
         )
         self.best: dict[str, Tensor] = {}
 

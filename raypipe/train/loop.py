@@ -127,16 +127,7 @@ class Trainer:
             on_overflow=lambda: agreed(self.reading.raise_failure, world),
         )
         self.checkpointing = Checkpointing(
-            self.order,
-            world,
-            self.store,
-            self.parallel,
-            self.average,
-            self.finite,
-            preemption,
-            self.reporter.note,
-            self.reporter.alive,
-            watch,
+            self.order, world, self.store, self.parallel, self.average, self.finite, preemption, self.reporter, watch
         )
         self.validation = Validation(
             self.shares.val,
@@ -181,9 +172,7 @@ class Trainer:
             for batch in self.watch.between_steps(readable):
                 loss = self.train_step(batch)
                 loss_sum.add_(loss, alpha=batch.num_rows)
-                state.step += 1
-                state.epoch_step += 1
-                state.rows += batch.num_rows
+                state.took_step(batch.num_rows)
                 is_last = state.epoch_step == self.steps_per_epoch or state.step == self.total_steps
                 if not is_last and self.checkpointing.is_due(state.step):
                     state.loss_sum = float(loss_sum)
@@ -224,8 +213,7 @@ class Trainer:
                 state.best_epoch = state.epoch
                 if self.spec.early_stopping:
                     self.checkpointing.remember_best()
-        state.epoch, state.epoch_step = state.epoch + 1, 0
-        state.loss_sum, state.rows = 0.0, 0
+        state.begin_epoch()
         self.checkpointing.save(state, may_grow=self.goes_on())
         self.reporter.epoch(state, self.step_s[-1])
         self.checkpointing.leave_to_grow(state.step)

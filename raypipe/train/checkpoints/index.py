@@ -59,6 +59,17 @@ class TrainState:
     spent_s: dict[str, float] = field(default_factory=dict)
     spent_until: float = 0.0
 
+    def took_step(self, num_rows: int) -> None:
+        """One more optimizer step is done, over so many rows of this worker."""
+        self.step += 1
+        self.epoch_step += 1
+        self.rows += num_rows
+
+    def begin_epoch(self) -> None:
+        """The epoch under way is done, and the next begins."""
+        self.epoch, self.epoch_step = self.epoch + 1, 0
+        self.loss_sum, self.rows = 0.0, 0
+
 
 class StoredSpan(Record):
     """A run of elements of one tensor, in a part.
