@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from raypipe.data.transforms import State
 from raypipe.errors import ArtifactError, ModelError
@@ -90,13 +91,24 @@ def outline(
         ArtifactError: it cannot be built for such rows.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             features = Features(feature_shape, signature.inputs, transforms)
             return ZOO[spec.kind](spec, features, task_of(signature).num_outputs)
     except ModelError as error:
         raise ArtifactError(error.message, error.hint) from None
     except (RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:  # a size beyond what torch counts
         raise ArtifactError(f"model: it cannot be built: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors as they are where normal numbers would be drawn: for one without memory torch (2.11) goes by way
+    of its compiler, whose import takes longer than all else of a replica's start, and 70 MB."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.init.normal_ or func is torch.Tensor.normal_:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _check_output(module: nn.Module, spec: Model, feature_shape: tuple[int, ...], task: Task) -> None:

@@ -134,12 +134,14 @@ def _check_types(module: nn.Module, what: str) -> None:
 def _tells_rows_apart(module: nn.Module, feature_shape: tuple[int, ...]) -> bool:
     """Whether two rows that differ get different answers; True too where all rows made here are refused.
 
-    Numbers of several kinds are tried: token ids end where an embedding does, and pixels hardly differ below 1.
+    Numbers of several kinds are tried: token ids end where an embedding does, and pixels hardly differ below 1. Of the
+    two rows of bits one may hold as many ones as the other, which a mean over a row does not tell apart.
     """
     random = torch.Generator().manual_seed(0)
     bits = torch.randint(0, 2, feature_shape, generator=random).float()
     kinds = (
         torch.stack([bits, 1 - bits]),
+        torch.stack([torch.zeros(feature_shape), torch.ones(feature_shape)]),
         torch.randn(2, *feature_shape, generator=random),
         torch.randint(0, 256, (2, *feature_shape), generator=random).float(),
     )

@@ -3,15 +3,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raypipe.errors import ModelError
-from raypipe.model.build import build_model
+from raypipe.model.build import build_model, outline
 from raypipe.records import DatasetVersion
-from raypipe.spec.model import CnnModel, ImportModel, LinearModel, MlpModel, Model
+from raypipe.spec.model import CnnModel, GptModel, ImportModel, LinearModel, MlpModel, Model
+from raypipe.storage.local import LocalFolder
+from raypipe.testing.fakes import tiny_text
 
 CodeDir = Callable[..., Path]
 OWN = ImportModel(kind="import", path="model.py:build")
@@ -46,6 +50,34 @@ def test_build_model_same_torch_seed_gives_the_same_weights(images: DatasetVersi
         weights.append(torch.cat([p.flatten() for p in _build(MlpModel(kind="mlp", hidden=[8]), images).parameters()]))
 
     assert torch.equal(*weights)
+
+
+class Called(TorchDispatchMode):
+    """Notes what torch's kernels are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_outline_of_embeddings_draws_no_normal_numbers_which_imports_the_compiler_of_torch(store: LocalFolder) -> None:
+    spec = GptModel(kind="gpt", dim=8, num_layers=1, num_heads=2)
+    dataset = tiny_text(store, "the cat sat on the mat. " * 20)
+    made_for = (dataset.signature, dataset.feature_shape)
+    with Called() as built:
+        module = build_model(spec, *made_for, None, transforms=dataset.transforms)
+    with Called() as outlined:
+        outlines = outline(spec, *made_for, dataset.transforms)
+
+    assert {name: p.shape for name, p in outlines.named_parameters()} == {
+        n: p.shape for n, p in module.named_parameters()
+    }
+    assert all(parameter.is_meta for parameter in outlines.parameters())
+    assert "aten.normal_.default" in built.names - outlined.names
 
 
 def test_build_model_cnn_on_a_table_names_the_shape(table: DatasetVersion) -> None:

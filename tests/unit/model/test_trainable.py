@@ -217,4 +217,6 @@ class Centred(Net):
 
 @pytest.mark.parametrize("make", [zero_head, Words, Pixels, Centred, lambda: Remembers("aside")])
 def test_network_that_reads_rows_of_its_own_kind_is_taken(make: Callable[[], nn.Module]) -> None:
-    assert check_trainable(make(), "import", (4,)) == []
+    for seed in range(20):  # of whatever first weights
+        torch.manual_seed(seed)
+        assert check_trainable(make(), "import", (4,)) == []
