@@ -8,6 +8,7 @@ The counts and latencies by which Ray scales, drains and reports on replicas are
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,11 @@ BATCH = 64
 
 TELL_S = 1.0
 """Longest until Ray is told."""
+
+LATENCIES = 16
+"""Of the requests that ended since Ray last passed on what it was told, a tenth of a second ago: so many latencies at
+most become points of its histograms, evenly chosen; the counters count every request. A point takes a replica 10 us and
+Ray's agent beside it 20 (measured): of 4,000 a second, that was a tenth of both cores of a machine that has two."""
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -209,3 +215,14 @@ class Metrics:
                 is_error=not status or status >= "400",
                 status_code=status or "499",
             )
+        self._choose_latencies()
+
+    def _choose_latencies(self) -> None:
+        cached = vars(self._metrics)
+        by_route = cached.get("_cached_latencies", {})
+        by_tags = cached.get("_cached_ingress_processing_latencies", {}).get(self._protocol, {})
+        for latencies_ms in (*by_route.values(), *by_tags.values()):
+            if len(latencies_ms) > LATENCIES:
+                chosen = list(latencies_ms)[:: math.ceil(len(latencies_ms) / LATENCIES)]
+                latencies_ms.clear()
+                latencies_ms.extend(chosen)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -180,3 +182,75 @@ def test_ray_is_told_of_every_request_once_it_has_ended(monkeypatch: pytest.Monk
     asyncio.run(run())
     assert counted.statuses == ["200", "404", "500", "499"] and counted.errors == [False, False, True, True]
     assert counted.ongoing == 0 and counted.most == 1
+
+
+def test_of_many_requests_ray_counts_all_and_gets_some_latencies_evenly_chosen():
+    from ray.serve._private.common import RequestProtocol
+    from ray.serve._private.replica import ReplicaMetricsManager
+
+    class Noting:
+        def __init__(self) -> None:
+            self.points: list[float] = []
+            self.count = 0
+
+        def observe(self, value: float, tags: Any) -> None:
+            self.points.append(value)
+
+        def inc(self, count: int, tags: Any) -> None:
+            self.count += count
+
+        def set(self, value: float) -> None:
+            pass
+
+        def add(self, value: float) -> None:
+            self.count += 1
+
+    rays_own: Any = ReplicaMetricsManager
+
+    class Rays(rays_own):  # Ray's own counting, without what it counts for
+        def __init__(self) -> None:
+            self._cached_metrics_enabled = self._ingress = True
+            self._cached_latencies = defaultdict(deque)
+            self._cached_request_counter = defaultdict(int)
+            self._cached_error_counter = defaultdict(int)
+            self._cached_ingress_request_counter = defaultdict(lambda: defaultdict(int))
+            self._cached_ingress_processing_latencies = defaultdict(lambda: defaultdict(deque))
+            self._cached_ingress_request_error_counter = defaultdict(lambda: defaultdict(int))
+            self._cached_deployment_request_error_counter = defaultdict(lambda: defaultdict(int))
+            self._user_code_time_accumulator = self.used = Noting()
+            self._max_processing_latency_trackers = defaultdict(Noting)
+            self._processing_latency_tracker = self.latency = Noting()
+            self._request_counter, self._num_ongoing_requests_gauge = Noting(), Noting()
+            self._num_ongoing_requests, self._ingress_ongoing_requests = 0, {RequestProtocol.HTTP: 0}
+            self.http = SimpleNamespace(
+                request_counter=Noting(), processing_latency_tracker=Noting(), set_num_ongoing_requests=lambda _: None
+            )
+            self._ingress_metrics = {RequestProtocol.HTTP: self.http}
+
+        _is_direct_ingress = True
+
+        def _should_emit_request_ingress_metrics(self, protocol: Any) -> bool:
+            return True
+
+        def inc_num_ongoing_requests(self, request: Any) -> None:
+            pass
+
+        dec_num_ongoing_requests = inc_num_ongoing_requests
+
+    async def run(num_requests: int) -> Any:
+        rays = Rays()
+        name = SimpleNamespace(app_name="a", name="d")
+        metrics = Metrics(SimpleNamespace(_route_prefix="/", _deployment_id=name, _metrics_manager=rays))
+        for place in range(num_requests):
+            metrics.end("POST", "200", time.perf_counter() - place)  # of `place` seconds
+        metrics.tell()
+        rays._report_cached_metrics()
+        return rays
+
+    few, many = asyncio.run(run(direct.LATENCIES)), asyncio.run(run(1000))
+    for rays, number in ((few, direct.LATENCIES), (many, 1000)):
+        assert rays._request_counter.count == rays.http.request_counter.count == rays.used.count == number
+        assert rays.latency.points == rays.http.processing_latency_tracker.points
+    assert len(few.latency.points) == direct.LATENCIES
+    assert direct.LATENCIES // 2 <= len(many.latency.points) <= direct.LATENCIES
+    assert many.latency.points[0] < 300_000 and many.latency.points[-1] > 900_000
