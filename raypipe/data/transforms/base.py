@@ -67,6 +67,9 @@ class TransformKind(ABC):
     distinct: ClassVar[bool] = False
     """`partial` gives the distinct values as a set, by which alone `apply` refuses rows."""
 
+    by_value: ClassVar[bool] = False
+    """What a number becomes depends on nothing but the number, so that what bytes become can be looked up."""
+
     def __init__(self, state: State, fitted: Fitted, name: str) -> None:
         self.state, self.fitted, self.name = state, fitted, name
 

@@ -37,6 +37,8 @@ from raypipe.spec.transforms import (
 class Scale(Numeric):
     """x * factor + offset."""
 
+    by_value = True
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         as_type = values.dtype.type
         return self.compute(values, as_type(self.state["factor"]), as_type(self.state["offset"]))
