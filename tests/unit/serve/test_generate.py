@@ -251,7 +251,8 @@ def test_client_that_leaves_ends_its_text(app: ModelApp, address: str, monkeypat
     monkeypatch.setattr(app._writing, "_thread", Unhurried("slow"))
     monkeypatch.setattr(writing, "INLINE_MAX_S", 0.0)
     with httpx.stream("POST", f"{address}/generate", content=body(max_new_tokens=16_000, stream=True)) as answer:
-        next(answer.iter_bytes())
+        pieces = answer.iter_bytes()  # kept: who lets go of it closes the connection
+        next(pieces)
         assert app._writing.num_texts == app.room.requests == 1
     for _ in range(200):
         if not app._writing.num_texts and not app.room.requests:
