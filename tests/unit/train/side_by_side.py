@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from raypipe.spec.train import TrainSpec
 from raypipe.storage import Store
 from raypipe.train.checkpoints import Saver, Span, Status, StoredCheckpoint, TrainState, cut, open_checkpoint
+
+T = TypeVar("T")
 
 TENSORS: dict[str, Tensor] = {
     "model/weight": torch.tensor([[0.1, -0.0], [float("inf"), 1e-40]]),
@@ -55,6 +57,12 @@ class SideBySide:
         self._barrier.wait(10)
         return statuses
 
+    def _each(self, act: Callable[[int], T]) -> list[T]:
+        """What each rank gives, once all are done; raises what the first raised."""
+        acting = [self._pool.submit(act, rank) for rank in range(len(self.savers))]
+        wait(acting)
+        return [each.result() for each in acting]
+
     def save(self, state: TrainState, tensors: Mapping[str, Tensor] = TENSORS, *, wait: bool = True) -> list[bool]:
         """Every rank saves its share of tensors that all hold alike."""
 
@@ -62,16 +70,16 @@ class SideBySide:
             share = lambda: cut(tensors, rank, len(self.savers))  # noqa: E731
             return self.savers[rank].save(state, share, wait=wait)
 
-        return list(self._pool.map(of, range(len(self.savers))))
+        return self._each(of)
 
     def save_spans(self, state: TrainState, by_rank: list[dict[str, Span]]) -> None:
         """Every rank saves spans of its own."""
-        list(self._pool.map(lambda r: self.savers[r].save(state, lambda: by_rank[r], wait=True), range(len(by_rank))))
+        self._each(lambda r: self.savers[r].save(state, lambda: by_rank[r], wait=True))
 
     def finish(self, state: TrainState, tensors: Mapping[str, Tensor] = TENSORS) -> None:
         """At the end of the training."""
         size = len(self.savers)
-        list(self._pool.map(lambda r: self.savers[r].finish(state, lambda: cut(tensors, r, size)), range(size)))
+        self._each(lambda r: self.savers[r].finish(state, lambda: cut(tensors, r, size)))
 
 
 def state(step: int, **fields: Any) -> TrainState:
