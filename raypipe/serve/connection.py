@@ -14,9 +14,7 @@ import http
 import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -48,7 +46,6 @@ class Application(Protocol):
 
     company: Company
     polling: Polling
-    answers: ReadyAnswers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
@@ -87,32 +84,6 @@ class Company:
     def _end_turn(self) -> None:
         self._lately += RECENT * (self._here - self._lately)
         self._here = 0
-
-
-class ReadyAnswers:
-    """Sends the answers that became ready in one turn of the event loop together, as those of one model call do.
-
-    The first wakes whoever reads them, and the others find him awake: sent one by one, each between the work for two
-    answers, they took a fifth of a replica's time (measured), most of it for waking HAProxy.
-    """
-
-    def __init__(self) -> None:
-        self._sends: list[Callable[[], None]] = []
-
-    def add(self, send: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        """Call this in the event loop's next turn.
-
-        Args:
-            send: raises nothing.
-        """
-        if not self._sends:
-            loop.call_soon(self._send_all)
-        self._sends.append(send)
-
-    def _send_all(self) -> None:
-        sends, self._sends = self._sends, []
-        for send in sends:
-            send()
 
 
 class Exchange:
@@ -225,20 +196,10 @@ class Connection(HttpToolsProtocol):
 
     async def _answer(self, call: Call, exchange: Exchange, *, alone: bool) -> None:
         reply = await self.app.answer(call, alone=alone)
-        body = b"" if call.method == "HEAD" else reply.body
-        if exchange.begun is not None:  # it waited, so likely with others
-            self.app.answers.add(partial(self._send_late, exchange, reply, body), self.loop)
-            return
-        self._send(exchange, reply, body)
-        if alone and exchange.keep_alive and self._fd != NO_FD:
-            self._answered_at = time.perf_counter()
-            if self._hurries:
-                self.loop.call_soon(self._look)
-
-    def _send(self, exchange: Exchange, reply: Reply, body: bytes) -> None:
         if exchange.disconnected:
             return
         head = _head(reply, keep_alive=exchange.keep_alive)
+        body = b"" if call.method == "HEAD" else reply.body
         if len(body) <= COPIED_BYTES:
             self.transport.write(head + body)
         else:
@@ -248,12 +209,10 @@ class Connection(HttpToolsProtocol):
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
-
-    def _send_late(self, exchange: Exchange, reply: Reply, body: bytes) -> None:
-        try:
-            self._send(exchange, reply, body)
-        except Exception as error:  # the others' answers go on
-            self._fail(exchange, error)
+        if alone and exchange.keep_alive and self._fd != NO_FD:
+            self._answered_at = time.perf_counter()
+            if self._hurries:
+                self.loop.call_soon(self._look)
 
     def _look(self) -> None:
         """Look for this client's next request, until anybody's comes."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from raypipe.serve.connection import Application, Company, Connection, ReadyAnswers
+from raypipe.serve.connection import Application, Company, Connection
 from raypipe.serve.polling import Polling
 from raypipe.serve.protocols import Call, Reply
 from raypipe.serve.replica_port import rays_replica
@@ -56,7 +56,6 @@ class Direct:
         self.app = app
         self.company = Company()
         self.polling = Polling()
-        self.answers = ReadyAnswers()
         self._rays = rays
         replica: Any = rays.__self__ if rays else None  # pyright: ignore[reportFunctionMemberAccess]
         self._prefix = (replica._route_prefix or "").rstrip("/") if rays else ""

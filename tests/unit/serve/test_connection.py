@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from raypipe.serve.connection import Company, Connection, ReadyAnswers
+from raypipe.serve.connection import Company, Connection
 from raypipe.serve.polling import Polling
 from raypipe.serve.protocols import Call, Reply
 
@@ -51,7 +51,6 @@ class Echo:
     def __init__(self) -> None:
         self.company = Company()
         self.polling = Polling()
-        self.answers = ReadyAnswers()
         self.whole: list[Call] = []
         self.in_parts: list[bytes] = []
         self.alone: list[bool] = []
@@ -80,25 +79,20 @@ class Echo:
         await send({"type": "http.response.body", "body": b"parts"})
 
 
-def connected(echo: Echo, wire: Any, keep_alive_s: int = 5) -> Connection:
-    config = uvicorn.Config(
-        lambda: echo,
-        factory=True,
-        interface="asgi3",
-        proxy_headers=False,
-        ws="none",
-        log_config=None,
-        timeout_keep_alive=keep_alive_s,
-    )
-    connection = Connection(config, ServerState(), {}, asyncio.get_running_loop())
-    connection.connection_made(wire)
-    return connection
-
-
 def story(tell: Callable[[Echo, Wire, Connection], Awaitable[Any]], keep_alive_s: int = 5) -> tuple[Echo, Wire]:
     async def run() -> tuple[Echo, Wire]:
         echo, wire = Echo(), Wire()
-        connection = connected(echo, wire, keep_alive_s)
+        config = uvicorn.Config(
+            lambda: echo,
+            factory=True,
+            interface="asgi3",
+            proxy_headers=False,
+            ws="none",
+            log_config=None,
+            timeout_keep_alive=keep_alive_s,
+        )
+        connection = Connection(config, ServerState(), {}, asyncio.get_running_loop())
+        connection.connection_made(wire)
         await tell(echo, wire, connection)
         connection.connection_lost(None)
         await asyncio.sleep(0)
@@ -255,51 +249,6 @@ def test_shutting_down_lets_the_request_that_is_here_have_its_answer():
 
     _, wire = story(tell)
     assert wire.closed and b"connection: close" in wire.pieces[0] and wire.pieces[0].endswith(b'{"ok":1}')
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_answers_of_one_turn_are_sent_together_when_all_are_ready(fails: bool):
-    written: list[tuple[int, int]] = []
-
-    class Counting(Echo):
-        ready = 0
-
-        async def answer(self, call: Call, *, alone: bool) -> Reply:
-            reply = await super().answer(call, alone=alone)
-            self.ready += 1
-            return reply
-
-    class Noting(Wire):
-        def __init__(self, place: int, echo: Counting) -> None:
-            super().__init__()
-            self.place, self.echo = place, echo
-
-        def write(self, data: bytes) -> None:
-            if fails and self.place == 0:
-                raise RuntimeError("the handle is closed")
-            written.append((self.place, self.echo.ready))
-
-    async def run() -> None:
-        echo = Counting()
-        wires = [Noting(place, echo) for place in range(4)]
-        connections = [connected(echo, wire) for wire in wires]
-        echo.waits_for = waiting = asyncio.get_running_loop().create_future()
-        for connection in connections:
-            connection.data_received(WHOLE)
-        waiting.set_result(None)
-        await turns(1)
-        assert echo.ready == 4 and not written
-        connections[3].connection_lost(None)  # between its answer and its turn to be sent
-        connections[2].shutdown()
-        assert not wires[2].closed
-        await turns()
-        assert wires[2].closed and wires[0].closed == fails and not wires[1].closed
-        for connection in connections[:3]:
-            assert connection.cycle.response_complete
-            connection.connection_lost(None)
-
-    asyncio.run(run())
-    assert written == [(place, 4) for place in ([1, 2] if fails else [0, 1, 2])]
 
 
 def test_head_has_no_body_and_headers_of_a_reply_are_sent():
