@@ -160,3 +160,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     yield disk
     # Detached: a thread of the backend may still be closing the file it gave up on.
     assert libc.umount2(str(disk).encode(), MNT_DETACH) == 0
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch as in a worker that has one CPU: small networks wait for threads longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,9 +16,9 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.train.order import TrainOrder
 from tests.integration import one_rank_raises
+from tests.integration.rank_processes import run_to_its_end
 from tests.unit.train.orders import order
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 150.0
 AT_ONCE_S = 20.0
 """On a machine that is busy with something else; torch's own limit is half an hour."""
@@ -157,21 +152,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     folder = tmp_path_factory.mktemp("raises")
     orders = {name: make(folder / "store", name) for name, make in ORDERS.items()}
     (folder / "orders.pickle").write_bytes(pickle.dumps(orders))
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error::UserWarning", "-m", one_rank_raises.__name__, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, said = process.communicate(timeout=TIMEOUT_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # all of them have ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == 0, said
+    run_to_its_end(one_rank_raises, folder, TIMEOUT_S)
     names = [*ORDERS, "differences"]
     return {name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in range(2)] for name in names}
 

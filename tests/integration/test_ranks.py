@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ from raypipe.storage.local import LocalFolder
 from raypipe.storage.publish import read_published
 from raypipe.train.rows import World
 from tests.integration import ranks
+from tests.integration.rank_processes import run_to_its_end
 from tests.unit.train.interrupted import answer
 from tests.unit.train.orders import (
     ELASTIC_ORDERS,
@@ -34,7 +30,6 @@ from tests.unit.train.orders import (
     SAME_ORDERS,
 )
 
-ROOT = Path(__file__).parents[2]
 RANKS_TIMEOUT_S = 360.0
 """A busy machine imports torch and trains all orders within it."""
 
@@ -70,21 +65,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         if size == 1:
             for name, order in orders.items():
                 (folder / f"{name}-1-0.json").write_text(json.dumps(answer(order, World())))
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error::UserWarning", "-m", ranks.__name__, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, said = process.communicate(timeout=RANKS_TIMEOUT_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # all of them have ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == 0, said
+    run_to_its_end(ranks, folder, RANKS_TIMEOUT_S)
     return Outcomes(folder)
 
 

@@ -20,8 +20,6 @@ def build(input_shape, num_outputs):
 
 IMAGES = {"source": {"format": "sklearn", "dataset": "digits"}, "target": "y"}
 TEXT = {"task": "language_model", "source": {"format": "text_windows", "path": "text.txt", "context_length": 8}}
-
-
 PAIRS = {
     "task": "sequence_to_sequence",
     "source": {"format": "csv", "path": "pairs.csv"},

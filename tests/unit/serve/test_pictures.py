@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import io
 import json
 import socket
@@ -26,6 +25,7 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app, model_version
 from tests.unit.serve.conftest import replica_like
+from tests.unit.serve.sent_files import answer_of, refusal_of, text_of
 
 Image = pytest.importorskip("PIL.Image", reason="pictures need Pillow: pip install 'raypipe[images]'")
 
@@ -63,21 +63,6 @@ def file_of(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> b
     image = Image.fromarray(pixels)
     (image.convert(mode) if mode else image).save(held, kind)
     return held.getvalue()
-
-
-def text_of(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def answer_of(app: ModelApp, body: Any, path: str = "/predict") -> bytes:
-    response = ask(app, "POST", path, json.dumps(body).encode())
-    assert response.status_code == 200, response.body
-    return bytes(response.body)
-
-
-def refusal_of(app: ModelApp, value: Any) -> tuple[int, str]:
-    response = ask(app, "POST", "/predict", json.dumps({"instances": [{"image": value}]}).encode())
-    return response.status_code, json.loads(bytes(response.body))["error"]["message"]
 
 
 def png_of_zeros(width: int, height: int) -> bytes:
@@ -212,7 +197,7 @@ def test_no_address_is_ever_fetched(app: ModelApp):
         for address in ADDRESSES:
             for each in hosts:
                 for text in (address.format(each), "  " + address.format(each), f"url={address.format(each)}"):
-                    status, message = refusal_of(app, text)
+                    status, message = refusal_of(app, "image", text)
                     assert status == 400 and message.startswith("row 0, field 'image'"), text
                     assert "secret" not in message
         with pytest.raises(TimeoutError):
@@ -237,7 +222,7 @@ def test_no_address_is_ever_fetched(app: ModelApp):
     ],
 )
 def test_a_text_that_is_no_picture_is_refused_with_row_and_field(text: str, words: str, app: ModelApp):
-    status, message = refusal_of(app, text)
+    status, message = refusal_of(app, "image", text)
     assert status == 400 and words in message and message.startswith("row 0, field 'image'")
 
 
@@ -249,7 +234,7 @@ def test_the_wrong_one_of_several_pictures_is_named(app: ModelApp):
 
 def test_a_picture_of_another_size_is_refused_where_training_resized_none(store: LocalFolder):
     app = model_of_pictures(store, (6, 5, 3), Reading(format="images", settings={"mode": "RGB"}))
-    status, message = refusal_of(app, text_of(file_of(np.zeros((5, 6, 3), np.uint8))))
+    status, message = refusal_of(app, "image", text_of(file_of(np.zeros((5, 6, 3), np.uint8))))
     assert status == 400 and "is 5 x 6 pixels; the model reads 6 x 5 (height x width)" in message
 
 
@@ -259,7 +244,7 @@ def test_pixels_are_counted_before_they_are_decoded(app: ModelApp, monkeypatch: 
     huge = header[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + header[24:29]
     huge += struct.pack(">I", zlib.crc32(huge[12:29])) + header[33:]
     for data in (png_of_zeros(20_000, 4_000), huge):
-        status, message = refusal_of(app, text_of(data))
+        status, message = refusal_of(app, "image", text_of(data))
         assert status == 413 and "at most 33554432 together" in message
     monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
     two = [text_of(png_of_zeros(8, 7))] * 2

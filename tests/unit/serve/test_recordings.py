@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from typing import Any
@@ -20,6 +19,7 @@ from raypipe.storage.local import LocalFolder
 from raypipe.testing.fakes import tiny_dataset
 from raypipe.testing.served import ask, model_app, model_version
 from tests.unit.data.test_sound import compressed, wav_of
+from tests.unit.serve.sent_files import answer_of, refusal_of, text_of
 
 pytestmark = pytest.mark.thorough
 
@@ -35,21 +35,6 @@ def model_of_sounds(store: LocalFolder, **fields: Any) -> ModelApp:
     reading = Reading(format="sound", settings={**FIELDS, **fields})
     signature = dataset.signature.model_copy(update={"reading": reading})
     return model_app(store, model_version(store, dataset.model_copy(update={"signature": signature}), name="sounds"))
-
-
-def text_of(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def answer_of(app: ModelApp, body: Any, path: str = "/predict") -> bytes:
-    response = ask(app, "POST", path, json.dumps(body).encode())
-    assert response.status_code == 200, response.body
-    return bytes(response.body)
-
-
-def refusal_of(app: ModelApp, data: bytes) -> tuple[int, str]:
-    response = ask(app, "POST", "/predict", json.dumps({"instances": [{"audio": text_of(data)}]}).encode())
-    return response.status_code, json.loads(bytes(response.body))["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v1/models/sounds:predict", "/invocations", "/predictions/sounds"])
@@ -98,7 +83,7 @@ def test_settings_of_training_hold(fields: dict[str, Any]):
     ],
 )
 def test_a_file_that_is_no_recording_is_refused_with_row_and_field(data: bytes, words: str, store: LocalFolder):
-    status, message = refusal_of(model_of_sounds(store), data)
+    status, message = refusal_of(model_of_sounds(store), "audio", text_of(data))
     assert status == 400 and words in message and "data.source" not in message
 
 

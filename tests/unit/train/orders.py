@@ -14,6 +14,7 @@ from raypipe.records import DatasetVersion
 from raypipe.spec.pipeline import PipelineSpec
 from raypipe.storage import Store
 from raypipe.storage.local import LocalFolder
+from raypipe.testing.contracts.models import PAIRS
 from raypipe.testing.fakes import tiny_dataset, tiny_pairs
 from raypipe.train.order import TrainOrder
 
@@ -272,16 +273,6 @@ def _pairs(folder: Path, run_id: str, size: int, **settings: Any) -> TrainOrder:
 
 
 NUM_PAIR_STEPS = 10
-
-PAIRS = {
-    "task": "sequence_to_sequence",
-    "source": {"format": "csv", "path": "pairs.csv"},
-    "target": "y",
-    "target_tokens": {"max_length": 8},
-    "transforms": [
-        {"kind": "tokens", "columns": ["source"], "tokenizer": "char", "max_length": 8, "max_vocabulary": 100}
-    ],
-}
 
 SAME: dict[str, Callable[[int], dict[str, Any]]] = {
     "same": lambda size: {},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-import torch
 
 from raypipe.batch.stage import PREDICTION, Answerer
 from raypipe.data.shards import load_rows
@@ -40,13 +38,7 @@ ISSUE = {"epochs": 15, "global_batch_size": 64, "optimizer": {"kind": "adamw", "
 QUICK = {"epochs": 2, "global_batch_size": 64, "optimizer": {"kind": "adamw", "lr": 0.01}}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _dataset(folder: Path, unit: float = 1.0, *, num_rows: int = 6000, positive: bool = False) -> DatasetVersion:
