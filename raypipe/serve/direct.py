@@ -38,8 +38,8 @@ TELL_S = 1.0
 
 LATENCIES = 16
 """Of the requests that ended since Ray last passed on what it was told, a tenth of a second ago: so many latencies at
-most become points of its histograms, evenly chosen; the counters count every request. A point takes a replica 10 us and
-Ray's agent beside it 20 (measured): of 4,000 a second, that was a tenth of both cores of a machine that has two."""
+most become points of its histograms, evenly chosen; the counters count every request. Two points a request, passed on
+in one go, held the event loop for milliseconds, and took Ray's agent 15 us of CPU (measured)."""
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
