@@ -78,6 +78,24 @@ def test_integer_written_as_a_float_without_a_fraction_is_taken():
     assert parse([{**PERSON, "age": 3.0}], TABLE)["age"].tolist() == [3]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "uint64"])
+def test_floats_are_taken_for_whole_numbers_only_where_each_is_one_that_fits(dtype: str):
+    wanted = signature(Column(name="x", dtype=dtype))
+    found = parse([0.0, -0.0, 255.0], wanted)["x"]
+    assert found.tolist() == [0, 0, 255] and found.dtype == np.dtype(dtype)
+    for wrong in (0.5, -1.5, 2.0**64, -(2.0**63) * 2, 1e300):
+        with pytest.raises(RequestError):
+            parse([1.0, wrong], wanted)
+    assert wanted.inputs[0].dtype.startswith("int") == (parse_or_none([-1.0], wanted) == [-1])
+
+
+def parse_or_none(instances: Any, wanted: Signature) -> list[Any] | None:
+    try:
+        return parse(instances, wanted)["x"].tolist()
+    except RequestError:
+        return None
+
+
 def test_large_integers_stay_exact():
     wanted = signature(Column(name="x", dtype="uint64"))
     assert parse([2**64 - 1, 1, 2.0], wanted)["x"].tolist() == [2**64 - 1, 1, 2]
