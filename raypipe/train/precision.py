@@ -96,7 +96,7 @@ class Scale:
         """Divide by the factor."""
         torch._foreach_mul_(gradients, 1.0 / self.factor)  # pyright: ignore[reportPrivateImportUsage]
 
-    def takes(self, norm: Tensor) -> bool:
+    def takes(self, norm: Tensor | float) -> bool:
         """After a step's gradient is known, whether the step may be taken; if not, the next is scaled otherwise.
 
         One that is not finite even without a factor is for others to judge: then the answer is True.

@@ -248,9 +248,9 @@ class FiniteCheck:
         self._steps_per_epoch = steps_per_epoch
         self._first_bad_step = torch.zeros((), dtype=torch.int64, device=world.device)
 
-    def check(self, value: Tensor, step: int) -> None:
-        """Look at one number of step `step`, from 1. Raises NonFiniteLossError."""
-        if self._is_at_once:
+    def check(self, value: Tensor | float, step: int) -> None:
+        """Look at one number of step `step`, from 1, on a GPU a tensor there. Raises NonFiniteLossError."""
+        if self._is_at_once or not isinstance(value, Tensor):
             if not math.isfinite(float(value)):
                 raise self.error(step)
             return
