@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from raypipe.spec.optim import AdamSpec, AdamWSpec, Optimizer, SgdSpec
 from raypipe.train.optim import build_optimizer
-from raypipe.train.parallel import Alone, Parallel, Piece
+from raypipe.train.parallel import Alone, Ddp, Parallel, Piece
 from raypipe.train.rows import World
 
 
@@ -53,6 +58,27 @@ def test_local_pieces_are_named_by_parameter_and_are_whole() -> None:
     assert pieces.keys() == {"model/weight", "model/bias", *kept}
     assert pieces["optimizer/weight/exp_avg"][1:] == Piece(torch.empty(0), (3, 5), (0, 0), True)[1:]
     assert pieces["model/weight"].values.data_ptr() == parallel.parameters[0].data_ptr(), "no copy"
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group_of_one")
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_ddp_tells_one_number_of_a_gradient_that_is_not_finite(wrong: float) -> None:
+    parallel = Ddp(World(), nn.Linear(5, 3), has_unused=False)
+    parallel.optimizer = build_optimizer(SgdSpec(kind="sgd", lr=0.1), parallel.parameters)
+    _step(parallel)
+    found = parallel.norm_and_clip(None)
+    assert found is not None and math.isfinite(float(found))
+    parallel.gradients()[0][2, 4] = wrong
+    for largest in (None, 1.0):
+        found = parallel.norm_and_clip(largest)
+        assert found is not None and not math.isfinite(float(found))
 
 
 def _step(parallel: Parallel) -> None:
