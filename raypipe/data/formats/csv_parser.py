@@ -28,6 +28,9 @@ SHOWN = 80
 MAX_BLANKS = 16
 """Cells of so many blanks or fewer are no value."""
 
+MANY_COLUMNS = 500
+"""From here on, where there are fewer rows than columns, the types of columns take longer to find than their values."""
+
 ZEROS = r"^\s*[+-]?0[0-9]"
 """A number with a leading zero."""
 
@@ -62,6 +65,39 @@ def has_leading_zeros(data: bytes, delimiter: str, quote: str) -> bool:
         if len(zero) and (before[some[zero - 1]] | (zero + start == 0)).any():
             return True
     return False
+
+
+def _read_numbers(
+    read: Callable[[dict[str, pa.DataType], list[str]], pa.Table], names: list[str], types: dict[str, pa.DataType]
+) -> pa.Table | None:
+    """What `read` would infer, where all columns are numbers; None where some are not.
+
+    To try each type that a column may have takes Arrow longer than to read some hundred rows of it.
+
+    Args:
+        types: of the columns that are not inferred.
+    """
+    inferred = [name for name in names if name not in types]
+    for dtype in (pa.int64(), pa.float64()):
+        try:
+            table = read({**types, **dict.fromkeys(inferred, dtype)}, names)
+        except pa.ArrowInvalid:
+            continue
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        unsure = [name for name in inferred if _may_be_other(columns[name])]
+        if unsure:
+            again = read(types, unsure)
+            columns |= dict(zip(again.column_names, again.columns, strict=True))
+        return pa.table(columns)
+    return None
+
+
+def _may_be_other(column: pa.ChunkedArray) -> bool:
+    """Whether Arrow by itself might read the values as another type: no values, or fractions of which none is one."""
+    if column.null_count == len(column) or not pa.types.is_floating(column.type):
+        return column.null_count == len(column)
+    values = column.drop_null().to_numpy()
+    return bool((np.floor(values) == values).all())
 
 
 class Parser:
@@ -188,7 +224,9 @@ class Parser:
             skipped[row.number - 1] = f"the row {marks[mark]}" if marks.get(mark) else None if mark in marks else why
             return "skip"
 
-        def read(types: dict[str, pa.DataType]) -> pa.Table:
+        columns = [*self.wanted, *self._unnamed] if wanted is None else wanted
+
+        def read(types: dict[str, pa.DataType], some: list[str] = columns) -> pa.Table:
             skipped.clear()
             return pacsv.read_csv(
                 pa.BufferReader(data),
@@ -198,12 +236,15 @@ class Parser:
                     null_values=self._nulls,
                     strings_can_be_null=True,
                     decimal_point=self._source.usual_point,
-                    include_columns=[*self.wanted, *self._unnamed] if wanted is None else wanted,
+                    include_columns=some,
                     column_types={**self._dates, **types},
                 ),
             )
 
-        table = read(types)
+        is_wide = len(columns) > max(len(chunk), MANY_COLUMNS)
+        table = _read_numbers(read, columns, {**self._dates, **types}) if is_wide else None
+        if table is None:
+            table = read(types)
         dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
         if dates:
             self._dates.update(dates)
