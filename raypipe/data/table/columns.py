@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,10 @@ class ColumnKind(NamedTuple):
 TEXTS = ColumnKind("string", "list")
 """Several texts a row."""
 
+NO_VALUES = ColumnKind("null")
 
+
+@lru_cache(maxsize=1024)  # a wide table has one type many times
 def kind(column_type: pa.DataType) -> ColumnKind:
     """What a normalised Arrow type holds."""
     if column_type == ENCODED:
@@ -59,19 +63,19 @@ def kind(column_type: pa.DataType) -> ColumnKind:
 
 def common(kinds: Iterable[ColumnKind]) -> ColumnKind | None:
     """The one kind all fit: widths of numbers unify, a column without values fits anything; None if there is none."""
-    different = sorted(set(kinds) - {ColumnKind("null")})
-    if not different:
-        return ColumnKind("null")
+    different = set(kinds) - {NO_VALUES}
+    if len(different) < 2:
+        return different.pop() if different else NO_VALUES
     dtypes = [k.dtype for k in different if k.dtype != "null"]
     if len({k.form for k in different}) > 1:
         return None
     if len(set(dtypes)) <= 1:
-        return ColumnKind(dtypes[0] if dtypes else "null", different[0].form)
+        return ColumnKind(dtypes[0] if dtypes else "null", different.pop().form)
     if not all(dtype in NUMBERS for dtype in dtypes):
         return None
     floats = [dtype.startswith("float") for dtype in dtypes]
     widest = np.result_type(*dtypes).name if all(floats) or not any(floats) else "float64"
-    return ColumnKind(widest, different[0].form)
+    return ColumnKind(widest, different.pop().form)
 
 
 def by_name(table: pa.Table) -> dict[str, pa.ChunkedArray]:

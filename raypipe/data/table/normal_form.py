@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,6 +115,7 @@ def _is_distinct(texts: pa.Array) -> bool:
     return not texts.null_count and len(texts.unique()) == len(texts)
 
 
+@lru_cache(maxsize=1024)  # a wide table has one type many times
 def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
     types = pa.types
     if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):

@@ -8,8 +8,28 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import pytest
+
+from raypipe.serve import writing as module
 from raypipe.serve.batching import INLINE_MAX_S
 from raypipe.serve.writing import Writing
+
+SHORT_S = 1e-5
+
+
+class StepTime:
+    """The clock that steps are measured by: it goes on by what they are meant to take, however busy the machine is."""
+
+    now_s = 0.0
+
+    @classmethod
+    def perf_counter(cls) -> float:
+        return cls.now_s
+
+
+@pytest.fixture(autouse=True)
+def step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "time", StepTime)
 
 
 class Text:
@@ -22,6 +42,7 @@ class Text:
     def steps(self) -> Iterator[str]:
         for number in range(self.num_tokens):
             time.sleep(self.step_s)  # the step itself
+            StepTime.now_s += self.step_s or SHORT_S
             self.threads.append(threading.current_thread().name)
             yield f"{number} "
 
