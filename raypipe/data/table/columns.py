@@ -47,14 +47,19 @@ TEXTS = ColumnKind("string", "list")
 NO_VALUES = ColumnKind("null")
 
 
-@lru_cache(maxsize=1024)  # a wide table has one type many times
 def kind(column_type: pa.DataType) -> ColumnKind:
     """What a normalised Arrow type holds."""
-    if column_type == ENCODED:
-        return ColumnKind("string")
     if isinstance(column_type, pa.BaseExtensionType):
         value_type = getattr(column_type, "scalar_type", None) or column_type.value_type
         return ColumnKind(_dtype(value_type), str(list(column_type.shape)))
+    return _kind(column_type)
+
+
+@lru_cache(maxsize=1024)  # a wide table has one type many times
+def _kind(column_type: pa.DataType) -> ColumnKind:
+    """The same of any other type than a tensor's, which a file may have forged."""
+    if column_type == ENCODED:
+        return ColumnKind("string")
     depth = 0
     while pa.types.is_list(column_type):
         column_type, depth = column_type.value_type, depth + 1

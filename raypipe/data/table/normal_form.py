@@ -115,8 +115,13 @@ def _is_distinct(texts: pa.Array) -> bool:
     return not texts.null_count and len(texts.unique()) == len(texts)
 
 
-@lru_cache(maxsize=1024)  # a wide table has one type many times
 def _normal_type(column_type: pa.DataType) -> pa.DataType | None:
+    # a tensor's type may be forged, and is no key then
+    return None if isinstance(column_type, pa.BaseExtensionType) else _normal_type_of_plain(column_type)
+
+
+@lru_cache(maxsize=1024)  # a wide table has one type many times
+def _normal_type_of_plain(column_type: pa.DataType) -> pa.DataType | None:
     types = pa.types
     if types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type):
         return _normal_list(column_type.value_type)
